@@ -1,0 +1,1 @@
+"""Converters to nnU-Net raw datasets, and the phantom."""

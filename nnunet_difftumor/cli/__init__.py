@@ -1,0 +1,1 @@
+"""The command `difftumor`: one file per verb, no logic of its own."""

@@ -1,0 +1,51 @@
+"""Entry point of `difftumor`: finds the verb, runs it, and turns an InputError into one clear line."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from nnunet_difftumor import __version__
+from nnunet_difftumor.errors import InputError
+
+VERBS = {
+    "convert": "turn CT scans and label maps into an nnU-Net raw dataset",
+    "prepare": "plan, preprocess and set up an nnU-Net dataset for training with synthetic tumors",
+    "synthesize": "put synthetic tumors into a CT scan, or a folder of them",
+    "replay": "make a training sample again from a run's log",
+    "evaluate": "compare predicted with true tumors: DSC, NSD, detection by size, specificity",
+    "export": "make a trained model that predicts under plain nnU-Net",
+    "demo": "the whole way on a phantom or on your CT scans, in minutes, on a CPU",
+    "doctor": "check the installation, and repair what can be repaired",
+    "env": "print the shell line that lets nnU-Net find the trainers where .pth files are not read",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `difftumor VERB ...`; returns the exit status: 0 good, 1 the work failed, 2 the input was wrong."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="difftumor",
+        description="Synthetic tumors for nnU-Net. Every verb has its own --help.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="verbs:\n" + "\n".join(f"  {verb:<12}{line}" for verb, line in VERBS.items()),
+    )
+    parser.add_argument("--version", action="version", version=f"difftumor {__version__}")
+    parser.add_argument("verb", choices=VERBS, metavar="VERB", help="one of the verbs below")
+    verb = parser.parse_args(arguments[:1]).verb
+
+    # Only the chosen verb is imported: `difftumor --help` stays quick, and one broken verb does not break the others.
+    module = importlib.import_module(f"nnunet_difftumor.cli.{verb}")
+    verb_parser = argparse.ArgumentParser(
+        prog=f"difftumor {verb}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    module.add_arguments(verb_parser)
+    parsed = verb_parser.parse_args(arguments[1:])
+    try:
+        return module.run(parsed) or 0
+    except InputError as error:
+        print(f"difftumor {verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\ndifftumor {verb}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
