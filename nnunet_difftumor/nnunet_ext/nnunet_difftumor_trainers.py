@@ -1,0 +1,19 @@
+"""What nnU-Net finds when it looks for a trainer by name: the trainers of nnunet_difftumor, imported when asked for.
+
+nnU-Net imports every module in this folder as a top-level module, for every trainer that is not its own: this one has
+a name of its own, costs nothing for other people's trainers and cannot break their lookup.
+"""
+
+import importlib
+
+
+def __getattr__(name: str):
+    if name.startswith("nnUNetTrainerDiffTumor"):
+        from nnunet_difftumor.trainers import TRAINERS
+
+        if name in TRAINERS:
+            try:
+                return getattr(importlib.import_module(TRAINERS[name]), name)
+            except AttributeError as error:  # nnU-Net asks with hasattr(), which would turn it into "not found"
+                raise ImportError(f"{TRAINERS[name]} could not be imported: {error}") from error
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

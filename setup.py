@@ -1,0 +1,79 @@
+"""All metadata of the distribution; pyproject.toml holds the tools' settings only."""
+
+import re
+from pathlib import Path
+
+from setuptools import Distribution, find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+PACKAGE = "nnunet_difftumor"
+
+# Top-level folders of the repository that are installed inside the package: a distribution must not put general names
+# such as `dataset_conversion` at the top level of site-packages.
+MAPPED_FOLDERS = {
+    "nnunet_difftumor.dataset_conversion": "dataset_conversion",
+}
+
+
+def version() -> str:
+    text = (HERE / PACKAGE / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE).group(1)
+
+
+def packages() -> list[str]:
+    found = find_packages(include=[PACKAGE, f"{PACKAGE}.*"])
+    for name, folder in MAPPED_FOLDERS.items():
+        found += [name, *(f"{name}.{package}" for package in find_packages(folder))]
+    return found
+
+
+class DistributionWithData(Distribution):
+    """Installs `data_files` with `pip install -e .` too: setuptools asks for `has_data`, and defines `has_data_files`."""
+
+    has_data = Distribution.has_data_files
+
+
+setup(
+    distclass=DistributionWithData,
+    name="nnunet-difftumor",
+    version=version(),
+    description="Synthetic tumors, with exact masks, inside nnU-Net training",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=["nnU-Net", "medical image segmentation", "computed tomography", "synthetic tumors", "DiffTumor"],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Healthcare Industry",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+    ],
+    python_requires=">=3.11,<3.14",
+    packages=packages(),
+    package_dir=MAPPED_FOLDERS,
+    # Relative to the wheel's own `data` folder: `purelib` beside it is what installers copy into site-packages, where
+    # Python reads .pth files. The same line serves normal and editable installs, and uninstalling removes the file.
+    data_files=[("../purelib", ["nnunet_difftumor.pth"])],
+    install_requires=[
+        "nnunetv2>=2.8,<3",
+        "torch>=2.6",
+        'triton>=3.2; sys_platform == "linux"',  # there are no wheels for other systems; the CPU path does not need it
+        "batchgenerators>=0.25.1",
+        "dynamic-network-architectures>=0.4.4",
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "einops>=0.7",
+        "nibabel>=5.2",
+        "connected-components-3d>=3.20",
+        "surface-distance>=0.1",
+        "matplotlib>=3.8",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "setuptools>=77", "pip>=24"],
+    },
+    entry_points={"console_scripts": ["difftumor = nnunet_difftumor.cli.main:main"]},
+)
