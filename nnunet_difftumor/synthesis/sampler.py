@@ -1,0 +1,303 @@
+"""Where a tumor fits: draws a spec from a preset and finds it a place, or says why there is none."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
+from nnunet_difftumor.synthesis.presets import PRESETS, SIZE_BANDS_MM, SIZES, Preset
+from nnunet_difftumor.synthesis.shape import alpha_in, radial_field, region_of, rotation_matrix, survey
+from nnunet_difftumor.synthesis.spec import NoRoom, TumorSpec
+from nnunet_difftumor.synthesis.texture import attenuation
+from nnunet_difftumor.synthesis.volume import Box, Volume, axes_mm, clipped_box
+
+# Tiny and small tumors keep clear of vessels; larger ones take the place with the least of them among this many.
+_VESSEL_FREE = ("tiny", "small")
+_PLACES = 32
+_ATTEMPTS = 12
+_SHRINK = 0.88
+# At least this share of the tumor's ellipsoid is inside the organ; the rest is cut off by the organ's border.
+_INSIDE = (0.9, 0.7)
+_GAP_MM = 1.0
+# Of the places with the least vessels this many are examined on the scan's own grid.
+_EXAMINED = 4
+# A real lesion must be outside the tumor made this much larger.
+_LESION_DISTANCE = 1.2
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A tumor with a place, and what was found there on the scan's own grid.
+
+    Attributes:
+        spec: the tumor.
+        diameter_mm: equivalent diameter of its mask.
+        vessel_share: share of its mask that is vessel (equation 1 of Hu et al.).
+        reach_mm: radius of a ball around the centre that holds everything the tumor changes.
+    """
+
+    spec: TumorSpec
+    diameter_mm: float
+    vessel_share: float
+    reach_mm: float
+
+
+class TumorSampler:
+    """Draws tumors for one organ from a preset.
+
+    Args:
+        organ: which labels are the organ.
+        preset: a name in `PRESETS`, or a preset.
+        contrast_hu: interval that replaces the preset's contrast.
+        weights: shares of the size classes that replace the preset's mix.
+    """
+
+    def __init__(
+        self,
+        organ: Organ,
+        preset: str | Preset = "realistic",
+        *,
+        contrast_hu: tuple[float, float] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        if isinstance(preset, str):
+            if preset not in PRESETS:
+                raise InputError(f"preset is {preset!r}, expected one of {', '.join(PRESETS)}")
+            preset = PRESETS[preset]
+        if contrast_hu is not None:
+            preset = replace(preset, relative_contrast_hu=contrast_hu)
+        if weights is not None:
+            preset = replace(preset, weights=weights)
+        self.organ = organ
+        self.preset = preset
+
+    def sample_scene(
+        self,
+        volume: Volume,
+        statistics: OrganStatistics,
+        rng: np.random.Generator,
+        *,
+        size: str = "mix",
+        count: int | None = None,
+        occupied: Sequence[Placement] = (),
+    ) -> tuple[list[Placement], list[NoRoom]]:
+        """Draws as many tumors as the preset gives to a scan, none touching another.
+
+        Args:
+            volume: the scan.
+            statistics: of the organ in that scan.
+            rng: source of everything random.
+            size: a size class, or "mix": one class drawn for the scene.
+            count: number of tumors instead of the preset's; then every tumor of a "mix" draws its own class.
+            occupied: tumors that are already there.
+        """
+        if size not in SIZES:
+            raise InputError(f"size is {size!r}, expected one of {', '.join(SIZES)}")
+        if count is None:
+            size = self._draw_size(rng) if size == "mix" else size
+            low, high = self.preset.sizes[size].count
+            count = int(rng.integers(low, high + 1))
+        placed: list[Placement] = []
+        refused: list[NoRoom] = []
+        for _ in range(count):
+            result = self.sample(volume, statistics, rng, size=size, occupied=[*occupied, *placed])
+            (placed if isinstance(result, Placement) else refused).append(result)
+        return placed, refused
+
+    def sample(
+        self,
+        volume: Volume,
+        statistics: OrganStatistics,
+        rng: np.random.Generator,
+        *,
+        size: str = "mix",
+        occupied: Sequence[Placement] = (),
+    ) -> Placement | NoRoom:
+        """Draws one tumor and finds it a place.
+
+        The search is bounded. A tumor that does not fit is made smaller, within its band of sizes, before it is
+        given up.
+        """
+        size = self._draw_size(rng) if size == "mix" else size
+        spec = self._draw(size, statistics, rng)
+        reason = "no place with enough room in the organ"
+        for diameter in _shrinking(_nominal_diameter_mm(spec), SIZE_BANDS_MM[size][0]):
+            spec = _scaled(spec, diameter / _nominal_diameter_mm(spec))
+            for centre in self._places(spec, statistics, volume.spacing_mm, rng, occupied):
+                found = self._examine(replace(spec, centre_mm=centre), statistics, volume)
+                if isinstance(found, Placement):
+                    return found
+                reason = found
+        return NoRoom(self.organ.name, size, reason)
+
+    def _draw_size(self, rng: np.random.Generator) -> str:
+        weights = np.array(list(self.preset.weights.values()), float)
+        return list(self.preset.weights)[int(rng.choice(len(weights), p=weights / weights.sum()))]
+
+    def _draw(self, size: str, statistics: OrganStatistics, rng: np.random.Generator) -> TumorSpec:
+        """Everything but the place; the semi-axes are scaled so that the deformed shape has the volume drawn."""
+        preset, distribution = self.preset, self.preset.sizes[size]
+        semi_axes = distribution.semi_axes_mm(rng)
+        rotation = rng.standard_normal(4)
+        grain = float(rng.uniform(*preset.grain_vox))
+        loss = 1.0 if preset.keep_noise_level else attenuation(grain, preset.texture_blur_vox)
+        spec = TumorSpec(
+            organ=self.organ.name,
+            size_class=size,
+            centre_mm=(0.0, 0.0, 0.0),
+            semi_axes_mm=tuple(float(value) for value in semi_axes),
+            rotation=tuple(float(value) for value in rotation / np.linalg.norm(rotation)),
+            deformation_mm=float(rng.uniform(*distribution.deformation_mm)),
+            background_hu=statistics.parenchyma_hu,
+            contrast_hu=preset.contrast_hu(statistics, rng),
+            texture_sd_hu=statistics.parenchyma_sd_hu * loss,
+            texture_grain_vox=grain,
+            texture_blur_vox=preset.texture_blur_vox,
+            edge_blur_mm=float(rng.uniform(*preset.edge_blur_mm)),
+            seed=int(rng.integers(2**63)),
+        )
+        wanted = _ball_volume(_nominal_diameter_mm(spec))
+        return _scaled(spec, (wanted / survey(spec)[0]) ** (1 / 3))
+
+    def _places(
+        self,
+        spec: TumorSpec,
+        statistics: OrganStatistics,
+        spacing_mm: Sequence[float],
+        rng: np.random.Generator,
+        occupied: Sequence[Placement],
+    ) -> Iterator[tuple[float, float, float]]:
+        """Centres in mm that look good on the statistics' cells, best first."""
+        if spec.size_class in _VESSEL_FREE:
+            cells = np.flatnonzero(statistics.free_mm >= max(spec.semi_axes_mm))
+            limit = _ATTEMPTS
+        else:
+            cells = np.flatnonzero(statistics.organ_cells)
+            limit = 16 * _PLACES
+        if not len(cells):
+            return
+        cells = rng.choice(cells, min(limit, len(cells)), replace=False)
+        index = np.stack(np.unravel_index(cells, statistics.organ_cells.shape), 1)
+        index = index + rng.uniform(0, 1, index.shape)
+        centres = (statistics.cell_origin + index * statistics.cell_voxels - 0.5) * np.asarray(spacing_mm)
+        reach = float(survey(spec)[1].max()) + _GAP_MM
+        for other in occupied:
+            distance = np.linalg.norm(centres - other.spec.centre_mm, axis=1)
+            centres = centres[distance >= reach + other.reach_mm]
+        if spec.size_class not in _VESSEL_FREE:
+            centres = _least_vessels(spec, centres, statistics, spacing_mm)
+        yield from (tuple(float(value) for value in centre) for centre in centres)
+
+    def _examine(self, spec: TumorSpec, statistics: OrganStatistics, volume: Volume) -> Placement | str:
+        """Looks at a place on the scan's own grid; gives the reason if it will not do."""
+        spacing = volume.spacing_mm
+        low, high = SIZE_BANDS_MM[spec.size_class]
+        # The organ's border cuts tumors down: one correction of the size, towards the band, then it must fit.
+        for correction in (True, False):
+            box = region_of(spec, volume.shape, spacing)
+            labels = volume.labels(box)
+            organ = self.organ.mask(labels)
+            mask = alpha_in(spec, box, spacing, organ) >= 0.5
+            diameter = equivalent_diameter_mm(mask, spacing)
+            if diameter == 0:
+                return "no voxel of the tumor is inside the organ"
+            if low <= diameter < high:
+                break
+            if not correction:
+                return "cut by the organ's border to less than its size"
+            spec = _scaled(spec, (low * 1.04 if diameter < low else high * 0.97) / diameter)
+        lesions = self.organ.lesions(labels)
+        if lesions.any() and (lesions & (radial_field(spec, axes_mm(box, spacing)) <= _LESION_DISTANCE)).any():
+            return "a real lesion is in the way"
+        hu, organ, inner = self._with_margin(box, statistics, volume)
+        vessels = statistics.vessels(hu, organ, spacing)[inner]
+        vessel_share = float((vessels & mask).sum() / mask.sum())
+        if spec.size_class in _VESSEL_FREE and vessel_share > 0:
+            return "a vessel is in the way"
+        if self.preset.relative_contrast_hu is not None:
+            around = organ[inner] & ~vessels
+            if around.any():
+                spec = replace(spec, background_hu=float(np.median(hu[inner][around])))
+        return Placement(spec, diameter, vessel_share, float(survey(spec)[1].max()))
+
+    def _with_margin(self, box: Box, statistics: OrganStatistics, volume: Volume) -> tuple[np.ndarray, np.ndarray, Box]:
+        """HU and organ mask of the box with the margin that the vessels' smoothing needs, and the box within it."""
+        margin = np.ceil(4 * statistics.smoothing_vox(volume.spacing_mm)).astype(int) + 1
+        lower = [part.start - more for part, more in zip(box, margin, strict=True)]
+        upper = [part.stop + more for part, more in zip(box, margin, strict=True)]
+        outer = clipped_box(lower, upper, volume.shape)
+        inner = tuple(
+            slice(part.start - around.start, part.stop - around.start) for part, around in zip(box, outer, strict=True)
+        )
+        return volume.hu(outer), self.organ.mask(volume.labels(outer)), inner
+
+
+def equivalent_diameter_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
+    """Diameter of the ball that has the mask's volume, in mm; 0.0 for an empty mask.
+
+    Args:
+        mask: boolean (z, y, x).
+        spacing_mm: voxel size, (z, y, x).
+    """
+    return float((6 * np.count_nonzero(mask) * np.prod(spacing_mm) / np.pi) ** (1 / 3))
+
+
+def _ball_volume(diameter_mm: float) -> float:
+    return np.pi / 6 * diameter_mm**3
+
+
+def _nominal_diameter_mm(spec: TumorSpec) -> float:
+    return 2 * float(np.prod(spec.semi_axes_mm)) ** (1 / 3)
+
+
+def _scaled(spec: TumorSpec, factor: float) -> TumorSpec:
+    """The same shape at another size."""
+    return replace(
+        spec,
+        semi_axes_mm=tuple(value * factor for value in spec.semi_axes_mm),
+        deformation_mm=spec.deformation_mm * factor,
+    )
+
+
+def _shrinking(diameter_mm: float, smallest_mm: float) -> Iterator[float]:
+    """The diameter, then ever smaller ones, down to just above the smallest."""
+    last = 1.04 * smallest_mm
+    while diameter_mm > last:
+        yield diameter_mm
+        diameter_mm *= _SHRINK
+    yield last
+
+
+def _least_vessels(
+    spec: TumorSpec, centres: np.ndarray, statistics: OrganStatistics, spacing_mm: Sequence[float]
+) -> np.ndarray:
+    """Of the first places that hold the ellipsoid, those with the smallest share of vessels come first."""
+    points = _UNIT_BALL * spec.semi_axes_mm @ rotation_matrix(spec).T
+    cell_mm = np.multiply(statistics.cell_voxels, spacing_mm)
+    first_mm = (np.asarray(statistics.cell_origin) - 0.5) * np.asarray(spacing_mm)
+    cells = np.floor((centres[:, None] + points - first_mm) / cell_mm).astype(int)
+    shape = np.asarray(statistics.organ_cells.shape)
+    within = ((cells >= 0) & (cells < shape)).all(-1)
+    cells = np.moveaxis(np.clip(cells, 0, shape - 1), -1, 0)
+    inside = (statistics.organ_cells[tuple(cells)] & within).mean(1)
+    vessels = (statistics.vessel_cells[tuple(cells)] & within).mean(1)
+    for least in _INSIDE:
+        room = np.flatnonzero(inside >= least)[:_PLACES]
+        if len(room):
+            return centres[room[np.argsort(vessels[room], kind="stable")]][:_EXAMINED]
+    return centres[:0]
+
+
+def _unit_ball(count: int) -> np.ndarray:
+    """Evenly spread points in the unit ball, (count, 3), by the golden spiral."""
+    index = np.arange(count) + 0.5
+    radius = (index / count) ** (1 / 3)
+    height = 1 - 2 * ((index * 0.5545497) % 1)
+    angle = np.pi * (1 + 5**0.5) * index
+    ring = np.sqrt(1 - height**2)
+    return radius[:, None] * np.stack([height, ring * np.cos(angle), ring * np.sin(angle)], 1)
+
+
+_UNIT_BALL = _unit_ball(160)

@@ -1,0 +1,203 @@
+"""The tumor's shape: an ellipsoid under an elastic displacement, as a function of position in mm.
+
+Hu et al., CVPR 2023, section 3.1: an ellipsoid, elastically deformed (sigma_e), with a blurred edge (sigma_c). Because
+the shape is a function and not a voxel mask, it has the same form on every grid, and thick slices get their partial
+volume.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import cc3d
+import numpy as np
+from scipy.spatial.transform import Rotation
+from scipy.special import ndtr
+
+from nnunet_difftumor.synthesis.spec import TumorSpec
+from nnunet_difftumor.synthesis.volume import Box, axes_mm, clipped_box
+
+# Displacements are limited to this many standard deviations, so that the shape has a known greatest extent.
+_DISPLACEMENT_LIMIT = 2.0
+# Beyond this many standard deviations of the edge's blur alpha is exactly 0. The distance is a first-order estimate;
+# 2.5 leaves room for its error, so that nothing changes further than 3 standard deviations from the edge.
+_EDGE_CUT = 2.5
+_SURVEY_POINTS = 28
+
+
+def rotation_matrix(spec: TumorSpec) -> np.ndarray:
+    """(3, 3) float64; columns are the ellipsoid's axes in the array's frame (z, y, x)."""
+    return Rotation.from_quat(spec.rotation, scalar_first=True).as_matrix()
+
+
+def radial_field(spec: TumorSpec, positions_mm: Sequence[np.ndarray]) -> np.ndarray:
+    """The shape's level function: below 1 inside, 1 on the surface, growing outwards.
+
+    Args:
+        spec: the tumor.
+        positions_mm: three vectors, the positions along z, y and x of a rectangular grid, in the frame of
+            `spec.centre_mm`.
+
+    Returns:
+        float32 (z, y, x).
+    """
+    matrix = rotation_matrix(spec)
+    relative = [
+        np.asarray(axis, np.float32) - np.float32(centre)
+        for axis, centre in zip(positions_mm, spec.centre_mm, strict=True)
+    ]
+    radius = float(np.prod(spec.semi_axes_mm)) ** (1 / 3)
+    displacement = _displacement(spec, relative, radius) if spec.deformation_mm > 0 else None
+    squared = None
+    for component, semi_axis in enumerate(spec.semi_axes_mm):
+        along = [
+            (axis * np.float32(matrix[i, component] / semi_axis)).reshape([-1 if j == i else 1 for j in range(3)])
+            for i, axis in enumerate(relative)
+        ]
+        coordinate = along[0] + along[1] + along[2]
+        if displacement is not None:
+            coordinate += displacement[component] * np.float32(1 / semi_axis)
+        squared = coordinate * coordinate if squared is None else squared + coordinate * coordinate
+    return np.sqrt(squared, out=squared)
+
+
+def _displacement(spec: TumorSpec, relative: Sequence[np.ndarray], radius_mm: float) -> np.ndarray:
+    """Smooth random displacement in the ellipsoid's frame, float32 (3, z, y, x), in mm.
+
+    A cubic B-spline whose control points stand one tumor radius apart (three across the tumor, as many as the public
+    code of Hu et al. uses), centred on the tumor, so that the field does not depend on the grid.
+    """
+    reach = max(spec.semi_axes_mm) + _reach_of_displacement(spec) + 4 * spec.edge_blur_mm
+    half = int(np.ceil(reach / radius_mm)) + 2
+    control = np.random.default_rng(spec.seed).standard_normal((3, *[2 * half + 1] * 3), dtype=np.float32)
+    # A cubic B-spline averages its control points; this restores the standard deviation that was asked for.
+    control *= np.float32(spec.deformation_mm / (151 / 315) ** 1.5)
+    weights = [_bspline_weights(axis / radius_mm, half) for axis in relative]
+    field = np.einsum("xk,cijk->cijx", weights[2], control, optimize=True)
+    field = np.einsum("yj,cijx->ciyx", weights[1], field, optimize=True)
+    field = np.einsum("zi,ciyx->czyx", weights[0], field, optimize=True)
+    limit = np.float32(_DISPLACEMENT_LIMIT * spec.deformation_mm)
+    return np.clip(field, -limit, limit, out=field)
+
+
+def _reach_of_displacement(spec: TumorSpec) -> float:
+    return _DISPLACEMENT_LIMIT * np.sqrt(3) * spec.deformation_mm
+
+
+def _bspline_weights(position: np.ndarray, half: int) -> np.ndarray:
+    """Weights of the control points -half..half, (positions, 2 half + 1) float32, in units of their distance."""
+    distance = np.abs(position[:, None] - np.arange(-half, half + 1, dtype=np.float32))
+    near = 2 / 3 - distance**2 + distance**3 / 2
+    far = (2 - distance).clip(min=0) ** 3 / 6
+    return np.where(distance < 1, near, far).astype(np.float32)
+
+
+def survey(spec: TumorSpec) -> tuple[float, np.ndarray]:
+    """Looks at the whole shape on a coarse grid.
+
+    Returns:
+        Volume of the shape in mm^3 (before any organ cuts it), and the half-extents (2, 3) in mm of everything that the
+        tumor may change: below and above the centre along each array axis.
+    """
+    matrix = rotation_matrix(spec)
+    extent = np.sqrt(((matrix * np.asarray(spec.semi_axes_mm)) ** 2).sum(1)) + _reach_of_displacement(spec)
+    steps = 2 * extent / (_SURVEY_POINTS - 1)
+    axes = [
+        np.linspace(centre - half, centre + half, _SURVEY_POINTS)
+        for centre, half in zip(spec.centre_mm, extent, strict=True)
+    ]
+    field = radial_field(spec, axes)
+    inside = field <= 1
+    # Trilinear crossing of the surface within a coarse cell moves it by less than one step.
+    margin = steps + 3 * spec.edge_blur_mm
+    bounds = np.empty((2, 3))
+    for axis in range(3):
+        hit = np.flatnonzero(inside.any(axis=tuple(other for other in range(3) if other != axis)))
+        positions = axes[axis] - spec.centre_mm[axis]
+        bounds[:, axis] = (-positions[hit[0]], positions[hit[-1]]) if len(hit) else (0, 0)
+    # The smooth share of a cell that is inside counts, not the yes or no of its centre: small errors at 28 points.
+    softness = 0.5 / _SURVEY_POINTS * 2
+    share = ((1 - field) / softness / 2 + 0.5).clip(0, 1)
+    return float(share.sum() * np.prod(steps)), np.maximum(bounds, 0) + margin
+
+
+def region_of(spec: TumorSpec, shape: Sequence[int], spacing_mm: Sequence[float]) -> Box:
+    """The box, cut to the grid, outside of which the tumor changes nothing."""
+    _, reach = survey(spec)
+    centre = np.asarray(spec.centre_mm)
+    spacing = np.asarray(spacing_mm)
+    lower = np.floor((centre - reach[0]) / spacing).astype(int) - 1
+    upper = np.ceil((centre + reach[1]) / spacing).astype(int) + 2
+    return clipped_box(lower, upper, shape)
+
+
+def alpha_in(spec: TumorSpec, box: Box, spacing_mm: Sequence[float], organ: np.ndarray) -> np.ndarray:
+    """How much of each voxel is tumor.
+
+    The profile across the edge is that of a half-space blurred by a Gaussian of `edge_blur_mm` and by the voxel itself
+    (variance spacing^2 / 12 along each axis: partial volume). It is cut to the organ and to one component, and scaled
+    so that its peak is 1.
+
+    Args:
+        spec: the tumor.
+        box: region of the grid, as from `region_of`.
+        spacing_mm: voxel size, (z, y, x).
+        organ: boolean (z, y, x) of the box: where the tumor may be.
+
+    Returns:
+        float32 (z, y, x) in [0, 1]; all 0 where nothing of the tumor is inside the organ. The tumor's mask is
+        {alpha >= 0.5}.
+    """
+    if organ.size == 0:
+        return np.zeros(organ.shape, np.float32)
+    level = radial_field(spec, axes_mm(box, spacing_mm))
+    steps = [_difference(level, axis) for axis in range(3)]
+    slope = sum(step * step * np.float32(1 / size**2) for step, size in zip(steps, spacing_mm, strict=True))
+    across_voxel = sum(step * step for step in steps) * np.float32(1 / 12)
+    signed = np.subtract(1, level, out=level)
+    blur = np.sqrt(slope * np.float32(spec.edge_blur_mm**2) + across_voxel) + np.float32(1e-6)
+    reach = np.sqrt(slope) * np.float32(_EDGE_CUT * spec.edge_blur_mm)
+    depth = signed / blur
+    alpha = np.zeros_like(depth)
+    near = (depth > -_EDGE_CUT) & (signed > -reach) & organ
+    alpha[near] = ndtr(depth[near])
+    peak = alpha.max()
+    if peak <= 0:
+        return alpha
+    alpha /= peak
+    return _one_component(alpha, spec, spacing_mm)
+
+
+def _difference(field: np.ndarray, axis: int) -> np.ndarray:
+    """Central differences per voxel, one-sided at the border; 0 along an axis of one voxel."""
+    if field.shape[axis] < 2:
+        return np.zeros_like(field)
+    result = np.empty_like(field)
+    view, target = np.moveaxis(field, axis, 0), np.moveaxis(result, axis, 0)
+    np.subtract(view[2:], view[:-2], out=target[1:-1])
+    target[1:-1] *= 0.5
+    target[0], target[-1] = view[1] - view[0], view[-1] - view[-2]
+    return result
+
+
+def _one_component(alpha: np.ndarray, spec: TumorSpec, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Removes everything of alpha that does not belong to the largest 6-connected component of its mask."""
+    mask = alpha >= 0.5
+    components, count = cc3d.connected_components(mask.astype(np.uint8), connectivity=6, return_N=True)
+    if count == 1:
+        return alpha
+    sizes = np.bincount(components.ravel())[1:]
+    kept = components == 1 + int(sizes.argmax())
+    alpha = np.where(mask & ~kept, np.float32(0), alpha)
+    reach = [int(np.ceil(3 * spec.edge_blur_mm / size)) for size in spacing_mm]
+    near = kept
+    for axis, steps in enumerate(reach):
+        grown = near.copy()
+        for shift in itertools.chain(range(-steps, 0), range(1, steps + 1)):
+            source = [slice(None)] * 3
+            target = [slice(None)] * 3
+            source[axis] = slice(max(0, -shift), near.shape[axis] - max(0, shift))
+            target[axis] = slice(max(0, shift), near.shape[axis] - max(0, -shift))
+            grown[tuple(target)] |= near[tuple(source)]
+        near = grown
+    alpha[~near] = 0
+    return alpha / alpha.max()

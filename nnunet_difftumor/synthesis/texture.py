@@ -1,0 +1,54 @@
+"""The tumor's texture: Gaussian noise on a coarser grid, scaled up by cubic interpolation and blurred.
+
+Hu et al., CVPR 2023, section 3.1 (eta, sigma_b). Interpolation and blur are both separable and linear, so that one
+small matrix per axis does both.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+
+
+def grain_texture(shape: Sequence[int], rng: np.random.Generator, *, grain_vox: float, blur_vox: float) -> np.ndarray:
+    """Gaussian texture of standard deviation 1 (expected) and mean 0 (expected), float32 of the given (z, y, x) shape.
+
+    Args:
+        shape: (z, y, x).
+        rng: source of the noise.
+        grain_vox: edge of a grain in voxels, >= 1.
+        blur_vox: standard deviation of the blur in voxels, >= 0.
+    """
+    matrices = [_scaling_matrix(int(size), float(grain_vox), float(blur_vox)) for size in shape]
+    field = rng.standard_normal([matrix.shape[1] for matrix in matrices], dtype=np.float32)
+    for axis, matrix in enumerate(matrices):
+        field = np.moveaxis(np.tensordot(matrix, field, axes=(1, axis)), 0, axis)
+    return np.ascontiguousarray(field)
+
+
+def attenuation(grain_vox: float, blur_vox: float) -> float:
+    """Standard deviation of white noise of 1 after scaling up by `grain_vox` and blurring by `blur_vox`, in 3D."""
+    matrix = _raw_matrix(64, grain_vox, blur_vox)[24:40]
+    return float(np.sqrt((matrix**2).sum(1).mean()) ** 3)
+
+
+@lru_cache(maxsize=256)
+def _scaling_matrix(size: int, grain_vox: float, blur_vox: float) -> np.ndarray:
+    """(size, coarse) float32 with rows of unit norm: noise of standard deviation 1 stays so at every voxel."""
+    matrix = _raw_matrix(size, grain_vox, blur_vox)
+    return (matrix / np.sqrt((matrix**2).sum(1, keepdims=True))).astype(np.float32)
+
+
+def _raw_matrix(size: int, grain_vox: float, blur_vox: float) -> np.ndarray:
+    pad = int(np.ceil(4 * blur_vox)) + 1
+    position = np.arange(-pad, size + pad) / grain_vox
+    first, last = int(np.floor(position[0])) - 1, int(np.ceil(position[-1])) + 1
+    distance = np.abs(position[:, None] - np.arange(first, last + 1))
+    # Cubic convolution (Keys 1981, a = -1/2): interpolates the grains, as spline interpolation of order 3 does.
+    near = 1.5 * distance**3 - 2.5 * distance**2 + 1
+    far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
+    matrix = np.where(distance <= 1, near, np.where(distance < 2, far, 0))
+    if blur_vox > 0:
+        matrix = gaussian_filter1d(matrix, blur_vox, axis=0, mode="nearest")
+    return matrix[pad : pad + size]

@@ -1,0 +1,77 @@
+"""What placing and rendering read: a scan with its label map, by boxes, so that cost does not grow with the volume."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from nnunet_difftumor.errors import InputError
+
+Box = tuple[slice, slice, slice]
+
+
+class Volume(Protocol):
+    """A CT scan of shape (z, y, x) with a label map on the same grid."""
+
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+
+    def hu(self, box: Box) -> np.ndarray:
+        """HU, float32, of the box."""
+
+    def labels(self, box: Box) -> np.ndarray:
+        """Label values, an integer type, of the box."""
+
+
+@dataclass(frozen=True)
+class ArrayVolume:
+    """A scan in memory.
+
+    Attributes:
+        hu_array: float (z, y, x).
+        label_array: integer or boolean (z, y, x).
+        spacing_mm: voxel size, (z, y, x).
+    """
+
+    hu_array: np.ndarray
+    label_array: np.ndarray
+    spacing_mm: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if self.hu_array.ndim != 3 or self.hu_array.shape != self.label_array.shape:
+            raise InputError(
+                f"the scan has shape {self.hu_array.shape} and the label map {self.label_array.shape}; "
+                "both must be the same three-dimensional grid (z, y, x)"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.hu_array.shape
+
+    def hu(self, box: Box) -> np.ndarray:
+        return self.hu_array[box].astype(np.float32, copy=False)
+
+    def labels(self, box: Box) -> np.ndarray:
+        return self.label_array[box]
+
+
+def clipped_box(lower: Sequence[int], upper: Sequence[int], shape: Sequence[int]) -> Box:
+    """The box [lower, upper) cut to the grid; an axis that misses the grid gives an empty slice at its border."""
+    return tuple(
+        slice(min(max(int(low), 0), size), max(min(int(high), size), min(max(int(low), 0), size)))
+        for low, high, size in zip(lower, upper, shape, strict=True)
+    )
+
+
+def whole(shape: Sequence[int]) -> Box:
+    """The box that covers a grid."""
+    return tuple(slice(0, size) for size in shape)
+
+
+def axes_mm(box: Box, spacing_mm: Sequence[float]) -> list[np.ndarray]:
+    """The box's voxel centres along each axis, in mm from the centre of the grid's first voxel, float32."""
+    return [
+        np.arange(part.start, part.stop, dtype=np.float32) * np.float32(step)
+        for part, step in zip(box, spacing_mm, strict=True)
+    ]
