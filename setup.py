@@ -28,7 +28,7 @@ def packages() -> list[str]:
 
 
 class DistributionWithData(Distribution):
-    """Installs `data_files` with `pip install -e .` too: setuptools asks for `has_data`, and defines `has_data_files`."""
+    """Installs data_files by `pip install -e .` too: setuptools asks for `has_data`, but defines `has_data_files`."""
 
     has_data = Distribution.has_data_files
 

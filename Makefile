@@ -1,0 +1,39 @@
+# make demo [DATA=folder] [OUT=demo_out]   the whole way on a phantom, or on your CT scans, on a CPU
+# make test                                all tests
+# make lint                                ruff
+#
+# Each makes the virtual environment $(VENV) if there is none. PYTHON names the interpreter it is made with (3.11 to
+# 3.13). PyPI's torch for Linux is the CUDA build, which also runs on a CPU but is a large download; for the small one:
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= demo_out
+DATA ?=
+TORCH_INDEX ?=
+
+PIP_OPTIONS := -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+# The doctor asks for nnU-Net's folders; tests and demo bring their own.
+NNUNET_FOLDERS := nnUNet_raw=$(VENV)/nnunet/raw nnUNet_preprocessed=$(VENV)/nnunet/preprocessed \
+	nnUNet_results=$(VENV)/nnunet/results
+
+.PHONY: demo test lint
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/ready
+	$(VENV)/bin/difftumor demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)")
+
+test: $(VENV)/ready
+	$(VENV)/bin/python -m pytest tests
+
+lint: $(VENV)/ready
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+
+$(VENV)/ready: setup.py pyproject.toml constraints.txt nnunet_difftumor.pth
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \
+		"Python 3.11 to 3.13 is needed, and $(PYTHON) is " + sys.version.split()[0] + ": name another, PYTHON=python3.11")'
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install $(PIP_OPTIONS) -e ".[test]"
+	mkdir -p $(VENV)/nnunet/raw $(VENV)/nnunet/preprocessed $(VENV)/nnunet/results
+	$(NNUNET_FOLDERS) $(VENV)/bin/difftumor doctor --fix
+	touch $@

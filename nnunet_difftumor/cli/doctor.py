@@ -1,0 +1,32 @@
+"""Checks the installation, one line per check, with what to do about each problem.
+
+Exit status: 0 if there is no problem, 1 otherwise.
+"""
+
+import argparse
+
+from nnunet_difftumor.installation import torchvision_repair
+from nnunet_difftumor.installation.checks import findings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    change = parser.add_mutually_exclusive_group()
+    change.add_argument(
+        "--fix", action="store_true", help="repair a torchvision whose operators do not fit torch, in this environment"
+    )
+    change.add_argument("--unfix", action="store_true", help="take that repair away, and do nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.unfix:
+        print("removed the repair" if torchvision_repair.remove() else "there was no repair to remove")
+        return 0
+    if args.fix:
+        done = torchvision_repair.repair()
+        if done:
+            print(f"{'fixed':<8} {done}", flush=True)
+    problems = 0
+    for finding in findings():
+        print(finding, flush=True)
+        problems += finding.status == "problem"
+    return 1 if problems else 0

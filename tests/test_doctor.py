@@ -1,0 +1,192 @@
+"""`difftumor doctor` finds what is wrong, repairs torchvision and takes the repair back; `difftumor env`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from environments import REPOSITORY, Environment
+
+from nnunet_difftumor.installation import SHIM_FOLDER, checks, shell_line
+from nnunet_difftumor.installation.torchvision_repair import MODULE, Probe
+
+# The beginning of torchvision, as far as the failure goes: its compiled operators could not be loaded (they would be
+# defined in `extension`), and a description of the operator that should be there is registered.
+STAND_IN = {
+    "__init__.py": "__version__ = '0'\nfrom . import extension\nfrom torchvision import _meta_registrations\n",
+    "extension.py": "import torch\n",
+    "_meta_registrations.py": "import torch\n\n@torch.library.register_fake('torchvision::nms')\n"
+    "def meta_nms(dets, scores, iou_threshold):\n    return dets\n",
+}
+FITTING_EXTENSION = (
+    "import torch\nlibrary = torch.library.Library('torchvision', 'DEF')\n"
+    "library.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')\n"
+)
+
+
+@pytest.fixture
+def broken(tmp_path) -> Environment:
+    """An environment whose torchvision has lost its operators."""
+    environment = Environment(tmp_path / "venv")
+    folder = environment.site_packages / "torchvision"
+    folder.mkdir()
+    for name, text in STAND_IN.items():
+        (folder / name).write_text(text)
+    return environment
+
+
+def doctor(environment: Environment, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    code = f"import sys; from nnunet_difftumor.cli.main import main; sys.exit(main(['doctor', *{arguments!r}]))"
+    return environment.run(code, check=False, PYTHONPATH=str(REPOSITORY), **variables)
+
+
+def repair(environment: Environment, function: str) -> str:
+    code = f"from nnunet_difftumor.installation import torchvision_repair as r; print(r.{function}())"
+    return environment.run(code, PYTHONPATH=str(REPOSITORY)).stdout.strip()
+
+
+def test_doctor_names_missing_operators_and_fails(broken):
+    done = doctor(broken)
+    line = next(line for line in done.stdout.splitlines() if "torchvision" in line)
+    assert done.returncode == 1
+    assert line.startswith("problem") and "doctor --fix" in line
+
+
+def test_fix_makes_torchvision_importable_here_and_in_spawned_children(broken, tmp_path):
+    assert "declared from now on" in doctor(broken, "--fix").stdout
+    script = tmp_path / "spawn.py"
+    script.write_text(
+        "import multiprocessing\n\ndef child():\n    import torchvision\n\n"
+        "if __name__ == '__main__':\n    import torchvision\n"
+        "    process = multiprocessing.get_context('spawn').Process(target=child)\n"
+        "    process.start(); process.join(); raise SystemExit(process.exitcode)\n"
+    )
+    broken.call([broken.python, script])  # the environment has no nnunet-difftumor: the repair stands alone
+
+
+def test_fix_costs_nothing_where_torchvision_is_not_imported(broken):
+    repair(broken, "repair")
+    done = broken.run(f"import sys; print('{MODULE}' in sys.modules, 'torch' in sys.modules)")
+    assert (done.stdout, done.stderr) == ("True False\n", "")
+
+
+def test_fix_twice_changes_nothing(broken):
+    repair(broken, "repair")
+    files = broken.files()
+    assert repair(broken, "repair") == "None"
+    assert broken.files() == files
+
+
+def test_unfix_removes_every_file(broken):
+    files = broken.files()
+    repair(broken, "repair")
+    assert broken.files() - files == {
+        str((broken.site_packages / f"{MODULE}{suffix}").relative_to(broken.folder.resolve()))
+        for suffix in (".py", ".pth")
+    }
+    assert doctor(broken, "--unfix").stdout == "removed the repair\n"
+    assert broken.files() == files
+    assert doctor(broken, "--unfix").stdout == "there was no repair to remove\n"
+
+
+def test_repair_leaves_a_fitting_torchvision_alone_and_fix_then_removes_it(broken):
+    repair(broken, "repair")
+    (broken.site_packages / "torchvision" / "extension.py").write_text(FITTING_EXTENSION)
+    assert broken.run(f"import torchvision, sys; print(sys.modules['{MODULE}'].declared)").stdout == "[]\n"
+    assert "removed" in repair(broken, "repair")
+    assert not list(broken.site_packages.glob(f"{MODULE}*"))
+
+
+def test_a_lost_module_does_not_disturb_interpreter_start(broken):
+    repair(broken, "repair")
+    (broken.site_packages / f"{MODULE}.py").unlink()
+    assert broken.run("print(1)").stderr == ""
+
+
+@pytest.mark.slow
+def test_nnunet_finds_its_own_trainer_variants_after_fix(tmp_path):
+    environment = Environment(tmp_path / "venv")
+    repair(environment, "repair")
+    code = (
+        "from nnunet_difftumor.installation.checks import check_trainer; print(check_trainer('nnUNetTrainer_5epochs'))"
+    )
+    assert environment.run(code, PYTHONPATH=str(REPOSITORY)).stdout.startswith("ok")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "expected"),
+    [
+        (lambda folder: None, "is not a folder"),
+        (lambda folder: folder.write_text(""), "is not a folder"),
+        (lambda folder: folder.mkdir(), "ok"),
+    ],
+)
+def test_folder_variables_are_checked(prepare, expected, tmp_path, monkeypatch):
+    folder = tmp_path / "raw"
+    prepare(folder)
+    monkeypatch.setenv("nnUNet_raw", str(folder))
+    assert expected in str(checks.check_folder("nnUNet_raw"))
+
+
+def test_unset_folder_variable_says_what_to_export(monkeypatch):
+    monkeypatch.delenv("nnUNet_results", raising=False)
+    assert "export nnUNet_results=" in str(checks.check_folder("nnUNet_results"))
+
+
+def test_folder_that_cannot_be_written_is_a_problem(tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    monkeypatch.setattr(checks.os, "access", lambda path, mode: False)  # root may write everywhere
+    assert checks.check_folder("nnUNet_raw").status == "problem"
+
+
+@pytest.mark.parametrize(("version", "status"), [((3, 10, 4), "problem"), ((3, 13, 0), "ok"), ((3, 14, 0), "problem")])
+def test_python_version_is_checked(version, status):
+    assert checks.check_python(version).status == status
+
+
+@pytest.mark.parametrize(
+    ("version", "status"), [("2.7.0", "problem"), ("2.8.0", "ok"), ("2.10.1", "ok"), ("3.0.0", "problem")]
+)
+def test_nnunet_version_is_checked(version, status, monkeypatch):
+    monkeypatch.setattr(checks.metadata, "version", lambda name: version)
+    assert checks.check_nnunet().status == status
+
+
+def test_kill_switch_is_named_as_the_reason(monkeypatch):
+    monkeypatch.setenv("nnUNet_extTrainer", "/somewhere/else")
+    monkeypatch.setenv("DIFFTUMOR_NO_AUTOLOAD", "1")
+    assert "unset DIFFTUMOR_NO_AUTOLOAD" in str(checks.check_announcement())
+
+
+def test_missing_announcement_points_to_env(monkeypatch):
+    monkeypatch.delenv("nnUNet_extTrainer", raising=False)
+    monkeypatch.delenv("DIFFTUMOR_NO_AUTOLOAD", raising=False)
+    assert "difftumor env" in str(checks.check_announcement())
+    monkeypatch.setenv("nnUNet_extTrainer", f"/mine:{SHIM_FOLDER}")
+    assert checks.check_announcement().status == "ok"
+
+
+def test_missing_cuda_device_is_no_problem_and_brings_the_cpu_settings():
+    finding = checks.check_device(Probe(torch="2.8.0"))
+    assert finding.status == "note" and "OMP_WAIT_POLICY=PASSIVE" in finding.advice
+    assert checks.check_device(Probe(torch="2.8.0", cuda_device="NVIDIA H100")).status == "ok"
+
+
+def test_other_import_errors_are_reported_as_they_are():
+    finding = checks.check_torchvision(Probe(torch="2.8.0", error="ImportError: libjpeg.so is missing"))
+    assert finding.status == "problem" and "libjpeg.so" in finding.text and "--fix" not in finding.advice
+
+
+def test_env_prints_a_line_that_a_shell_understands(monkeypatch):
+    monkeypatch.setenv("nnUNet_extTrainer", "/my folder")
+    echo = subprocess.run(
+        ["sh", "-c", f'{shell_line()}; printf %s "$nnUNet_extTrainer"'], capture_output=True, text=True, check=True
+    )
+    assert echo.stdout == f"/my folder:{SHIM_FOLDER}"
+    assert (Path(SHIM_FOLDER) / "nnunet_difftumor_trainers.py").is_file()
+
+
+def test_env_command_runs():
+    code = "import sys; from nnunet_difftumor.cli.main import main; sys.exit(main(['env']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("export nnUNet_extTrainer=")

@@ -1,0 +1,155 @@
+"""What a user installs: the wheel's content, nnU-Net finding the trainers without any setting, a light import."""
+
+import statistics
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from environments import Environment, copy_of_sources
+
+from nnunet_difftumor.trainers import TRAINERS
+
+EXT_TRAINER = "import os; print(os.environ.get('nnUNet_extTrainer', ''))"
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    return copy_of_sources(tmp_path_factory.mktemp("sources") / "clone")
+
+
+@pytest.fixture(scope="module")
+def wheel(clone, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, clone]
+    done = subprocess.run([*map(str, build)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module", params=["normal", "editable"])
+def installed(request, clone, wheel, tmp_path_factory) -> Environment:
+    environment = Environment(tmp_path_factory.mktemp(request.param) / "venv")
+    if request.param == "normal":
+        environment.pip("install", "--no-deps", wheel)
+    else:
+        environment.pip("install", "--no-deps", "--no-build-isolation", "-e", clone)
+    return environment
+
+
+def test_wheel_installs_nothing_but_the_package_and_its_pth_file(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    top_level = {name.split("/")[0] for name in names if ".data/" not in name and ".dist-info/" not in name}
+    data = [name.split(".data/")[1] for name in names if ".data/" in name]
+
+    assert top_level == {"nnunet_difftumor"}
+    assert data == ["purelib/nnunet_difftumor.pth"]
+    assert "nnunet_difftumor/nnunet_ext/nnunet_difftumor_trainers.py" in names
+    assert "nnunet_difftumor/dataset_conversion/__init__.py" in names
+    assert not [name for name in names if "tests" in name or "benchmarks" in name]
+
+
+def test_folder_that_nnunet_imports_holds_nothing_but_the_shim():
+    import nnunet_difftumor.nnunet_ext
+
+    folder = Path(nnunet_difftumor.nnunet_ext.__file__).parent
+    assert {path.name for path in folder.iterdir()} - {"__pycache__"} == {"__init__.py", "nnunet_difftumor_trainers.py"}
+
+
+def test_interpreter_start_announces_the_shim_and_imports_no_package(installed):
+    done = installed.run(f"import sys; print('nnunet_difftumor' in sys.modules, 'torch' in sys.modules); {EXT_TRAINER}")
+    imported, folder = done.stdout.splitlines()
+    assert imported == "False False"
+    assert (Path(folder) / "nnunet_difftumor_trainers.py").is_file()
+    assert done.stderr == ""
+
+
+def test_announcing_keeps_the_users_own_folders_first_and_adds_itself_once(installed):
+    ours = installed.run(EXT_TRAINER).stdout.strip()
+    assert installed.run(EXT_TRAINER, nnUNet_extTrainer="/mine:/other").stdout.strip() == f"/mine:/other:{ours}"
+    assert installed.run(EXT_TRAINER, nnUNet_extTrainer=f"{ours}:/mine").stdout.strip() == f"{ours}:/mine"
+
+
+def test_announcing_can_be_switched_off(installed):
+    assert installed.run(EXT_TRAINER, DIFFTUMOR_NO_AUTOLOAD="1").stdout.strip() == ""
+
+
+def test_a_broken_import_hook_does_not_disturb_interpreter_start(installed):
+    hook = installed.site_packages / "a_broken_hook.pth"
+    hook.write_text(
+        "import sys; sys.meta_path.insert(0, type('Broken', (), {'find_spec': lambda self, name, *_: "
+        "1 / 0 if name == 'nnunet_difftumor' else None})())\n"
+    )
+    try:
+        done = installed.run("print('started')")
+    finally:
+        hook.unlink()
+    assert (done.stdout, done.stderr) == ("started\n", "")
+
+
+@pytest.mark.parametrize("cwd", ["/", "clone"])
+def test_mapped_packages_are_found_wherever_python_is_started(installed, clone, cwd):
+    done = installed.run(
+        "import nnunet_difftumor, nnunet_difftumor.dataset_conversion as module; print(module.__file__)",
+        cwd=clone if cwd == "clone" else cwd,
+    )
+    assert done.stdout.strip().endswith("dataset_conversion/__init__.py")
+
+
+def test_command_is_installed(installed):
+    done = installed.call([installed.folder / "bin" / "difftumor", "--version"])
+    assert done.stdout.startswith("difftumor ")
+
+
+def test_nnunets_search_finds_every_name_in_the_shim_and_leaves_other_names_alone(installed, clone):
+    """nnU-Net's own search function, in the shim's folder; the trainers' modules are stand-ins of the same names."""
+    code = f"""
+import os, sys, types
+from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+folder = os.environ['nnUNet_extTrainer']
+def find(name):
+    return recursive_find_python_class(folder, name, None, folder, cleanup_imports_from_base_folder=True)
+assert find('nnUNetTrainerOfSomebodyElse') is None
+assert 'nnunet_difftumor' not in sys.modules
+for name, module in {TRAINERS!r}.items():
+    stand_in = sys.modules.setdefault(module, types.ModuleType(module))
+    setattr(stand_in, name, type(name, (), {{}}))
+    assert find(name).__name__ == name
+assert find('nnUNetTrainerDiffTumorUnheardOf') is None
+"""
+    installed.run(code)
+
+
+def test_uninstalling_leaves_no_file_and_no_setting(clone, wheel, tmp_path):
+    for arguments in (["install", "--no-deps", wheel], ["install", "--no-deps", "--no-build-isolation", "-e", clone]):
+        environment = Environment(tmp_path / f"venv{len(arguments)}")
+        environment.pip(*arguments)
+        assert environment.files() > environment.fresh_files
+        environment.pip("uninstall", "-y", "nnunet-difftumor")
+        assert environment.files() == environment.fresh_files
+        assert environment.run(EXT_TRAINER).stdout.strip() == ""
+
+
+def test_trainer_names_survive_nnunets_folder_names():
+    assert not [name for name in TRAINERS if "__" in name]  # nnU-Net splits the names of result folders there
+
+
+def test_import_is_light():
+    heavy = ("torch", "nnunetv2", "numpy", "scipy", "nibabel")
+    code = f"import sys, nnunet_difftumor; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_import_takes_less_than_50_ms_beyond_bare_python():
+    def milliseconds(code: str) -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        return (time.perf_counter() - start) * 1000
+
+    # Alternating, and the median of the differences: other work on the machine disturbs both alike.
+    milliseconds("import nnunet_difftumor")
+    differences = [milliseconds("import nnunet_difftumor") - milliseconds("pass") for _ in range(11)]
+    assert statistics.median(differences) < 50, differences
