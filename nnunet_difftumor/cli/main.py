@@ -49,3 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\ndifftumor {verb}: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

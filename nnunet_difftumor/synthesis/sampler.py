@@ -21,6 +21,8 @@ _SHRINK = 0.88
 # At least this share of the tumor's ellipsoid is inside the organ; the rest is cut off by the organ's border.
 _INSIDE = (0.9, 0.7)
 _GAP_MM = 1.0
+# A tumor that the organ cuts to less than this part of its band is not made larger to fit the band again.
+_LEAST_LEFT = 0.75
 # Of the places with the least vessels this many are examined on the scan's own grid.
 _EXAMINED = 4
 # A real lesion must be outside the tumor made this much larger.
@@ -201,8 +203,8 @@ class TumorSampler:
             organ = self.organ.mask(labels)
             mask = alpha_in(spec, box, spacing, organ) >= 0.5
             diameter = equivalent_diameter_mm(mask, spacing)
-            if diameter == 0:
-                return "no voxel of the tumor is inside the organ"
+            if diameter < _LEAST_LEFT * low:
+                return "cut by the organ's border to less than its size"
             if low <= diameter < high:
                 break
             if not correction:

@@ -7,6 +7,8 @@ volume.
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
 
 import cc3d
 import numpy as np
@@ -98,13 +100,16 @@ def survey(spec: TumorSpec) -> tuple[float, np.ndarray]:
         Volume of the shape in mm^3 (before any organ cuts it), and the half-extents (2, 3) in mm of everything that the
         tumor may change: below and above the centre along each array axis.
     """
+    return _survey(replace(spec, centre_mm=(0.0, 0.0, 0.0)))
+
+
+@lru_cache(maxsize=32)
+def _survey(spec: TumorSpec) -> tuple[float, np.ndarray]:
+    """`survey` of a tumor at the origin: a search tries one shape at many places."""
     matrix = rotation_matrix(spec)
     extent = np.sqrt(((matrix * np.asarray(spec.semi_axes_mm)) ** 2).sum(1)) + _reach_of_displacement(spec)
     steps = 2 * extent / (_SURVEY_POINTS - 1)
-    axes = [
-        np.linspace(centre - half, centre + half, _SURVEY_POINTS)
-        for centre, half in zip(spec.centre_mm, extent, strict=True)
-    ]
+    axes = [np.linspace(-half, half, _SURVEY_POINTS) for half in extent]
     field = radial_field(spec, axes)
     inside = field <= 1
     # Trilinear crossing of the surface within a coarse cell moves it by less than one step.
@@ -112,12 +117,12 @@ def survey(spec: TumorSpec) -> tuple[float, np.ndarray]:
     bounds = np.empty((2, 3))
     for axis in range(3):
         hit = np.flatnonzero(inside.any(axis=tuple(other for other in range(3) if other != axis)))
-        positions = axes[axis] - spec.centre_mm[axis]
-        bounds[:, axis] = (-positions[hit[0]], positions[hit[-1]]) if len(hit) else (0, 0)
+        bounds[:, axis] = (-axes[axis][hit[0]], axes[axis][hit[-1]]) if len(hit) else (0, 0)
     # The smooth share of a cell that is inside counts, not the yes or no of its centre: small errors at 28 points.
-    softness = 0.5 / _SURVEY_POINTS * 2
-    share = ((1 - field) / softness / 2 + 0.5).clip(0, 1)
-    return float(share.sum() * np.prod(steps)), np.maximum(bounds, 0) + margin
+    share = ((1 - field) * (_SURVEY_POINTS / 2) + 0.5).clip(0, 1)
+    bounds = np.maximum(bounds, 0) + margin
+    bounds.flags.writeable = False
+    return float(share.sum() * np.prod(steps)), bounds
 
 
 def region_of(spec: TumorSpec, shape: Sequence[int], spacing_mm: Sequence[float]) -> Box:

@@ -1,0 +1,109 @@
+"""What one synthetic tumor costs on a CPU, against one Gaussian filter of the whole scan, timed side by side.
+
+One call places, draws, renders and writes a tumor in place into a float32 scan of 366 x 303 x 156 voxels at 1 mm, with
+the vessel test. The reference is scipy.ndimage.gaussian_filter(volume_float64, 1). Exits 1 when a bar is missed.
+"""
+
+import argparse
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from nnunet_difftumor.synthesis.handcrafted import RenderedTumor
+from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
+from nnunet_difftumor.synthesis.sampler import TumorSampler
+from nnunet_difftumor.synthesis.synthesize import insert_tumors
+from nnunet_difftumor.synthesis.volume import ArrayVolume
+
+SHAPE = (156, 303, 366)
+SPACING_MM = (1.0, 1.0, 1.0)
+ORGAN = Organ("liver", (1,), 2)
+BARS = {"tiny": 0.08, "small": 0.08, "medium": 0.2, "large": 0.6}
+STATISTICS_BAR = 0.5
+MEMORY_BAR_MB = 100
+
+
+def liver_like(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """HU float32 and labels uint8: a liver of 1.6 litres with bright vessels, correlated noise, fat around."""
+    rng = np.random.default_rng(seed)
+    z, y, x = (np.arange(size, dtype=np.float32) for size in SHAPE)
+    z, y, x = z[:, None, None] - 78, y[None, :, None] - 140, x[None, None, :] - 150
+    labels = ((z / 70) ** 2 + (y / 72) ** 2 + (x / 78) ** 2 <= 1).astype(np.uint8)
+    hu = np.where(labels == 1, np.float32(110), np.float32(-90))
+    for _ in range(12):
+        point, direction = rng.uniform(-45, 45, 3), rng.standard_normal(3)
+        direction /= np.linalg.norm(direction)
+        offset = [axis - np.float32(value) for axis, value in zip((z, y, x), point, strict=True)]
+        along = sum(part * np.float32(value) for part, value in zip(offset, direction, strict=True))
+        across = sum(part * part for part in offset) - along * along
+        hu[(across < rng.uniform(2, 5) ** 2) & (labels == 1)] = 170
+    noise = gaussian_filter(rng.standard_normal(SHAPE, dtype=np.float32), 0.8)
+    return hu + noise * np.float32(20 / noise.std()), labels
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=20)
+    repeats = parser.parse_args().repeats
+
+    hu, labels = liver_like()
+    untouched = hu.copy(), labels.copy()
+    in_float64 = hu.astype(np.float64)
+    statistics = OrganStatistics.measure(hu, labels, organ=ORGAN, spacing_mm=SPACING_MM)
+    sampler = TumorSampler(ORGAN)
+
+    def one_tumor(size: str, seed: int) -> list[RenderedTumor]:
+        volume = ArrayVolume(hu, labels, SPACING_MM)
+        placed, _ = sampler.sample_scene(volume, statistics, np.random.default_rng(seed), size=size, count=1)
+        return insert_tumors(volume, [placement.spec for placement in placed], ORGAN)
+
+    def timed(size: str, seed: int) -> float:
+        start = time.perf_counter()
+        rendered = one_tumor(size, seed)
+        elapsed = time.perf_counter() - start
+        assert len(rendered) == 1 and rendered[0].mask.any(), f"no {size} tumor was placed with seed {seed}"
+        box = rendered[0].box  # the next tumor finds the scan as it was
+        hu[box], labels[box] = untouched[0][box], untouched[1][box]
+        return elapsed
+
+    missed = False
+    reference = [seconds(lambda: gaussian_filter(in_float64, 1)) for _ in range(3)]
+    print(f"reference: {median(reference) * 1e3:.0f} ms")
+    for size, bar in BARS.items():
+        timed(size, 10_000)
+        times = []
+        for seed in range(repeats):
+            if seed % 5 == 0:
+                reference.append(seconds(lambda: gaussian_filter(in_float64, 1)))
+            times.append(timed(size, seed))
+        ratio = median(times) / median(reference)
+        missed |= ratio > bar
+        print(f"{size:<10} {median(times) * 1e3:7.1f} ms   ratio {ratio:.3f}   bar {bar}")
+    times = [seconds(lambda: OrganStatistics.measure(hu, labels, organ=ORGAN, spacing_mm=SPACING_MM)) for _ in range(5)]
+    ratio = median(times) / median(reference)
+    missed |= ratio > STATISTICS_BAR
+    print(f"statistics {median(times) * 1e3:7.1f} ms   ratio {ratio:.3f}   bar {STATISTICS_BAR}")
+
+    tracemalloc.start()
+    one_tumor("large", 0)
+    peak_mb = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    missed |= peak_mb > MEMORY_BAR_MB
+    print(f"memory     {peak_mb:7.1f} MB over the input   bar {MEMORY_BAR_MB}")
+    print("MISSED" if missed else "all bars held")
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Put synthetic tumors into a CT scan, or into every scan of a folder.
+
+The output folder gets ct.nii.gz, tumor_mask.nii.gz, labels.nii.gz, preview.png and manifest.json. With a folder of
+scans, each gets a folder of its own; scans that are finished are skipped, so an interrupted command goes on.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ct", type=Path, help="CT scan (NIfTI, HU); or a folder of scans, or of folders with ct.nii.gz")
+    parser.add_argument(
+        "--organ-mask",
+        type=Path,
+        required=True,
+        help="label map on the same grid; for a folder of scans the folder of masks with the same names, "
+        "for a folder of folders the file name of the masks, for example labels.nii.gz",
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--organ", default="organ", help="name of the organ, for the manifest (default: %(default)s)")
+    parser.add_argument(
+        "--organ-label", type=int, nargs="+", default=[], help="label value(s) of the organ in the mask"
+    )
+    parser.add_argument("--tumor-label", type=int, help="value of the tumors in labels.nii.gz (default: greatest + 1)")
+    parser.add_argument(
+        "--avoid-label", type=int, nargs="+", default=[], help="label value(s) that tumors must not touch"
+    )
+    parser.add_argument("--preset", default="realistic", help="realistic, hu2023 or difftumor (default: %(default)s)")
+    parser.add_argument("--size", default="mix", help="tiny, small, medium, large or mix (default: %(default)s)")
+    parser.add_argument("--count", type=int, help="number of tumors (default: as the preset draws it)")
+    parser.add_argument(
+        "--contrast-hu",
+        type=float,
+        nargs="+",
+        metavar="HU",
+        help="contrast to the tissue around, or its least and greatest value, for example -40 -20",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
+    parser.add_argument("--from-spec", type=Path, metavar="MANIFEST", help="render the tumors of a manifest again")
+
+
+def run(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+    from zlib import crc32
+
+    from nnunet_difftumor.errors import InputError
+    from nnunet_difftumor.synthesis.presets import PRESETS, SIZES
+    from nnunet_difftumor.synthesis.synthesize import SynthesisSettings, find_cases, is_finished, replay, synthesize
+
+    if args.from_spec:
+        _report(args.output, replay(args.ct, args.organ_mask, args.output, manifest=args.from_spec))
+        return 0
+    for option, value, known in (("--preset", args.preset, PRESETS), ("--size", args.size, SIZES)):
+        if value not in known:
+            raise InputError(f"{option} is {value!r}, expected one of {', '.join(known)}")
+    if args.count is not None and args.count < 1:
+        raise InputError(f"--count is {args.count}, expected at least 1")
+    if args.contrast_hu and (len(args.contrast_hu) > 2 or args.contrast_hu[0] > args.contrast_hu[-1]):
+        raise InputError(f"--contrast-hu is {args.contrast_hu}, expected one value, or the least and the greatest")
+    settings = SynthesisSettings(
+        organ=args.organ,
+        organ_labels=tuple(args.organ_label),
+        tumor_label=args.tumor_label,
+        avoid_labels=tuple(args.avoid_label),
+        preset=args.preset,
+        size=args.size,
+        count=args.count,
+        contrast_hu=(args.contrast_hu[0], args.contrast_hu[-1]) if args.contrast_hu else None,
+        seed=args.seed,
+    )
+    if not args.ct.is_dir():
+        _report(args.output, synthesize(args.ct, args.organ_mask, args.output, settings=settings))
+        return 0
+    cases = list(find_cases(args.ct, args.organ_mask))
+    failed = 0
+    for number, (name, ct, mask) in enumerate(cases):
+        # Every scan draws its own tumors, whatever other scans are in the folder.
+        own = replace(settings, seed=settings.seed + crc32(name.encode()))
+        print(f"[{number + 1}/{len(cases)}] ", end="", flush=True)
+        try:
+            if is_finished(args.output / name, ct, own):
+                print(f"{args.output / name}: finished before")
+                continue
+            _report(args.output / name, synthesize(ct, mask, args.output / name, settings=own))
+        except InputError as error:
+            failed += 1
+            print(f"{name}: {error}")
+    if failed:
+        print(f"{failed} of {len(cases)} scans failed, see above")
+    return 1 if failed else 0
+
+
+def _report(output: Path, manifest: dict) -> None:
+    tumors = ", ".join(
+        f"{tumor['spec']['size_class']} {tumor['equivalent_diameter_mm']:.1f} mm {tumor['spec']['contrast_hu']:+.0f} HU"
+        for tumor in manifest["tumors"]
+    )
+    refused = f"; not placed: {len(manifest['not_placed'])}" if manifest["not_placed"] else ""
+    print(f"{output}: {tumors}{refused}")

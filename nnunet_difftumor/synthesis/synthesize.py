@@ -1,0 +1,264 @@
+"""`synthesize`: tumors into one CT scan on disk, or into a folder of them, with everything needed to do it again."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_difftumor import __version__
+from nnunet_difftumor.ct import SUFFIXES, Scan, read_ct, read_labels, write_ct, write_labels
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import write_json
+from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
+from nnunet_difftumor.synthesis.preview import draw_preview
+from nnunet_difftumor.synthesis.sampler import TumorSampler
+from nnunet_difftumor.synthesis.scene import insert_tumors, mask_of
+from nnunet_difftumor.synthesis.spec import TumorSpec
+from nnunet_difftumor.synthesis.volume import ArrayVolume
+
+MANIFEST = "manifest.json"
+_DESCRIPTION = f"SYNTHETIC tumors, nnunet-difftumor {__version__}"
+
+
+@dataclass(frozen=True)
+class SynthesisSettings:
+    """What `synthesize` is asked for.
+
+    Attributes:
+        organ: name of the organ, for the manifest.
+        organ_labels: label values of the organ in the mask; empty: the mask's only value.
+        tumor_label: value of the tumors in `labels.nii.gz`; None: one above the greatest of the mask.
+        avoid_labels: label values that tumors must not touch (real lesions).
+        preset: name of a preset.
+        size: size class or "mix".
+        count: number of tumors; None: as the preset draws it.
+        contrast_hu: least and greatest contrast to the tissue around; None: as the preset draws it.
+        seed: of everything random.
+    """
+
+    organ: str = "organ"
+    organ_labels: tuple[int, ...] = ()
+    tumor_label: int | None = None
+    avoid_labels: tuple[int, ...] = ()
+    preset: str = "realistic"
+    size: str = "mix"
+    count: int | None = None
+    contrast_hu: tuple[float, float] | None = None
+    seed: int = 0
+
+
+def synthesize(
+    ct: str | Path, organ_mask: str | Path, output: str | Path, *, settings: SynthesisSettings | None = None
+) -> dict:
+    """Puts synthetic tumors into a CT scan.
+
+    Args:
+        ct: NIfTI in HU.
+        organ_mask: NIfTI label map on the same grid.
+        output: folder; gets `ct.nii.gz` (geometry and dtype of the input, SYNTHETIC in its header),
+            `tumor_mask.nii.gz`, `labels.nii.gz` (the mask's labels with the tumors), `preview.png` and, last,
+            `manifest.json`.
+        settings: what to draw.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        InputError: for files that are not what is expected (see `nnunet_difftumor.ct`), an organ that is not there, or
+            an organ that has no room for a single tumor.
+    """
+    settings = settings or SynthesisSettings()
+    scan = read_ct(ct)
+    labels = read_labels(organ_mask, like=scan)
+    organ = _organ(labels, settings, organ_mask)
+    statistics = OrganStatistics.measure(scan.hu, labels, organ=organ, spacing_mm=scan.spacing_mm)
+    sampler = TumorSampler(organ, settings.preset, contrast_hu=settings.contrast_hu)
+    placed, refused = sampler.sample_scene(
+        ArrayVolume(scan.hu, labels, scan.spacing_mm),
+        statistics,
+        np.random.default_rng(settings.seed),
+        size=settings.size,
+        count=settings.count,
+    )
+    if not placed:
+        reasons = "; ".join(sorted({f"{miss.size_class}: {miss.reason}" for miss in refused}))
+        raise InputError(
+            f"{organ_mask}: no tumor fits into the organ of {statistics.volume_ml:.1f} ml ({reasons}); "
+            "ask for a smaller --size, or check the mask"
+        )
+    record = {
+        "settings": {key: list(value) if isinstance(value, tuple) else value for key, value in vars(settings).items()},
+        "organ": {
+            "name": organ.name,
+            "organ_labels": list(organ.organ_labels),
+            "tumor_label": organ.tumor_label,
+            "avoid_labels": list(organ.avoid_labels),
+            "volume_ml": round(statistics.volume_ml, 3),
+            "parenchyma_hu": round(statistics.parenchyma_hu, 2),
+            "parenchyma_sd_hu": round(statistics.parenchyma_sd_hu, 2),
+        },
+        "tumors": [
+            {
+                "spec": placement.spec.to_dict(),
+                "equivalent_diameter_mm": round(placement.diameter_mm, 3),
+                "vessel_share": round(placement.vessel_share, 4),
+            }
+            for placement in placed
+        ],
+        "not_placed": [{"size_class": miss.size_class, "reason": miss.reason} for miss in refused],
+    }
+    return _write(scan, labels, organ, record, organ_mask, Path(output))
+
+
+def replay(ct: str | Path, organ_mask: str | Path, output: str | Path, *, manifest: str | Path) -> dict:
+    """Renders the tumors of a manifest again, into the same scan; the voxels are the same.
+
+    Raises:
+        InputError: if the manifest cannot be read, or the scan or the mask is not the one that it was made from.
+    """
+    record = _read_manifest(manifest)
+    for name, path in (("ct", ct), ("organ_mask", organ_mask)):
+        seen, expected = _sha256(path), record["inputs"][name]["sha256"]
+        if seen != expected:
+            raise InputError(
+                f"{path}: SHA-256 is {seen[:12]}..., but {manifest} was made from {record['inputs'][name]['file']} "
+                f"with {expected[:12]}...; give that file"
+            )
+    scan = read_ct(ct)
+    labels = read_labels(organ_mask, like=scan)
+    organ = Organ(
+        record["organ"]["name"],
+        tuple(record["organ"]["organ_labels"]),
+        record["organ"]["tumor_label"],
+        tuple(record["organ"]["avoid_labels"]),
+    )
+    kept = {key: record[key] for key in ("settings", "organ", "tumors", "not_placed")}
+    return _write(scan, labels, organ, kept, organ_mask, Path(output))
+
+
+def find_cases(ct: Path, organ_mask: Path) -> Iterator[tuple[str, Path, Path]]:
+    """Pairs of scan and mask in a folder: (name, scan, mask), sorted by name.
+
+    Either `ct` holds sub-folders with `ct.nii.gz`, and `organ_mask` is a file name inside each of them; or `ct` holds
+    NIfTI files, and `organ_mask` is a folder with files of the same names.
+
+    Raises:
+        InputError: if there is no scan, or a mask is missing.
+    """
+    cases = [
+        (folder.name, folder / "ct.nii.gz", folder / organ_mask.name)
+        for folder in sorted(ct.iterdir())
+        if (folder / "ct.nii.gz").is_file()
+    ] or [(_stem(file), file, organ_mask / file.name) for file in sorted(ct.iterdir()) if file.name.endswith(SUFFIXES)]
+    if not cases:
+        raise InputError(f"{ct}: neither NIfTI files nor sub-folders with ct.nii.gz in this folder")
+    missing = [str(mask) for _, _, mask in cases if not mask.is_file()]
+    if missing:
+        raise InputError(f"{ct}: {len(missing)} organ masks are missing, the first is {missing[0]}")
+    yield from cases
+
+
+def is_finished(output: Path, ct: Path, settings: SynthesisSettings) -> bool:
+    """Whether `output` holds the finished result of these settings for a scan of this name (the manifest comes last).
+
+    Raises:
+        InputError: if it holds the result of something else.
+    """
+    path = output / MANIFEST
+    if not path.is_file():
+        return False
+    record = _read_manifest(path)
+    wanted = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(settings).items()}
+    if record["settings"] == wanted and record["inputs"]["ct"]["file"] == ct.name:
+        return True
+    raise InputError(f"{output}: already holds the result of other settings or another scan; choose another folder")
+
+
+def _organ(labels: np.ndarray, settings: SynthesisSettings, path: str | Path) -> Organ:
+    values = [int(value) for value in np.unique(labels) if value]
+    if not values:
+        raise InputError(f"{path}: the organ mask is empty (all voxels are 0); give a mask with the organ in it")
+    wanted = settings.organ_labels or tuple(value for value in values if value not in settings.avoid_labels)
+    if not settings.organ_labels and len(wanted) != 1:
+        raise InputError(f"{path}: holds the labels {values}; say with --organ-label which of them is the organ")
+    if not set(wanted) & set(values):
+        raise InputError(f"{path}: no voxel has the organ label {list(wanted)}; the file holds {values}")
+    tumor_label = settings.tumor_label if settings.tumor_label is not None else max(values) + 1
+    if tumor_label in wanted or tumor_label <= 0:
+        raise InputError(f"--tumor-label is {tumor_label}, expected a value above 0 that is not the organ's")
+    return Organ(settings.organ, tuple(wanted), tumor_label, settings.avoid_labels)
+
+
+def _write(scan: Scan, labels: np.ndarray, organ: Organ, record: dict, organ_mask: str | Path, output: Path) -> dict:
+    """Renders the record's tumors and writes every file, the manifest last."""
+    specs = [TumorSpec.from_dict(tumor["spec"]) for tumor in record["tumors"]]
+    if organ.tumor_label > np.iinfo(labels.dtype).max:
+        labels = labels.astype(np.int16)
+    volume = ArrayVolume(scan.hu.copy(), labels.copy(), scan.spacing_mm)
+    rendered = insert_tumors(volume, specs, organ)
+    mask = mask_of(rendered, volume.shape)
+    write_ct(output / "ct.nii.gz", volume.hu_array, scan, description=_DESCRIPTION)
+    write_labels(output / "tumor_mask.nii.gz", mask, scan)
+    write_labels(output / "labels.nii.gz", volume.label_array, scan)
+    draw_preview(
+        output / "preview.png",
+        scan.hu,
+        volume.hu_array,
+        mask=mask,
+        boxes=[tumor.box for tumor in rendered],
+        spacing_mm=scan.spacing_mm,
+        directions=scan.direction,
+    )
+    manifest = {
+        "synthetic": True,
+        "versions": _versions(),
+        "inputs": {
+            name: {"file": Path(path).name, "sha256": _sha256(path)}
+            for name, path in (("ct", scan.path), ("organ_mask", organ_mask))
+        },
+        **record,
+        "outputs": {
+            "hu_sha256": hashlib.sha256(np.ascontiguousarray(volume.hu_array)).hexdigest(),
+            "tumor_mask_sha256": hashlib.sha256(np.ascontiguousarray(mask)).hexdigest(),
+        },
+    }
+    write_json(output / MANIFEST, manifest)
+    return manifest
+
+
+def _read_manifest(path: str | Path) -> dict:
+    try:
+        record = json.loads(Path(path).read_text())
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a manifest ({error})") from error
+    needed = {"inputs", "settings", "organ", "tumors", "not_placed"}
+    if not isinstance(record, dict) or not needed <= set(record):
+        raise InputError(f"{path}: is not a manifest of `difftumor synthesize`; expected the keys {sorted(needed)}")
+    return record
+
+
+def _versions() -> dict[str, str]:
+    import scipy
+
+    return {
+        "nnunet_difftumor": __version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _sha256(path: str | Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give an existing NIfTI file") from error
+
+
+def _stem(path: Path) -> str:
+    return next(path.name.removesuffix(suffix) for suffix in SUFFIXES if path.name.endswith(suffix))
