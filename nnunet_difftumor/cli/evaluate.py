@@ -1,0 +1,69 @@
+"""Compare predicted with true tumors, case by case and over all cases, and print a table.
+
+GT and PRED are folders of NIfTI label maps with the same file names. Measured are DSC, NSD, the tumors detected (at
+least one voxel predicted) by size, false positives per scan, and patient-level sensitivity and specificity, each with a
+95 % bootstrap interval over cases. DSC and NSD are means over the cases that have a tumor.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ground_truth", type=Path, metavar="GT", help="folder of the true label maps")
+    parser.add_argument("prediction", type=Path, metavar="PRED", help="folder of the predicted label maps")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--tumor-label", type=int, nargs="+", metavar="N", help="value(s) of the tumors; each by itself")
+    which.add_argument(
+        "--dataset-json",
+        type=Path,
+        metavar="FILE",
+        help="take the labels named tumor, cancer or lesion from here (default: the one that nnU-Net put into PRED)",
+    )
+    parser.add_argument(
+        "--organ-masks",
+        type=Path,
+        metavar="FOLDER",
+        help="drop predictions outside these masks, which must include the organ's tumors",
+    )
+    parser.add_argument(
+        "--organ-label",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="value(s) of the organ in --organ-masks (default: all but 0); without --organ-masks: in GT",
+    )
+    parser.add_argument("--predicted-only", action="store_true", help="GT may hold cases that were not predicted")
+    parser.add_argument(
+        "--nsd-tolerance-mm", type=float, default=2.0, metavar="MM", help="tolerance of the NSD (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write all figures to this JSON file")
+
+
+def run(args: argparse.Namespace) -> None:
+    from nnunet_difftumor.evaluation.evaluate import evaluate
+    from nnunet_difftumor.evaluation.labels import tumor_labels
+    from nnunet_difftumor.evaluation.tables import table
+    from nnunet_difftumor.files import write_json
+
+    if args.tumor_label:
+        tumors = {f"label {value}": (value,) for value in args.tumor_label}
+    else:
+        tumors = tumor_labels(args.dataset_json or args.prediction / "dataset.json")
+    result = evaluate(
+        args.ground_truth,
+        args.prediction,
+        tumor_labels=tumors,
+        organ_masks=args.organ_masks,
+        organ_labels=args.organ_label,
+        predicted_only=args.predicted_only,
+        nsd_tolerance_mm=args.nsd_tolerance_mm,
+        seed=args.seed,
+    )
+    if args.output:
+        write_json(args.output, result)
+    print(table(result))
+    if args.output:
+        print(f"\nall figures, per case too: {args.output}")

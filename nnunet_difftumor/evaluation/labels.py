@@ -1,0 +1,38 @@
+"""Which label values are tumors, as an nnU-Net dataset.json names them."""
+
+import json
+import os
+from pathlib import Path
+
+from nnunet_difftumor.errors import InputError
+
+TUMOR_WORDS = ("tumor", "tumour", "cancer", "lesion", "carcinoma", "metasta")
+
+
+def tumor_labels(dataset_json: str | os.PathLike) -> dict[str, tuple[int, ...]]:
+    """The labels whose name says tumor, cancer or lesion, but not cyst; regions (lists of values) are supported.
+
+    Returns:
+        Name of the label -> the values that make it up.
+
+    Raises:
+        InputError: the file is no dataset.json of nnU-Net, or no label has such a name.
+    """
+    path = Path(dataset_json)
+    try:
+        labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
+        found = {
+            name: tuple(int(value) for value in (values if isinstance(values, list) else [values]))
+            for name, values in labels.items()
+            if any(word in name.lower() for word in TUMOR_WORDS) and "cyst" not in name.lower()
+        }
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; give --dataset-json FILE or --tumor-label N") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not a dataset.json of nnU-Net v2 ({type(error).__name__}: {error})") from error
+    if not found:
+        raise InputError(
+            f"{path}: none of the labels {', '.join(map(repr, labels))} is named as a tumor "
+            f"({', '.join(TUMOR_WORDS)}); give --tumor-label N"
+        )
+    return found

@@ -1,0 +1,152 @@
+"""`evaluate` and `difftumor evaluate` on folders of NIfTI files."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from nnunet_difftumor.cli.main import main
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.evaluation.evaluate import evaluate
+from nnunet_difftumor.evaluation.labels import tumor_labels
+
+AFFINE = np.diag([-1.0, -1.0, 2.0, 1.0])
+ORGAN, TUMOR, CYST = 1, 2, 3
+
+
+def write(path, *boxes, affine=AFFINE, shape=(30, 30, 20)):
+    """A label map (x, y, z) of boxes (label, start, size)."""
+    labels = np.zeros(shape, np.uint8)
+    for label, start, size in boxes:
+        labels[tuple(slice(n, n + size) for n in start)] = label
+    path.parent.mkdir(exist_ok=True)
+    nib.save(nib.Nifti1Image(labels, affine), path)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Three cases: one tumor of two found, a healthy case with a false alarm far from the organ, a healthy case."""
+    truth, prediction = tmp_path / "labels", tmp_path / "predicted"
+    organ = (ORGAN, (2, 2, 2), 16)
+    write(truth / "a.nii.gz", organ, (TUMOR, (4, 4, 4), 4), (TUMOR, (12, 12, 12), 5))
+    write(prediction / "a.nii.gz", organ, (TUMOR, (4, 4, 5), 4))
+    write(truth / "b.nii.gz", organ)
+    write(prediction / "b.nii.gz", organ, (TUMOR, (24, 24, 4), 3))
+    write(truth / "c.nii.gz", organ, (CYST, (4, 4, 4), 4))
+    write(prediction / "c.nii.gz", organ, (CYST, (4, 4, 4), 4))
+    (prediction / "dataset.json").write_text(
+        json.dumps({"labels": {"background": 0, "kidney": [1, 2, 3], "tumor": TUMOR, "cyst": CYST}})
+    )
+    return truth, prediction
+
+
+def test_figures_of_a_small_folder(folders):
+    result = evaluate(*folders, tumor_labels={"tumor": [TUMOR]})
+    case, summary = result["tumors"]["tumor"]["cases"]["a"], result["tumors"]["tumor"]["summary"]
+    # 4 x 4 x 4 voxels moved by one: 48 in common of 64; the other tumor has 125. Voxels are 2 mm3.
+    assert case["dsc"] == pytest.approx(2 * 48 / (64 + 64 + 125))
+    assert [tumor["detected"] for tumor in case["tumors"]] == [True, False]
+    assert case["tumors"][1]["diameter_mm"] == pytest.approx((6 * 125 * 2 / np.pi) ** (1 / 3), abs=1e-3)
+    assert summary["tumor_sensitivity"]["all"]["value"] == 1 / 2
+    assert summary["false_positives_per_scan"]["all"]["value"] == pytest.approx(1 / 3)
+    assert summary["patient_specificity"]["value"] == 1 / 2
+    assert result["tumors"]["tumor"]["cases"]["c"]["dsc"] is None
+
+
+def test_predictions_outside_the_organ_are_dropped(folders):
+    result = evaluate(*folders, tumor_labels={"tumor": [TUMOR]}, organ_labels=[ORGAN])
+    assert result["tumors"]["tumor"]["summary"]["patient_specificity"]["value"] == 1.0
+    assert result["tumors"]["tumor"]["summary"]["tumor_sensitivity"]["all"]["value"] == 1 / 2
+
+
+def test_organ_masks_may_come_from_their_own_folder(folders, tmp_path):
+    masks = tmp_path / "masks"
+    for name in "abc":
+        write(masks / f"{name}.nii.gz", (5, (24, 24, 4), 3))
+    found = evaluate(*folders, tumor_labels={"tumor": [TUMOR]}, organ_masks=masks)["tumors"]["tumor"]["summary"]
+    assert found["tumor_sensitivity"]["all"]["value"] == 0  # all tumors lie outside this mask
+    assert found["patient_specificity"]["value"] == 1 / 2  # and the false alarm inside
+    (masks / "b.nii.gz").unlink()
+    with pytest.raises(InputError, match="no organ mask for b"):
+        evaluate(*folders, tumor_labels={"tumor": [TUMOR]}, organ_masks=masks)
+
+
+def test_several_tumor_labels_are_reported_each(folders):
+    result = evaluate(*folders, tumor_labels={"tumor": [TUMOR], "cyst": [CYST], "masses": [TUMOR, CYST]})
+    sensitivity = {
+        name: found["summary"]["tumor_sensitivity"]["all"]["value"] for name, found in result["tumors"].items()
+    }
+    assert sensitivity == {"tumor": 1 / 2, "cyst": 1.0, "masses": 2 / 3}
+
+
+def test_command_prints_a_table_and_writes_strict_json(folders, tmp_path, capsys):
+    truth, prediction = map(str, folders)
+    output = tmp_path / "metrics.json"
+    assert main(["evaluate", truth, prediction, "-o", str(output)]) == 0  # labels from dataset.json in PRED
+    printed = capsys.readouterr().out
+    assert "tumor (values 2): 3 cases, 1 with tumors, 2 without" in printed
+    assert "cyst (" not in printed and "nan" not in printed.lower()
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    content = json.loads(output.read_text(), parse_constant=refuse)
+    assert content["tumors"]["tumor"]["summary"]["tumor_sensitivity"]["all"]["count"] == 2
+    assert main(["evaluate", truth, prediction, "--tumor-label", "3"]) == 0
+    assert "label 3 (values 3): 3 cases, 1 with tumors" in capsys.readouterr().out
+
+
+def test_a_prediction_without_ground_truth_is_an_error(folders, capsys):
+    truth, prediction = folders
+    (truth / "b.nii.gz").unlink()
+    assert main(["evaluate", str(truth), str(prediction)]) == 2
+    assert "no ground truth for b" in capsys.readouterr().err
+
+
+def test_a_missing_prediction_is_an_error_unless_asked_for(folders):
+    truth, prediction = folders
+    (prediction / "b.nii.gz").unlink()
+    with pytest.raises(InputError, match="no prediction for b"):
+        evaluate(truth, prediction, tumor_labels={"tumor": [TUMOR]})
+    result = evaluate(truth, prediction, tumor_labels={"tumor": [TUMOR]}, predicted_only=True)
+    assert list(result["tumors"]["tumor"]["cases"]) == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"shape": (30, 30, 21)}, {"affine": np.diag([-1.0, -1.0, 2.5, 1.0])}, {"affine": np.eye(4)}]
+)
+def test_another_grid_is_an_error_that_names_the_file(folders, change):
+    write(folders[1] / "b.nii.gz", **change)
+    with pytest.raises(InputError, match=r"predicted/b\.nii\.gz"):
+        evaluate(*folders, tumor_labels={"tumor": [TUMOR]})
+
+
+def test_folders_without_label_maps_are_errors(folders, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder, message in ((tmp_path / "empty", "no label map"), (tmp_path / "nowhere", "expected a folder")):
+        with pytest.raises(InputError, match=message):
+            evaluate(folders[0], folder, tumor_labels={"tumor": [TUMOR]})
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"background": 0, "liver": 1, "cancer": 2}, {"cancer": (2,)}),
+        ({"kidney": [1, 2, 3], "masses": [2, 3], "tumor": 2}, {"tumor": (2,)}),
+        (
+            {"Liver Tumour": [4, 5], "kidney lesion": 6, "cystic lesion": 7},
+            {"Liver Tumour": (4, 5), "kidney lesion": (6,)},
+        ),
+    ],
+)
+def test_tumor_labels_are_found_by_name(labels, expected, tmp_path):
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    assert tumor_labels(tmp_path / "dataset.json") == expected
+
+
+@pytest.mark.parametrize("text", ['{"labels": {"liver": 1, "cyst": 2}}', '{"labels": 3}', "{", "{}"])
+def test_a_dataset_json_without_tumors_is_an_error_that_names_it(text, tmp_path):
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(InputError, match=r"dataset\.json"):
+        tumor_labels(tmp_path / "dataset.json")
