@@ -64,7 +64,7 @@ setup(
         "batchgenerators>=0.25.1",
         "dynamic-network-architectures>=0.4.4",
         "numpy>=1.26",
-        "scipy>=1.11",
+        "scipy>=1.11,<2",  # surface-distance uses names that SciPy 2 drops
         "einops>=0.7",
         "nibabel>=5.2",
         "connected-components-3d>=3.20",

@@ -122,7 +122,9 @@ def check_trainer(name: str = TRAINER) -> Finding:
     last_line = lines[-1] if lines else f"status {done.returncode}"
     if done.returncode == 0:
         return Finding("ok", f"nnU-Net finds {name} in {last_line}")
-    return Finding("problem", f"nnU-Net does not find {name} ({last_line})", "solve the problems above first")
+    if "Could not find requested nnunet trainer" in last_line:
+        return Finding("problem", f"nnU-Net does not find {name} in any folder it knows", "solve the problems above")
+    return Finding("problem", f"nnU-Net fails while it looks for {name} ({last_line})", "solve the problems above")
 
 
 def check_device(seen: Probe) -> Finding:
