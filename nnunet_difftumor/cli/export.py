@@ -1,0 +1,23 @@
+"""Make a trained model that predicts under plain nnU-Net, without nnunet-difftumor.
+
+The copy is used as: nnUNetv2_predict_from_modelfolder -i IN -o OUT -m COPY
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model_folder", type=Path, metavar="MODEL_FOLDER", help="TRAINER__PLANS__CONFIGURATION in nnU-Net's results"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FOLDER", help="must not exist (default: MODEL_FOLDER_exported)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from nnunet_difftumor.pipeline.export import export
+
+    output = export(args.model_folder, args.output)
+    print(f"exported to {output}\npredict: nnUNetv2_predict_from_modelfolder -i IN -o OUT -m {output}")

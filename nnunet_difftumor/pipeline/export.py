@@ -1,0 +1,116 @@
+"""Makes a trained model independent of this package: nnU-Net predicts with it as with one of its own."""
+
+import os
+import pickle
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.trainers import TRAINERS
+
+STOCK_TRAINER = "nnUNetTrainer"
+REQUIRED_FILES = ("plans.json", "dataset.json")
+
+
+def export(model_folder: str | os.PathLike, output_folder: str | os.PathLike | None = None) -> Path:
+    """Copies a trained model and names nnU-Net's own trainer in its checkpoints.
+
+    The trainers of this package change the training only, so the networks are nnU-Net's, and the copy predicts the
+    same. Copied are the JSON files of the model and, of every fold, the checkpoints, progress.png and the summary of
+    the validation (what `nnUNetv2_export_model_to_zip` asks for). The checkpoints keep the trainer's name as
+    `original_trainer_name`.
+
+    Args:
+        model_folder: TRAINER__PLANS__CONFIGURATION in nnU-Net's results.
+        output_folder: must not exist; default: beside the model, with "_exported" behind its name.
+
+    Returns:
+        The output folder, which appears whole or not at all.
+
+    Raises:
+        InputError: this is no model folder, a checkpoint is broken or of a foreign trainer, or the output exists.
+    """
+    model = Path(model_folder).resolve()
+    output = Path(output_folder) if output_folder is not None else model.with_name(f"{model.name}_exported")
+    if missing := [name for name in REQUIRED_FILES if not (model / name).is_file()]:
+        raise InputError(
+            f"{model}: expected a model folder of nnU-Net (TRAINER__PLANS__CONFIGURATION), but there is no {missing[0]}"
+        )
+    checkpoints = sorted(model.glob("fold_*/checkpoint_*.pth"))
+    if not checkpoints:
+        raise InputError(f"{model}: no fold_*/checkpoint_*.pth; train the model first")
+    if output.exists():
+        raise InputError(f"{output}: exists already; remove it or name another folder")
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".tmp-{secrets.token_hex(4)}-{output.name}")
+    try:
+        for path in _small_files(model):
+            target = temporary / path.relative_to(model)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        for path in checkpoints:
+            target = temporary / path.relative_to(model)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _export_checkpoint(path, target)
+        temporary.rename(output)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise InputError(f"{output}: cannot be written ({error}); nothing was left there") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return output
+
+
+def _small_files(model: Path) -> Iterator[Path]:
+    yield from sorted(model.glob("*.json"))
+    for fold in sorted(model.glob("fold_*")):
+        yield from (path for path in (fold / "progress.png", fold / "validation" / "summary.json") if path.is_file())
+
+
+def _export_checkpoint(source: Path, target: Path) -> None:
+    import torch
+
+    checkpoint = load_checkpoint(source)
+    name = checkpoint.get("original_trainer_name", checkpoint["trainer_name"])
+    if name not in TRAINERS and name != STOCK_TRAINER:
+        raise InputError(
+            f"{source}: was trained by {name}, which may build other networks than {STOCK_TRAINER}; expected one of "
+            f"{', '.join(TRAINERS)}"
+        )
+    torch.save(checkpoint | {"trainer_name": STOCK_TRAINER, "original_trainer_name": name}, target)
+
+
+def load_checkpoint(path: Path) -> dict:
+    """Loads a checkpoint of nnU-Net on the CPU; nothing in the file is executed.
+
+    Beyond tensors it holds numbers of numpy (its log and its best Dice), which are allowed by name.
+
+    Raises:
+        InputError: the file is broken, is no checkpoint of nnU-Net, or holds other objects than numbers and tensors.
+    """
+    import torch
+
+    scalar = np.float64(0).__reduce__()[0]
+    numbers = [type(np.dtype(kind)) for kind in (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)]
+    # numpy 2 renamed the module, and checkpoints of both are about.
+    scalars = [(scalar, f"numpy.{module}.multiarray.scalar") for module in ("core", "_core")]
+    try:
+        with torch.serialization.safe_globals([*scalars, np.dtype, *numbers]):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's message also explains how to load the file all the same, which is no good advice here.
+        found = re.search(r"WeightsUnpickler error: (.*)", str(error))
+        raise InputError(
+            f"{path}: broken, or it holds other objects than tensors and numbers, which could execute code "
+            f"({found.group(1).strip() if found else str(error).splitlines()[0]})"
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise InputError(f"{path}: cannot be loaded as a checkpoint ({error or 'empty file'})") from error
+    if not isinstance(checkpoint, dict) or not {"trainer_name", "network_weights", "init_args"} <= checkpoint.keys():
+        raise InputError(f"{path}: is no checkpoint of nnU-Net (no trainer_name, network_weights or init_args)")
+    return checkpoint
