@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -183,6 +184,17 @@ def test_an_incomplete_model_folder_is_refused(model, missing):
     (model / missing).unlink()
     with pytest.raises(InputError, match=model.name):
         export(model)
+
+
+def test_checkpoints_written_with_numpy_1_are_loaded(model):
+    path = model / "fold_0" / "checkpoint_final.pth"
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
+    assert b"cnumpy.core.multiarray\n" in path.read_bytes()
+    assert load_checkpoint(path)["_best_ema"] == 0.375
 
 
 class Malicious:

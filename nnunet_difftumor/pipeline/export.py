@@ -103,11 +103,11 @@ def load_checkpoint(path: Path) -> dict:
         with torch.serialization.safe_globals([*scalars, np.dtype, *numbers]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch's message also explains how to load the file all the same, which is no good advice here.
-        found = re.search(r"WeightsUnpickler error: (.*)", str(error))
+        # torch's message begins with how to load the file all the same, which is no good advice here.
+        refused = re.search(r"(unsupported|Unsupported|unrecognized) .*", str(error))
         raise InputError(
-            f"{path}: broken, or it holds other objects than tensors and numbers, which could execute code "
-            f"({found.group(1).strip() if found else str(error).splitlines()[0]})"
+            f"{path}: broken, or it holds other objects than tensors and numbers, which could execute code"
+            + (f" ({refused.group()})" if refused else "")
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         raise InputError(f"{path}: cannot be loaded as a checkpoint ({error or 'empty file'})") from error
