@@ -138,7 +138,7 @@ def scan_from_array(hu: np.ndarray, *, affine: np.ndarray) -> Scan:
     return Scan(np.asarray(hu, np.float32), _spacing_mm(affine), affine, header)
 
 
-def write_ct(path: str | os.PathLike, hu: np.ndarray, like: Scan, *, description: str) -> None:
+def write_ct(path: str | os.PathLike, hu: np.ndarray, like: Scan, *, description: str | None) -> None:
     """Writes a CT scan on the grid of `like`, with its on-disk dtype, slope and intercept.
 
     A voxel whose HU equals that of `like` keeps its stored value bit for bit. Other values are rounded to the nearest
@@ -149,7 +149,7 @@ def write_ct(path: str | os.PathLike, hu: np.ndarray, like: Scan, *, description
         hu: (z, y, x), HU, finite.
         like: the scan that gives geometry and storage. If it was stored as float64 or with more than 16 bits, its
             file is read again, because float32 HU do not hold such values exactly.
-        description: for the header's `descrip`, ASCII, at most 79 bytes.
+        description: for the header's `descrip`, ASCII, at most 79 bytes; None keeps that of `like`.
 
     Raises:
         InputError: the suffix is not NIfTI's, or the file cannot be written, for instance on a full disk.
@@ -159,10 +159,11 @@ def write_ct(path: str | os.PathLike, hu: np.ndarray, like: Scan, *, description
         raise ValueError(f"hu has the shape {hu.shape}, the scan has {like.hu.shape}")
     if not np.isfinite(hu).all():
         raise ValueError("hu holds NaN or infinite values")
-    if not description.isascii() or len(description) > MAX_DESCRIPTION_BYTES:
-        raise ValueError(f"description must be ASCII of at most {MAX_DESCRIPTION_BYTES} bytes, got {description!r}")
     header = like.header.copy()
-    header["descrip"] = description.encode("ascii")
+    if description is not None:
+        if not description.isascii() or len(description) > MAX_DESCRIPTION_BYTES:
+            raise ValueError(f"description must be ASCII of at most {MAX_DESCRIPTION_BYTES} bytes, got {description!r}")
+        header["descrip"] = description.encode("ascii")
     dtype = header.get_data_dtype()
     slope, intercept = (float(number) for number in header.get_slope_inter())
     original = None if _float32_holds(dtype, slope, like.hu) else _load(like.path, what="CT scan")[1]
