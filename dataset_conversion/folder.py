@@ -1,0 +1,151 @@
+"""Real CT from anywhere: each sub-folder is a case with ct.nii.gz and labels.nii.gz.
+
+--labels gives the dataset's labels in their order and, for each, the values that mean it in the files, for instance
+`--labels liver=1 tumor=2` or `--labels kidney=2,3 kidney_tumor=4`. A sub-folder whose files use other values says so
+in a `label_map.json`, for instance {"liver": 5, "kidney": [2, 3]}.
+"""
+
+import argparse
+import functools
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, write_raw_dataset
+
+from nnunet_difftumor.ct import read_ct, read_labels
+from nnunet_difftumor.errors import InputError
+
+LABEL_MAP_FILE = "label_map.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--labels",
+        type=_name_and_values,
+        nargs="+",
+        required=True,
+        metavar="NAME=VALUE[,VALUE]",
+        help="the dataset's labels, numbered 1, 2, ... in this order, and the values that mean them in the files",
+    )
+    parser.add_argument(
+        "--ignore-other-labels",
+        action="store_true",
+        help="values that are not listed become background; without this they reject the case",
+    )
+    parser.add_argument("--ct-name", default="ct.nii.gz", help="file name of the CT in each sub-folder (%(default)s)")
+    parser.add_argument("--labels-name", default="labels.nii.gz", help="file name of the label map (%(default)s)")
+
+
+def convert(
+    input_folder: str | Path,
+    dataset_id: int,
+    *,
+    labels: Mapping[str, Collection[int]] | Iterable[tuple[str, Collection[int]]],
+    name: str | None = None,
+    overwrite: bool = False,
+    ignore_other_labels: bool = False,
+    ct_name: str = "ct.nii.gz",
+    labels_name: str = "labels.nii.gz",
+) -> Path:
+    """Makes a raw dataset from sub-folders with a CT and a label map each.
+
+    Args:
+        input_folder: its sub-folders are the cases; their names become the case names.
+        dataset_id: 1 to 999.
+        labels: the values in the files by label name; the dataset numbers the names 1, 2, ... in this order.
+        name: name of the dataset; by default that of input_folder.
+        overwrite: replaces the dataset if it exists.
+        ignore_other_labels: values that are not listed become background instead of rejecting the case.
+        ct_name, labels_name: file names in each sub-folder.
+
+    Returns:
+        The dataset's folder.
+
+    Raises:
+        InputError: the arguments are wrong, or no case is good.
+    """
+    input_folder = Path(input_folder).absolute()
+    labels = list(labels.items() if isinstance(labels, Mapping) else labels)
+    names = [label for label, _ in labels]
+    if len(set(names)) < len(names) or "background" in names:
+        raise InputError(f"labels {', '.join(names)}: expected each name once, and no background (it is always 0)")
+    values_by_name = dict(labels)
+    _check_values(values_by_name, "labels")
+    if not input_folder.is_dir():
+        raise InputError(f"{input_folder}: no such folder; expected one with a sub-folder for each case")
+    folders = sorted(path for path in input_folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not folders:
+        raise InputError(f"{input_folder}: has no sub-folders; expected one for each case, with {ct_name}")
+    load = functools.partial(
+        _load,
+        values_by_name=values_by_name,
+        ignore_others=ignore_other_labels,
+        ct_name=ct_name,
+        labels_name=labels_name,
+    )
+    return write_raw_dataset(
+        {folder.name: functools.partial(load, folder) for folder in folders},
+        dataset_id,
+        name=re.sub(r"[^A-Za-z0-9]+", "_", input_folder.name).strip("_") if name is None else name,
+        labels={"background": 0} | {label: number for number, label in enumerate(names, 1)},
+        overwrite=overwrite,
+    )
+
+
+def _load(
+    folder: Path, *, values_by_name: dict[str, Collection[int]], ignore_others: bool, ct_name: str, labels_name: str
+) -> RawCase:
+    scan = read_ct(folder / ct_name)
+    source = read_labels(folder / labels_name, like=scan)
+    values_here = _values_in_this_folder(folder / LABEL_MAP_FILE, values_by_name)
+    table = np.zeros(32768, np.uint8)
+    for number, label in enumerate(values_by_name, 1):
+        table[list(values_here.get(label, ()))] = number
+    others = [int(value) for value in np.unique(source) if value and not table[value]]
+    if others and not ignore_others:
+        shown = ", ".join(map(str, others[:12])) + (", ..." if len(others) > 12 else "")
+        raise InputError(
+            f"{folder / labels_name}: holds the values {shown}, which no label lists; list them, or make them "
+            "background with --ignore-other-labels"
+        )
+    labels = table[source]
+    if not labels.any():
+        raise InputError(f"{folder / labels_name}: holds none of the labels' values ({values_here}); is the map right?")
+    return RawCase(scan, labels, str(folder))
+
+
+def _values_in_this_folder(path: Path, values_by_name: dict[str, Collection[int]]) -> dict[str, Collection[int]]:
+    if not path.exists():
+        return values_by_name
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f'{path}: expected label names with values, like {{"liver": 5, "kidney": [2, 3]}}')
+    unknown = sorted(set(content) - set(values_by_name))
+    if unknown:
+        raise InputError(f"{path}: {', '.join(unknown)} is not among the labels {', '.join(values_by_name)}")
+    values = {label: value if isinstance(value, list) else [value] for label, value in content.items()}
+    _check_values(values, path)
+    return values
+
+
+def _check_values(values_by_name: Mapping[str, Collection[int]], where: object) -> None:
+    owner = {}
+    for label, values in values_by_name.items():
+        for value in values:
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 32767:
+                raise InputError(f"{where}: {label}={value!r}; expected whole numbers from 1 to 32767")
+            if owner.setdefault(value, label) != label:
+                raise InputError(f"{where}: the value {value} is given to both {owner[value]} and {label}")
+
+
+def _name_and_values(text: str) -> tuple[str, list[int]]:
+    match = re.fullmatch(r"([^=]+)=(\d+(?:,\d+)*)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=VALUE or NAME=VALUE,VALUE, such as kidney=2,3")
+    return match[1], [int(value) for value in match[2].split(",")]
