@@ -1,0 +1,35 @@
+"""Turn CT scans and label maps into an nnU-Net raw dataset, checking every case.
+
+Rejected cases are listed with their reasons, here and in the dataset's conversion_report.json. Nothing is overwritten
+without --overwrite, and nothing half-written is left.
+"""
+
+import argparse
+import importlib
+import inspect
+
+from nnunet_difftumor.dataset_conversion import CONVERTERS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    converters = parser.add_subparsers(dest="converter", required=True, metavar="NAME")
+    for name, line in CONVERTERS.items():
+        module = _converter(name)
+        sub = converters.add_parser(
+            name, help=line, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if "input_folder" in inspect.signature(module.convert).parameters:
+            sub.add_argument("-i", dest="input_folder", required=True, metavar="FOLDER", help="what to convert")
+        sub.add_argument("-d", dest="dataset_id", type=int, required=True, metavar="ID", help="dataset id, 1 to 999")
+        sub.add_argument("--name", help="the Name in DatasetXXX_Name")
+        sub.add_argument("--overwrite", action="store_true", help="replace the dataset of this id and name")
+        module.add_arguments(sub)
+
+
+def run(args: argparse.Namespace) -> None:
+    arguments = dict(vars(args))
+    _converter(arguments.pop("converter")).convert(**arguments)
+
+
+def _converter(name: str):
+    return importlib.import_module(f"nnunet_difftumor.dataset_conversion.{name}")
