@@ -73,7 +73,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "setuptools>=77", "pip>=24"],
+        "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "setuptools>=77"],
     },
     entry_points={"console_scripts": ["difftumor = nnunet_difftumor.cli.main:main"]},
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from environments import REPOSITORY, Environment
 
+from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.installation import SHIM_FOLDER, checks, shell_line
 from nnunet_difftumor.installation.torchvision_repair import MODULE, Probe
 
@@ -179,6 +180,15 @@ def test_missing_cuda_device_is_no_problem_and_brings_the_cpu_settings():
 def test_other_import_errors_are_reported_as_they_are():
     finding = checks.check_torchvision(Probe(torch="2.8.0", error="ImportError: libjpeg.so is missing"))
     assert finding.status == "problem" and "libjpeg.so" in finding.text and "--fix" not in finding.advice
+
+
+@pytest.mark.parametrize(("statuses", "exit_status"), [(("ok", "note"), 0), (("ok", "problem", "note"), 1)])
+def test_exit_status_tells_whether_there_is_a_problem(statuses, exit_status, monkeypatch, capsys):
+    from nnunet_difftumor.cli import doctor as command
+
+    monkeypatch.setattr(command, "findings", lambda: [checks.Finding(status, "found", "act") for status in statuses])
+    assert main(["doctor"]) == exit_status
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(statuses)
 
 
 def test_env_prints_a_line_that_a_shell_understands(monkeypatch):
