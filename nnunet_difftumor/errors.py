@@ -2,4 +2,4 @@
 
 
 class InputError(ValueError):
-    """Names the file or argument, what was seen, what was expected and what to do. Commands print it without traceback."""
+    """Names the file or argument, what was seen, what was expected, what to do. Commands print it without traceback."""
