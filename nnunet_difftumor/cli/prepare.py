@@ -1,0 +1,45 @@
+"""Plan, preprocess and set up an nnU-Net raw dataset for training with synthetic tumors.
+
+Runs nnU-Net's own fingerprint, planner and preprocessing into plans nnUNetPlansDiffTumor (HU window -175 to 250, to be
+used by baselines too), measures the organs, writes folds and roles (splits_final.json) and the settings
+(difftumor.json, made to be edited). Run it again after an interruption: what is done is kept.
+"""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-d", "--dataset-id", type=int, required=True, help="of a dataset in nnUNet_raw")
+    parser.add_argument("--planner", default="nnUNetPlannerResEncM", help="any nnU-Net planner (default: %(default)s)")
+    parser.add_argument("--spacing", type=float, nargs=3, metavar=("Z", "Y", "X"), help="target spacing in mm")
+    parser.add_argument("--patch-size", type=int, nargs=3, metavar=("Z", "Y", "X"), help="in voxels")
+    parser.add_argument(
+        "--organ",
+        action="append",
+        default=[],
+        metavar="NAME=ORGAN:TUMOR[:AVOID]",
+        help="label values of a pair, for example liver=1:2; several allowed (default: found in dataset.json)",
+    )
+    parser.add_argument("--preset", help="realistic, hu2023 or difftumor (default: realistic)")
+    parser.add_argument("-np", "--processes", type=int, help="for preprocessing (default: one per core, at most 8)")
+    parser.add_argument("--overwrite", action="store_true", help="start anew; replaces plans, folds and settings")
+
+
+def run(args: argparse.Namespace) -> None:
+    from nnunet_difftumor.errors import InputError
+    from nnunet_difftumor.preparation.organs import parse_organ
+    from nnunet_difftumor.preparation.prepare import prepare
+    from nnunet_difftumor.synthesis.presets import PRESETS
+
+    if args.preset is not None and args.preset not in PRESETS:
+        raise InputError(f"--preset is {args.preset!r}, expected one of {', '.join(PRESETS)}")
+    prepare(
+        args.dataset_id,
+        planner=args.planner,
+        spacing_mm=args.spacing,
+        patch_size=args.patch_size,
+        organs=[parse_organ(text) for text in args.organ] or None,
+        preset=args.preset,
+        processes=args.processes,
+        overwrite=args.overwrite,
+    )

@@ -1,0 +1,69 @@
+"""A preprocessed case with synthetic tumors on top: for us a volume in HU, for nnU-Net two arrays that it crops."""
+
+from typing import Any
+
+import numpy as np
+
+from nnunet_difftumor.pipeline.intensity import CTIntensity
+from nnunet_difftumor.synthesis.handcrafted import RenderedTumor
+from nnunet_difftumor.synthesis.volume import Box
+
+
+class OverlayArray:
+    """An array (c, z, y, x) on disk with changed voxels on top. nnU-Net only asks for its shape and slices it."""
+
+    def __init__(self, base: Any) -> None:
+        self.base = base
+        self.shape, self.dtype, self.ndim = base.shape, base.dtype, len(base.shape)
+        self._changes: list[tuple[Box, np.ndarray, np.ndarray]] = []
+
+    def change(self, box: Box, values: np.ndarray, where: np.ndarray) -> None:
+        """Puts `values` (z, y, x) on top of every channel of the box, where the boolean `where` says so."""
+        self._changes.append((box, values, where))
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        result = np.array(self.base[index])
+        asked = [part.indices(size)[:2] for part, size in zip(index[1:], self.shape[1:], strict=True)]
+        for box, values, where in self._changes:
+            shared = [
+                (max(first, part.start), min(last, part.stop)) for (first, last), part in zip(asked, box, strict=True)
+            ]
+            if any(first >= last for first, last in shared):
+                continue
+            target = tuple(slice(a - first, b - first) for (a, b), (first, _) in zip(shared, asked, strict=True))
+            source = tuple(slice(a - part.start, b - part.start) for (a, b), part in zip(shared, box, strict=True))
+            np.copyto(result[(slice(None), *target)], values[source], where=where[source])
+        return result
+
+
+class OverlayCase:
+    """A preprocessed case as a `Volume`; pasted tumors are seen by whoever reads it afterwards.
+
+    Attributes:
+        identifier: nnU-Net's name of the case.
+        shape: (z, y, x).
+        spacing_mm: voxel size, (z, y, x).
+        data: float32 (1, z, y, x), normalized.
+        seg: int16 (1, z, y, x).
+    """
+
+    def __init__(
+        self, identifier: str, data: Any, seg: Any, *, spacing_mm: tuple[float, ...], intensity: CTIntensity
+    ) -> None:
+        self.identifier = identifier
+        self.shape = tuple(data.shape[1:])
+        self.spacing_mm = tuple(spacing_mm)
+        self.data, self.seg = OverlayArray(data), OverlayArray(seg)
+        self._intensity = intensity
+
+    def hu(self, box: Box) -> np.ndarray:
+        return self._intensity.to_hu(self.data[(slice(0, 1), *box)][0])
+
+    def labels(self, box: Box) -> np.ndarray:
+        return self.seg[(slice(0, 1), *box)][0]
+
+    def paste(self, tumor: RenderedTumor, tumor_label: int) -> None:
+        """Puts a tumor on top. Voxels that it does not reach keep their exact value."""
+        changed = tumor.hu != self.hu(tumor.box)
+        self.data.change(tumor.box, self._intensity.to_normalized(tumor.hu), changed)
+        self.seg.change(tumor.box, np.full(tumor.mask.shape, tumor_label, self.seg.dtype), tumor.mask)

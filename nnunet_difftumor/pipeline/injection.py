@@ -1,0 +1,39 @@
+"""Puts our loader where nnU-Net's `get_dataloaders` makes its own, without a copy of that function."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
+from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as module  # noqa: N813 (a module named like its class)
+
+from nnunet_difftumor.pipeline.dataset import SyntheticTumorDataset
+from nnunet_difftumor.pipeline.loader import SamplingPlan, SyntheticTumorDataLoader
+
+
+@contextmanager
+def synthetic_training_loader(plan: SamplingPlan) -> Iterator[None]:
+    """Within the block, loaders that nnU-Net makes for a `SyntheticTumorDataset` follow `plan` and deliver in order.
+
+    Every other loader, validation's above all, stays nnU-Net's own.
+    """
+    stock_loader, stock_augmenter = module.nnUNetDataLoader, module.NonDetMultiThreadedAugmenter
+
+    def make_loader(data, *args, **kwargs):
+        if not isinstance(data, SyntheticTumorDataset):
+            return stock_loader(data, *args, **kwargs)
+        loader = SyntheticTumorDataLoader(data, *args, **kwargs)
+        loader.plan = plan
+        return loader
+
+    def make_augmenter(data_loader, transform, num_processes, num_cached, **kwargs):
+        if not isinstance(data_loader, SyntheticTumorDataLoader):
+            return stock_augmenter(data_loader, transform, num_processes, num_cached=num_cached, **kwargs)
+        # One queue per worker, asked in turn: the same batches in the same order, whatever the number of workers.
+        per_queue = max(1, num_cached // num_processes)
+        return MultiThreadedAugmenter(data_loader, transform, num_processes, num_cached_per_queue=per_queue, **kwargs)
+
+    module.nnUNetDataLoader, module.NonDetMultiThreadedAugmenter = make_loader, make_augmenter
+    try:
+        yield
+    finally:
+        module.nnUNetDataLoader, module.NonDetMultiThreadedAugmenter = stock_loader, stock_augmenter

@@ -1,0 +1,114 @@
+"""nnU-Net's data loader, with batches that are a function of (run seed, rank, batch number) and crops onto tumors."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+
+from nnunet_difftumor.pipeline.dataset import SteeredLocations, TrainingSample
+from nnunet_difftumor.pipeline.seeding import seeded_generators
+
+
+@dataclass(frozen=True)
+class SamplingPlan:
+    """Which cases become which samples.
+
+    Attributes:
+        run_seed: whatever identifies the run's random numbers, integers >= 0.
+        rank: of this process in distributed training.
+        first_batch: number of the first batch to make (above 0 when a run goes on).
+        workers: how many processes make batches; worker w of n makes first_batch + w, first_batch + w + n, ...
+        synthetic_probability: share of samples that get synthetic tumors.
+        real_cases: drawn for the other samples; may be empty, then bases as they are.
+        bases: cases into which tumors are put.
+        regions: label values of each channel of the target, if the dataset trains on regions.
+    """
+
+    run_seed: tuple[int, ...]
+    rank: int
+    first_batch: int
+    workers: int
+    synthetic_probability: float
+    real_cases: tuple[str, ...]
+    bases: tuple[str, ...]
+    regions: tuple[tuple[int, ...], ...] | None = None
+
+    def sample(self, batch: int, position: int) -> TrainingSample:
+        """Which case sample `position` of a batch shows, and whether tumors are put into it."""
+        entropy = (*self.run_seed, self.rank, batch, position)
+        rng = np.random.default_rng((*entropy, 0))
+        synthetic = bool(rng.random() < self.synthetic_probability)
+        cases = self.bases if synthetic or not self.real_cases else self.real_cases
+        case = cases[int(rng.integers(len(cases)))]
+        return TrainingSample(case, np.random.default_rng((*entropy, 1)) if synthetic else None)
+
+
+class SyntheticTumorDataLoader(nnUNetDataLoader):
+    """Makes the batches of a `SamplingPlan` from a `SyntheticTumorDataset`.
+
+    Beside nnU-Net's `data`, `target` and `keys` a batch has
+
+    - `index`: its number;
+    - `samples`: for each sample that was to be synthetic a dict with `sample` (position in the batch), `case`,
+      `tumors` (specs), `refused` (reasons), `in_target` (whether the target that the network gets has a voxel of them),
+      `milliseconds` and `sha256` (of the sample's data and target).
+    """
+
+    plan: SamplingPlan
+    _made = 0
+
+    def get_indices(self) -> Sequence[TrainingSample]:
+        return [self.plan.sample(self._number, position) for position in range(self.batch_size)]
+
+    def get_bbox(self, data_shape, force_fg, class_locations, overwrite_class=None, verbose=False):
+        if isinstance(class_locations, SteeredLocations):
+            force_fg, overwrite_class = True, class_locations.steered_class
+        return super().get_bbox(data_shape, force_fg, class_locations, overwrite_class, verbose)
+
+    def generate_train_batch(self) -> dict:
+        self._number = self.plan.first_batch + self.thread_id + self._made * self.plan.workers
+        self._made += 1
+        return self.make_batch(self._number)
+
+    def make_batch(self, number: int) -> dict:
+        """Makes any batch of the plan."""
+        self._number = number
+        self._data.take_records()
+        with seeded_generators((*self.plan.run_seed, self.plan.rank, number)):
+            batch = super().generate_train_batch()
+        positions = [i for i, sample in enumerate(batch["keys"]) if sample.tumor_rng is not None]
+        batch["keys"] = [str(key) for key in batch["keys"]]
+        batch["index"] = number
+        batch["samples"] = []
+        for position, record in zip(positions, self._data.take_records(), strict=True):
+            data, target = sample_arrays(batch, position)
+            batch["samples"].append(
+                {
+                    "sample": position,
+                    "case": record.case,
+                    "tumors": [tumor.spec.to_dict() for tumor in record.outcome.tumors],
+                    "refused": record.outcome.refused,
+                    "in_target": self._has_tumor(target, record.outcome.tumor_label),
+                    "milliseconds": record.milliseconds,
+                    "sha256": hashlib.sha256(data.tobytes() + target.tobytes()).hexdigest(),
+                }
+            )
+        return batch
+
+    def _has_tumor(self, target: np.ndarray, tumor_label: int) -> bool:
+        if not tumor_label:
+            return False
+        if self.plan.regions is None:
+            return bool((target == tumor_label).any())
+        # Region-based targets have one channel per region: the narrowest one that holds the tumor's label.
+        channels = [(len(region), i) for i, region in enumerate(self.plan.regions) if tumor_label in region]
+        return bool(target[min(channels)[1]].any())
+
+
+def sample_arrays(batch: dict, position: int) -> tuple[np.ndarray, np.ndarray]:
+    """Data (c, z, y, x) and full-resolution target (c, z, y, x) of one sample, as numpy arrays."""
+    target = batch["target"][0] if isinstance(batch["target"], list) else batch["target"]
+    return tuple(np.ascontiguousarray(torch.as_tensor(array[position]).numpy()) for array in (batch["data"], target))

@@ -1,0 +1,143 @@
+"""Everything that a training run with synthetic tumors needs, found from the prepared dataset. The trainers connect it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetDatasetBlosc2
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.pipeline.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
+from nnunet_difftumor.pipeline.dataset import SyntheticTumorDataset
+from nnunet_difftumor.pipeline.intensity import CTIntensity
+from nnunet_difftumor.pipeline.loader import SamplingPlan
+from nnunet_difftumor.pipeline.orientation import array_axes
+from nnunet_difftumor.pipeline.recorder import SynthesisRecorder
+from nnunet_difftumor.pipeline.roles import Roles
+from nnunet_difftumor.pipeline.sources import make_source
+from nnunet_difftumor.pipeline.statistics import StatisticsStore
+
+# Enters the run seed, so that folds do not see the same random numbers.
+_FOLD_ALL = 1_000
+
+
+class TrainingSynthesis:
+    """The synthetic side of one training run.
+
+    Args:
+        dataset_folder: `nnUNet_preprocessed/DatasetXXX_NAME`.
+        plans: nnU-Net's plans.
+        dataset_json: nnU-Net's dataset.json.
+        configuration: name of the configuration.
+        fold: number or "all".
+
+    Raises:
+        InputError: if the dataset was not prepared, or the configuration cannot be trained with synthetic tumors.
+    """
+
+    def __init__(
+        self,
+        dataset_folder: str | Path,
+        plans: dict[str, Any],
+        *,
+        dataset_json: dict[str, Any],
+        configuration: str,
+        fold: int | str,
+    ) -> None:
+        self.dataset_folder = Path(dataset_folder)
+        self.config = DiffTumorConfig.load(self.dataset_folder / FILE_NAME)
+        self.intensity = CTIntensity.from_plans(plans, configuration)
+        manager = PlansManager(plans)
+        self._configuration = manager.get_configuration(configuration)
+        self._transpose_forward = manager.transpose_forward
+        if len(self._configuration.patch_size) != 3:
+            raise InputError(
+                f"configuration {configuration}: synthetic tumors need a 3D configuration, e.g. 3d_fullres"
+            )
+        if self._configuration.previous_stage_name is not None:
+            raise InputError(
+                f"configuration {configuration}: is the second stage of a cascade, whose first stage never saw the "
+                "synthetic tumors; train 3d_fullres or 3d_lowres"
+            )
+        self.folder = self.dataset_folder / self._configuration.data_identifier
+        if infer_dataset_class(str(self.folder)) is not nnUNetDatasetBlosc2:
+            raise InputError(f"{self.folder}: was preprocessed by an old nnU-Net; run `difftumor prepare` again")
+        labels = manager.get_label_manager(dataset_json)
+        self.regions = (
+            tuple(tuple(r) if isinstance(r, list | tuple) else (r,) for r in labels.foreground_regions)
+            if labels.has_regions
+            else None
+        )
+        self.statistics = StatisticsStore(self.dataset_folder, self._configuration.data_identifier)
+        self.run_seed = (self.config.seed, _FOLD_ALL if fold == "all" else int(fold))
+
+    def splits(self) -> list[dict[str, Any]]:
+        path = self.dataset_folder / "splits_final.json"
+        if not path.is_file():
+            raise InputError(f"{path}: not found; run `difftumor prepare` first")
+        return load_json(str(path))
+
+    def dataset(self, roles: Roles) -> SyntheticTumorDataset:
+        """The training cases with tumors on bases.
+
+        Raises:
+            InputError: if no base has one of the organs.
+        """
+        known = set().union(*(self.statistics.cases(organ.name) for organ in self.config.organs))
+        usable = [case for case in roles.bases if case in known]
+        if not usable:
+            raise InputError(
+                f"{self.statistics.folder}: none of the {len(roles.bases)} bases has statistics of "
+                f"{', '.join(organ.name for organ in self.config.organs)}; their organ labels are missing, or "
+                f"`difftumor prepare` was not run for these plans ({PLANS_NAME})"
+            )
+        return SyntheticTumorDataset(
+            str(self.folder),
+            [*roles.train, *(case for case in usable if case not in roles.train)],
+            source=make_source(self.config, self.statistics),
+            intensity=self.intensity,
+            spacing_mm=tuple(float(value) for value in self._configuration.spacing),
+        )
+
+    def plan(self, roles: Roles, *, rank: int, first_batch: int) -> SamplingPlan:
+        known = set().union(*(self.statistics.cases(organ.name) for organ in self.config.organs))
+        return SamplingPlan(
+            run_seed=self.run_seed,
+            rank=rank,
+            first_batch=first_batch,
+            workers=max(1, get_allowed_n_proc_DA()),
+            synthetic_probability=self.config.synthetic_probability,
+            real_cases=roles.train,
+            bases=tuple(case for case in roles.bases if case in known),
+            regions=self.regions,
+        )
+
+    def mirror_axes(self, cases: Sequence[str]) -> tuple[int, ...]:
+        """Array axes along which training mirrors."""
+        dataset = nnUNetDatasetBlosc2(str(self.folder), list(cases))
+        properties = ((case, dataset.load_case(case)[3]) for case in cases)
+        return array_axes(self.config.mirror_axes, properties, self._transpose_forward)
+
+    def recorder(self, output_folder: str, *, rank: int) -> SynthesisRecorder:
+        return SynthesisRecorder(
+            output_folder,
+            rank=rank,
+            asked=self.config.synthetic_probability,
+            intensity=self.intensity,
+            tumor_labels=tuple(organ.tumor_label for organ in self.config.organs),
+            regions=self.regions,
+        )
+
+    def describe(self, roles: Roles) -> list[str]:
+        """Lines for the beginning of the training log."""
+        config = self.config
+        source = f"bank {config.bank_folder}" if config.source == "bank" else "hand-crafted, rendered while training"
+        organs = ", ".join(f"{organ.name} (tumor label {organ.tumor_label})" for organ in config.organs)
+        return [
+            f"Synthetic tumors: {source}; preset {config.preset}; organs: {organs}",
+            f"{len(roles.train)} real training cases, {len(roles.bases)} bases, {len(roles.validation)} validation cases; "
+            f"synthetic share asked: {config.synthetic_probability}",
+        ]

@@ -1,0 +1,90 @@
+"""nnU-Net's own plans with the generator's HU window, and, if asked for, another spacing or patch size."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from batchgenerators.utilities.file_and_folder_operations import load_json
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import write_json
+from nnunet_difftumor.pipeline.config import PLANS_NAME, WINDOW_HU
+
+CONFIGURATION = "3d_fullres"
+# In the plans file, so that a second `prepare` knows what the first was asked for. nnU-Net ignores it.
+_REQUEST_KEY = "difftumor_request"
+# nnU-Net's planners do not let feature maps become smaller than this (UNet_featuremap_min_edge_length).
+_SMALLEST_FEATURE_MAP = 4
+
+
+def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
+    """Lets nnU-Net plan, then edits the result: window, patch size.
+
+    Args:
+        dataset_id: with a fingerprint already extracted.
+        plans_file: where nnU-Net writes plans named `PLANS_NAME`.
+        request: `planner` (class name), `spacing_mm` and `patch_size` (three numbers or None).
+
+    Raises:
+        InputError: if the planner does not exist, or the dataset is not CT.
+    """
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiments
+
+    try:
+        plan_experiments(
+            [dataset_id],
+            request["planner"],
+            overwrite_target_spacing=request["spacing_mm"],
+            overwrite_plans_name=PLANS_NAME,
+        )
+    except TypeError as error:
+        raise InputError(f"--planner {request['planner']}: nnU-Net has no such planner ({error})") from error
+    plans = load_json(plans_file)
+    if CONFIGURATION not in plans["configurations"]:
+        raise InputError(f"{plans_file}: has no configuration {CONFIGURATION}; are the images two-dimensional?")
+    schemes = plans["configurations"][CONFIGURATION]["normalization_schemes"]
+    if schemes != ["CTNormalization"]:
+        raise InputError(
+            f'dataset.json: channel_names lead to {schemes}, expected one channel named "CT"; correct channel_names'
+        )
+    statistics = plans["foreground_intensity_properties_per_channel"]["0"]
+    statistics["percentile_00_5"], statistics["percentile_99_5"] = WINDOW_HU
+    if request["patch_size"] is not None:
+        _set_patch_size(plans["configurations"][CONFIGURATION], request["patch_size"])
+    plans[_REQUEST_KEY] = request
+    write_json(plans_file, plans)
+
+
+def stored_request(plans_file: str) -> dict[str, Any] | None:
+    """What the plans were made for; None if `prepare` did not make them."""
+    return load_json(plans_file).get(_REQUEST_KEY)
+
+
+def _set_patch_size(configuration: dict[str, Any], patch_size: Sequence[int]) -> None:
+    """Fits the network to the patch size by nnU-Net's own rule."""
+    from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
+
+    if min(patch_size) < 2 * _SMALLEST_FEATURE_MAP:
+        raise InputError(
+            f"--patch-size {list(patch_size)}: expected at least {2 * _SMALLEST_FEATURE_MAP} on every axis"
+        )
+    _, strides, kernels, fitted, _ = get_pool_and_conv_props(
+        configuration["spacing"], patch_size, _SMALLEST_FEATURE_MAP, 999_999
+    )
+    network = configuration["architecture"]["arch_kwargs"]
+    stages, planned = len(strides), network["n_stages"]
+    features = network["features_per_stage"]
+    widest = 512 if len(patch_size) == 2 else 320
+    network["n_stages"] = stages
+    network["strides"], network["kernel_sizes"] = [list(s) for s in strides], [list(k) for k in kernels]
+    network["features_per_stage"] = [
+        features[i] if i < planned else min(features[-1] * 2 ** (i + 1 - planned), max(widest, features[-1]))
+        for i in range(stages)
+    ]
+    for key, length in (
+        ("n_conv_per_stage", stages),
+        ("n_blocks_per_stage", stages),
+        ("n_conv_per_stage_decoder", stages - 1),
+    ):
+        if key in network:
+            network[key] = [network[key][min(i, len(network[key]) - 1)] for i in range(length)]
+    configuration["patch_size"] = [int(value) for value in fitted]

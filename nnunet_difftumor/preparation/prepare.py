@@ -1,0 +1,250 @@
+"""`prepare`: nnU-Net's fingerprint, plans and preprocessing, then statistics, folds, settings and validation cases."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from tqdm import tqdm
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import write_json
+from nnunet_difftumor.pipeline.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
+from nnunet_difftumor.pipeline.intensity import CTIntensity
+from nnunet_difftumor.pipeline.label_free_validation import validation_folder
+from nnunet_difftumor.pipeline.statistics import StatisticsStore
+from nnunet_difftumor.preparation.folds import make_splits
+from nnunet_difftumor.preparation.organs import check_declared, find_organs
+from nnunet_difftumor.preparation.plans import CONFIGURATION, plan, stored_request
+from nnunet_difftumor.preparation.validation_cases import ValidationCaseMaker
+from nnunet_difftumor.synthesis.organ import Organ
+
+
+def prepare(
+    dataset_id: int,
+    *,
+    planner: str = "nnUNetPlannerResEncM",
+    spacing_mm: Sequence[float] | None = None,
+    patch_size: Sequence[int] | None = None,
+    organs: Sequence[Organ] | None = None,
+    preset: str | None = None,
+    processes: int | None = None,
+    overwrite: bool = False,
+    report: Callable[[str], None] = print,
+) -> Path:
+    """Prepares an nnU-Net raw dataset for training with synthetic tumors.
+
+    What is there already is kept, so that an interrupted call goes on: plans and preprocessed cases made for the same
+    request, statistics of the same organs, validation cases, and a difftumor.json that the user may have edited.
+
+    Args:
+        dataset_id: of a dataset in nnUNet_raw, with one CT channel and organ labels.
+        planner: class name of any nnU-Net planner.
+        spacing_mm: target spacing (z, y, x) instead of the planner's.
+        patch_size: voxels (z, y, x) instead of the planner's; fitted to what the network can divide.
+        organs: organ and tumor label pairs, instead of those found in dataset.json.
+        preset: of the tumors' distributions, instead of "realistic".
+        processes: for nnU-Net's preprocessing; None: one per core, at most 8.
+        overwrite: start anew: plan and preprocess again, and replace difftumor.json and the folds.
+        report: gets a line per step.
+
+    Returns:
+        Path of difftumor.json.
+
+    Raises:
+        InputError: for whatever is missing or does not fit in the dataset.
+    """
+    raw, folder = _folders(dataset_id)
+    dataset_json = load_json(str(raw / "dataset.json"))
+    organs = tuple(organs) if organs else find_organs(dataset_json)
+    check_declared(organs, dataset_json)
+    processes = processes or min(8, os.cpu_count() or 1)
+
+    request = {
+        "planner": planner,
+        "spacing_mm": [float(value) for value in spacing_mm] if spacing_mm else None,
+        "patch_size": [int(value) for value in patch_size] if patch_size else None,
+    }
+    plans = _plan_and_preprocess(dataset_id, folder, request, processes, overwrite, report)
+
+    config_path = folder / FILE_NAME
+    if config_path.is_file() and not overwrite:
+        config = DiffTumorConfig.load(config_path)
+        report(f"[4/6] settings: kept {config_path}")
+    else:
+        config = DiffTumorConfig(organs=organs)
+        if preset:
+            config = replace(config, preset=preset)
+        report("[4/6] settings: " + "; ".join(_describe(organ) for organ in organs))
+
+    present = _measure(folder, plans, config, report)
+    splits_path = folder / "splits_final.json"
+    splits = _splits(splits_path, raw, config, present, overwrite)
+    write_json(splits_path, splits)
+    bases = splits[0]["synthesis_bases"]
+    real = sorted({case for split in splits for key in ("train", "val") for case in split[key]})
+    report(
+        f"      {len(splits)} folds; {len(real)} real tumor cases: {_some(real)}; {len(bases)} bases: {_some(bases)}"
+    )
+    neither = sorted(set(present) - set(real) - set(bases))
+    if neither:
+        report(f"      without any organ of difftumor.json, not used: {_some(neither)}")
+
+    _make_validation_cases(folder, raw, plans, dataset_json, config, splits, overwrite, report)
+    # Last: trainers take this file as the sign that the dataset is prepared.
+    config.save(config_path)
+    report(
+        f"prepared: {config_path}\ntrain with: nnUNetv2_train {dataset_id} {CONFIGURATION} 0 -tr "
+        f"{'nnUNetTrainerDiffTumor' if real else 'nnUNetTrainerDiffTumorLabelFree'} -p {PLANS_NAME}"
+    )
+    return config_path
+
+
+def _folders(dataset_id: int) -> tuple[Path, Path]:
+    """The dataset's raw and preprocessed folders."""
+    from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
+
+    values = {name: os.environ.get(name) for name in ("nnUNet_raw", "nnUNet_preprocessed")}
+    for name, value in values.items():
+        if not value:
+            raise InputError(f"{name} is not set; export {name}=/a/folder, as nnU-Net asks for")
+    try:
+        name = convert_id_to_dataset_name(dataset_id)
+    except RuntimeError as error:
+        raise InputError(
+            f"-d {dataset_id}: no Dataset{dataset_id:03d}_NAME in {values['nnUNet_raw']}; `difftumor convert` makes one"
+        ) from error
+    raw = Path(values["nnUNet_raw"]) / name
+    if not (raw / "dataset.json").is_file():
+        raise InputError(f"{raw / 'dataset.json'}: not found; `difftumor convert` makes a raw dataset with it")
+    return raw, Path(values["nnUNet_preprocessed"]) / name
+
+
+def _plan_and_preprocess(
+    dataset_id: int,
+    folder: Path,
+    request: dict[str, Any],
+    processes: int,
+    overwrite: bool,
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, preprocess_dataset
+
+    plans_file = folder / f"{PLANS_NAME}.json"
+    if plans_file.is_file() and not overwrite:
+        made_for = stored_request(str(plans_file))
+        if made_for != request:
+            raise InputError(
+                f"{plans_file}: was made for {made_for}, now {request} is asked for; give --overwrite to plan and "
+                "preprocess again"
+            )
+        report(f"[1/6] fingerprint: kept\n[2/6] plans: kept {plans_file}")
+    else:
+        report("[1/6] fingerprint, with nnU-Net's check of the dataset")
+        try:
+            extract_fingerprints([dataset_id], num_processes=processes, check_dataset_integrity=True, clean=overwrite)
+        except (AssertionError, RuntimeError) as error:
+            raise InputError(f"nnU-Net's check of dataset {dataset_id} failed: {error}") from error
+        report(f"[2/6] plans: {request['planner']}")
+        plan(dataset_id, str(plans_file), request)
+    plans = load_json(str(plans_file))
+    cases = _raw_cases(folder)
+    preprocessed = folder / plans["configurations"][CONFIGURATION]["data_identifier"]
+    missing = [
+        case
+        for case in cases
+        if not all((preprocessed / f"{case}{end}").is_file() for end in (".b2nd", "_seg.b2nd", ".pkl"))
+    ]
+    if missing or overwrite:
+        report(f"[3/6] preprocessing {len(cases)} cases")
+        preprocess_dataset(dataset_id, PLANS_NAME, configurations=[CONFIGURATION], num_processes=[processes])
+    else:
+        report(f"[3/6] preprocessing: kept {preprocessed}")
+    return plans
+
+
+def _raw_cases(folder: Path) -> dict[str, dict[str, Any]]:
+    """nnU-Net's list of training cases: name -> {"images": [...], "label": ...}."""
+    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+    return get_filenames_of_train_images_and_targets(os.path.join(os.environ["nnUNet_raw"], folder.name))
+
+
+def _measure(
+    folder: Path, plans: dict[str, Any], config: DiffTumorConfig, report: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    """Statistics of every organ in every case; returns per case its label values and organs."""
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    settings = plans["configurations"][CONFIGURATION]
+    intensity = CTIntensity.from_plans(plans, CONFIGURATION)
+    store = StatisticsStore(folder, settings["data_identifier"])
+    dataset = nnUNetDatasetBlosc2(str(folder / settings["data_identifier"]))
+    organs = [vars(organ) for organ in config.organs]
+    organs = [{key: list(v) if isinstance(v, tuple) else v for key, v in organ.items()} for organ in organs]
+    report(f"[5/6] organ statistics of {len(dataset.identifiers)} cases")
+    found = {}
+    for case in tqdm(dataset.identifiers, unit="case", disable=None):
+        path = store.folder / f"{case}.json"
+        record = load_json(str(path)) if path.is_file() else {}
+        newer = path.is_file() and path.stat().st_mtime >= os.path.getmtime(f"{dataset.source_folder}/{case}.b2nd")
+        if record.get("measured_for") != organs or not newer:
+            data, seg, _, _ = dataset.load_case(case)
+            labels = seg[:][0]
+            values = [int(value) for value in np.unique(labels) if value > 0]
+            spacing = tuple(float(value) for value in settings["spacing"])
+            for organ in config.organs:
+                store.path(case, organ.name).unlink(missing_ok=True)
+            names = store.measure(case, intensity.to_hu(data[:][0]), labels, organs=config.organs, spacing_mm=spacing)
+            record = {"measured_for": organs, "labels": values, "organs": names}
+            write_json(path, record)
+        found[case] = record
+    return found
+
+
+def _splits(
+    path: Path, raw: Path, config: DiffTumorConfig, present: dict[str, dict[str, Any]], overwrite: bool
+) -> list[dict[str, Any]]:
+    """Folds from the data; folds that the user made, in the raw or the preprocessed folder, are kept."""
+    lesions = {value for organ in config.organs for value in (organ.tumor_label, *organ.avoid_labels)}
+    usable = {case for case, record in present.items() if record["organs"] or lesions & set(record["labels"])}
+    real = {case for case in usable if lesions & set(present[case]["labels"])}
+    bases = {case for case in usable - real}
+    existing = None
+    for source in (raw / path.name, *([] if overwrite else [path])):
+        if source.is_file():
+            existing = load_json(str(source))
+    if existing is not None and not any(split["train"] for split in existing):
+        existing = None
+    return make_splits(real, bases, existing=existing)
+
+
+def _make_validation_cases(
+    folder: Path,
+    raw: Path,
+    plans: dict[str, Any],
+    dataset_json: dict[str, Any],
+    config: DiffTumorConfig,
+    splits: list[dict[str, Any]],
+    overwrite: bool,
+    report: Callable[[str], None],
+) -> None:
+    cases = sorted({case for split in splits for case in split["label_free_val"]})
+    maker = ValidationCaseMaker(validation_folder(folder), plans, dataset_json=dataset_json, config=config)
+    report(f"[6/6] synthetic validation cases for label-free training: {len(cases)}")
+    files = _raw_cases(folder)
+    for case in tqdm(cases, unit="case", disable=None):
+        if (overwrite or not maker.is_made(case)) and not maker.make(case, files[case]["images"], files[case]["label"]):
+            report(f"      {case}: no tumor found room, it validates as a healthy case")
+
+
+def _describe(organ: Organ) -> str:
+    avoid = f", avoiding {list(organ.avoid_labels)}" if organ.avoid_labels else ""
+    return f"{organ.name} {list(organ.organ_labels)} with tumor {organ.tumor_label}{avoid}"
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f", ... ({len(names)})" if len(names) > most else "") if names else "none"

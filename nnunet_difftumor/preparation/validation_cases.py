@@ -1,0 +1,98 @@
+"""Makes the validation cases of label-free training, at the resolution of the raw images."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_difftumor.files import write_json
+from nnunet_difftumor.pipeline.config import DiffTumorConfig
+from nnunet_difftumor.preparation.plans import CONFIGURATION
+from nnunet_difftumor.synthesis.organ import OrganStatistics
+from nnunet_difftumor.synthesis.sampler import Placement, TumorSampler
+from nnunet_difftumor.synthesis.scene import insert_tumors
+from nnunet_difftumor.synthesis.volume import ArrayVolume
+
+# Enters the random numbers, so that a single case is not validated on the tumors that it is trained with.
+_STREAM = 7
+_SCENES = 5
+
+
+class ValidationCaseMaker:
+    """Makes validation cases: synthetic tumors in the raw image, then nnU-Net's own preprocessing.
+
+    Args:
+        folder: of the validation cases (see `pipeline.label_free_validation`).
+        plans: nnU-Net's plans.
+        dataset_json: of the dataset.
+        config: whose organs and distributions the tumors follow.
+    """
+
+    def __init__(
+        self, folder: Path, plans: dict[str, Any], *, dataset_json: dict[str, Any], config: DiffTumorConfig
+    ) -> None:
+        self.folder, self.config, self._dataset_json = folder, config, dataset_json
+        self._plans = PlansManager(plans)
+        self._configuration = self._plans.get_configuration(CONFIGURATION)
+
+    def is_made(self, case: str) -> bool:
+        return self._specs(case).is_file()
+
+    def make(self, case: str, image_files: Sequence[str], label_file: str) -> int:
+        """Makes one case; its specs are written last.
+
+        Returns:
+            Number of tumors; 0 if there was no room, then the case stays healthy.
+        """
+        specs = []
+
+        class PreprocessorWithTumors(DefaultPreprocessor):
+            """nnU-Net's preprocessing of the image with tumors; writes the true labels on the way."""
+
+            def run_case_npy(inner, data, seg, properties, *args):  # noqa: N805
+                specs.extend(self._insert(case, data[0], seg[0], tuple(properties["spacing"])))
+                truth = self.folder / "gt_segmentations" / f"{case}{self._dataset_json['file_ending']}"
+                truth.parent.mkdir(parents=True, exist_ok=True)
+                self._plans.image_reader_writer_class().write_seg(seg[0], str(truth), properties)
+                return super().run_case_npy(data, seg, properties, *args)
+
+        final = self.folder / self._configuration.data_identifier
+        unfinished = self.folder / "unfinished" / case
+        unfinished.mkdir(parents=True, exist_ok=True)
+        final.mkdir(parents=True, exist_ok=True)
+        PreprocessorWithTumors(verbose=False).run_case_save(
+            str(unfinished / case), list(image_files), label_file, self._plans, self._configuration, self._dataset_json
+        )
+        for file in unfinished.iterdir():
+            file.replace(final / file.name)
+        shutil.rmtree(unfinished.parent)
+        write_json(self._specs(case), {"case": case, "tumors": specs})
+        return len(specs)
+
+    def _specs(self, case: str) -> Path:
+        return self.folder / "specs" / f"{case}.json"
+
+    def _insert(self, case: str, hu: np.ndarray, labels: np.ndarray, spacing_mm: tuple[float, ...]) -> list[dict]:
+        """Tumors into the raw image, in place; (z, y, x) as the reader gives it."""
+        rng = np.random.default_rng((self.config.seed, crc32(case.encode()), _STREAM))
+        organs = [organ for organ in self.config.organs if organ.mask(labels).any()]
+        volume = ArrayVolume(hu, labels, spacing_mm)
+        for _ in range(_SCENES):
+            organ = organs[int(rng.integers(len(organs)))]
+            sampler = TumorSampler(
+                organ, self.config.preset, contrast_hu=self.config.contrast_hu, weights=self.config.size_weights
+            )
+            statistics = OrganStatistics.measure(hu, labels, organ=organ, spacing_mm=spacing_mm)
+            placed: list[Placement] = sampler.sample_scene(volume, statistics, rng)[0]
+            if placed:
+                insert_tumors(volume, [placement.spec for placement in placed], organ)
+                return [
+                    {"spec": placement.spec.to_dict(), "equivalent_diameter_mm": round(placement.diameter_mm, 3)}
+                    for placement in placed
+                ]
+        return []

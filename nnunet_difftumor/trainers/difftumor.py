@@ -1,0 +1,90 @@
+"""nnU-Net's trainer with synthetic tumors in its training batches."""
+
+import shutil
+
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_difftumor.pipeline.config import FILE_NAME
+from nnunet_difftumor.pipeline.injection import synthetic_training_loader
+from nnunet_difftumor.pipeline.roles import Roles, roles_with_real_cases
+from nnunet_difftumor.pipeline.training import TrainingSynthesis
+
+
+class nnUNetTrainerDiffTumor(nnUNetTrainer):  # noqa: N801 (nnU-Net's naming)
+    """Trains on real tumor cases, and on healthy cases with synthetic tumors.
+
+    When to use: there are some annotated tumors, and healthy CT scans with organ masks. `difftumor prepare` comes first.
+    Limits: one CT channel; 3D configurations that are not the second stage of a cascade.
+    Differences to nnU-Net: training samples (share `synthetic_probability` of difftumor.json), their order is
+    reproducible, and mirroring is off unless `mirror_axes` says otherwise. Validation is nnU-Net's own, on real cases.
+    """
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
+    ):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.synthesis: TrainingSynthesis | None = None
+        self.recorder = None
+
+    def initialize(self):
+        if self.synthesis is None:
+            self.synthesis = TrainingSynthesis(
+                self.preprocessed_dataset_folder_base,
+                self.plans_manager.plans,
+                dataset_json=self.dataset_json,
+                configuration=self.configuration_name,
+                fold=self.fold,
+            )
+        super().initialize()
+
+    def roles(self) -> Roles:
+        """Who trains, who validates, who gets tumors."""
+        return roles_with_real_cases(
+            self.synthesis.splits(), self.fold, real_as_bases=self.synthesis.config.real_cases_as_bases
+        )
+
+    def do_split(self):
+        roles = self.roles()
+        return list(roles.train), list(roles.validation)
+
+    def get_tr_and_val_datasets(self):
+        _, validation = super().get_tr_and_val_datasets()
+        return self.synthesis.dataset(self.roles()), validation
+
+    def get_dataloaders(self):
+        roles = self.roles()
+        for line in self.synthesis.describe(roles):
+            self.print_to_log_file(line)
+        # nnU-Net throws away the first batch that its loaders make: batch k + 1 is the one of iteration k.
+        first = self.current_epoch * self.num_iterations_per_epoch
+        plan = self.synthesis.plan(roles, rank=self.local_rank, first_batch=first)
+        with synthetic_training_loader(plan):
+            return super().get_dataloaders()
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):  # noqa: N802 (nnU-Net's name)
+        rotation, dummy_2d, initial_patch_size, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        roles = self.roles()
+        axes = self.synthesis.mirror_axes([*roles.train, *roles.bases]) or None
+        self.inference_allowed_mirroring_axes = axes
+        return rotation, dummy_2d, initial_patch_size, axes
+
+    def on_train_start(self):
+        super().on_train_start()
+        self.recorder = self.synthesis.recorder(self.output_folder, rank=self.local_rank)
+        if self.local_rank == 0:
+            shutil.copyfile(self.synthesis.dataset_folder / FILE_NAME, f"{self.output_folder}/{FILE_NAME}")
+
+    def train_step(self, batch: dict) -> dict:
+        self.recorder.add(batch)
+        return super().train_step(batch)
+
+    def on_train_epoch_end(self, train_outputs: list[dict]):
+        super().on_train_epoch_end(train_outputs)
+        for line in self.recorder.finish_epoch(self.current_epoch):
+            self.print_to_log_file(line)
