@@ -66,9 +66,10 @@ def draw_abdomen(canvas: Canvas, person: Person) -> None:
     _draw_bowel(canvas, person, belly)
     stomach = _draw_stomach(canvas, person, belly)
     kidneys = _draw_kidneys(canvas, person, belly)
-    _draw_spleen(canvas, person, without(without(belly, stomach, gap_mm=3), kidneys, gap_mm=4))
+    spleen = _draw_spleen(canvas, person, without(without(belly, stomach, gap_mm=3), kidneys, gap_mm=4))
     liver = _draw_liver(canvas, person, without(without(belly, stomach, gap_mm=2), kidneys, gap_mm=4))
-    _draw_pancreas(canvas, person, without(without(belly, liver, gap_mm=3), kidneys, gap_mm=4))
+    neighbours = np.minimum(np.minimum(liver, kidneys), spleen)
+    _draw_pancreas(canvas, person, without(belly, neighbours, gap_mm=3))
     _draw_great_vessels(canvas, person)
     _draw_liver_vessels(canvas, person, liver)
     organs = canvas.labels > 0
@@ -212,13 +213,14 @@ def _draw_kidneys(canvas: Canvas, person: Person, belly: np.ndarray) -> np.ndarr
     return both
 
 
-def _draw_spleen(canvas: Canvas, person: Person, room: np.ndarray) -> None:
+def _draw_spleen(canvas: Canvas, person: Person, room: np.ndarray) -> np.ndarray:
     centre = np.array((98, 40, 138)) + person.shift_mm(4)
     spleen = canvas.ellipsoid(centre, person.stretch(38, 56, 56), turn_degrees=(20, 8, 18)) + 1.5 * canvas.coarse
     dent = canvas.ellipsoid(np.add(centre, (-44, -18, 0)), (30, 40, 60))
     spleen = in_one_piece(np.maximum(smooth_max(spleen, -dent, radius_mm=8), room + 1))
     mottle = 14 * canvas.fine if person.enhancement_hu["aorta"] > 200 else 0
     canvas.paint(spleen, person.enhancement_hu["spleen"] + mottle, label=LABELS["spleen"])
+    return spleen
 
 
 def _draw_liver(canvas: Canvas, person: Person, room: np.ndarray) -> np.ndarray:
@@ -249,7 +251,7 @@ def _draw_pancreas(canvas: Canvas, person: Person, room: np.ndarray) -> None:
         [(-34, -8, 62), (-30, -12, 80), (-8, -26, 88), (18, -28, 96), (46, -8, 106), (76, 18, 116)], float
     )
     points += person.shift_mm(3) + person.rng.normal(0, 2.5, points.shape)
-    radii = np.array([13, 16, 10, 11.5, 12, 10]) * person.rng.uniform(0.9, 1.1)
+    radii = np.array([14, 17, 11, 12.5, 13, 11]) * person.rng.uniform(0.9, 1.1)
     # Lobules with fat between them.
     pancreas = in_one_piece(np.maximum(canvas.tube(points, radii) + 1.6 * canvas.fine + canvas.coarse, room))
     canvas.paint(pancreas, person.enhancement_hu["pancreas"], label=LABELS["pancreas"])
