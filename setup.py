@@ -70,7 +70,6 @@ setup(
         "connected-components-3d>=3.20",
         "edt>=3",
         "surface-distance>=0.1",
-        "edt>=2.4",
         "matplotlib>=3.8",
         "tqdm>=4.66",
     ],

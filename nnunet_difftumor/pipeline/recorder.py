@@ -87,7 +87,8 @@ class SynthesisRecorder:
         refused = Counter(reason for record in epoch.records for reason in record["refused"])
         achieved = len(reached) / epoch.samples if epoch.samples else 0.0
         lines = [
-            f"Synthetic share: {achieved:.3f} achieved, {self.asked:.3f} asked ({len(epoch.records)} of {epoch.samples} "
+            f"Synthetic share: {achieved:.3f} achieved, {self.asked:.3f} asked "
+            f"({len(epoch.records)} of {epoch.samples} "
             f"samples were drawn to be synthetic, {len(reached)} have a synthetic tumor in the target)",
             "Synthetic tumors: " + (", ".join(f"{sizes[s]} {s}" for s in SIZE_BANDS_MM if sizes[s]) or "none"),
         ]

@@ -1,4 +1,4 @@
-"""Everything that a training run with synthetic tumors needs, found from the prepared dataset. The trainers connect it."""
+"""What a training run with synthetic tumors needs, found from the prepared dataset; the trainers connect it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -138,6 +138,6 @@ class TrainingSynthesis:
         organs = ", ".join(f"{organ.name} (tumor label {organ.tumor_label})" for organ in config.organs)
         return [
             f"Synthetic tumors: {source}; preset {config.preset}; organs: {organs}",
-            f"{len(roles.train)} real training cases, {len(roles.bases)} bases, {len(roles.validation)} validation cases; "
-            f"synthetic share asked: {config.synthetic_probability}",
+            f"{len(roles.train)} real training cases, {len(roles.bases)} bases, {len(roles.validation)} validation "
+            f"cases; synthetic share asked: {config.synthetic_probability}",
         ]

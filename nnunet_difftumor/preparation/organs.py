@@ -36,8 +36,8 @@ def find_organs(dataset_json: Mapping[str, Any]) -> tuple[Organ, ...]:
     tumors = [name for name in labels if _is_tumor(name)]
     if not tumors:
         raise InputError(
-            f"dataset.json: no label is named like a tumor (labels: {', '.join(labels)}). Declare one (it may be empty in "
-            f"every case), or {_HINT}"
+            f"dataset.json: no label is named like a tumor (labels: {', '.join(labels)}). Declare one (it may be empty "
+            f"in every case), or {_HINT}"
         )
     organs = []
     for tumor in tumors:

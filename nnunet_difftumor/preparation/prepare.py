@@ -212,7 +212,7 @@ def _splits(
     lesions = {value for organ in config.organs for value in (organ.tumor_label, *organ.avoid_labels)}
     usable = {case for case, record in present.items() if record["organs"] or lesions & set(record["labels"])}
     real = {case for case in usable if lesions & set(present[case]["labels"])}
-    bases = {case for case in usable - real}
+    bases = usable - real
     existing = None
     for source in (raw / path.name, *([] if overwrite else [path])):
         if source.is_file():

@@ -11,10 +11,10 @@ from nnunet_difftumor.pipeline.roles import Roles, roles_with_real_cases
 from nnunet_difftumor.pipeline.training import TrainingSynthesis
 
 
-class nnUNetTrainerDiffTumor(nnUNetTrainer):  # noqa: N801 (nnU-Net's naming)
+class nnUNetTrainerDiffTumor(nnUNetTrainer):
     """Trains on real tumor cases, and on healthy cases with synthetic tumors.
 
-    When to use: there are some annotated tumors, and healthy CT scans with organ masks. `difftumor prepare` comes first.
+    When to use: there are some annotated tumors, and healthy CT scans with organ masks. `difftumor prepare` first.
     Limits: one CT channel; 3D configurations that are not the second stage of a cascade.
     Differences to nnU-Net: training samples (share `synthetic_probability` of difftumor.json), their order is
     reproducible, and mirroring is off unless `mirror_axes` says otherwise. Validation is nnU-Net's own, on real cases.

@@ -10,7 +10,7 @@ from nnunet_difftumor.pipeline.roles import Roles, label_free_roles
 from nnunet_difftumor.trainers.difftumor import nnUNetTrainerDiffTumor
 
 
-class nnUNetTrainerDiffTumorLabelFree(nnUNetTrainerDiffTumor):  # noqa: N801 (nnU-Net's naming)
+class nnUNetTrainerDiffTumorLabelFree(nnUNetTrainerDiffTumor):
     """Trains on healthy cases with synthetic tumors, and on healthy cases as they are; real tumor cases are not used.
 
     When to use: no annotated tumors, healthy CT scans with organ masks.

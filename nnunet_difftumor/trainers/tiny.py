@@ -35,7 +35,7 @@ def shrink_plans(plans: dict, configuration: str) -> None:
     }
 
 
-class nnUNetTrainerDiffTumorTiny(nnUNetTrainerDiffTumor):  # noqa: N801 (nnU-Net's naming)
+class nnUNetTrainerDiffTumorTiny(nnUNetTrainerDiffTumor):
     """Two epochs of four iterations with a tiny network."""
 
     def __init__(
@@ -53,7 +53,7 @@ class nnUNetTrainerDiffTumorTiny(nnUNetTrainerDiffTumor):  # noqa: N801 (nnU-Net
         self.num_val_iterations_per_epoch = 2
 
 
-class nnUNetTrainerDiffTumorLabelFreeTiny(nnUNetTrainerDiffTumorLabelFree):  # noqa: N801 (nnU-Net's naming)
+class nnUNetTrainerDiffTumorLabelFreeTiny(nnUNetTrainerDiffTumorLabelFree):
     """Two epochs of four iterations with a tiny network."""
 
     def __init__(
