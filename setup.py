@@ -67,6 +67,7 @@ setup(
         "scipy>=1.11,<2",  # surface-distance uses names that SciPy 2 drops
         "einops>=0.7",
         "nibabel>=5.2",
+        "SimpleITK>=2.2.1",
         "connected-components-3d>=3.20",
         "edt>=3",
         "surface-distance>=0.1",
