@@ -92,7 +92,6 @@ def _owner(
     tumors: Sequence[str],
     organ_names: Sequence[str],
     labels: Mapping[str, tuple[int, ...]],
-    lesion_names: set[str],
 ) -> str:
     around = [name for name in organ_names if set(labels[tumor]) < set(labels[name])]
     if around:

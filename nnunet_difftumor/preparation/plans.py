@@ -50,6 +50,10 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
     statistics["percentile_00_5"], statistics["percentile_99_5"] = WINDOW_HU
     if request["patch_size"] is not None:
         _set_patch_size(plans["configurations"][CONFIGURATION], request["patch_size"])
+    for name, configuration in plans["configurations"].items():
+        # ResEnc planners reuse the cases of nnUNetPlans; ours have another window and must not replace those.
+        if "data_identifier" in configuration:
+            configuration["data_identifier"] = f"{PLANS_NAME}_{name}"
     plans[_REQUEST_KEY] = request
     write_json(plans_file, plans)
 
