@@ -52,9 +52,9 @@ class SyntheticTumorDataLoader(nnUNetDataLoader):
     Beside nnU-Net's `data`, `target` and `keys` a batch has
 
     - `index`: its number;
-    - `samples`: for each sample that was to be synthetic a dict with `sample` (position in the batch), `case`,
-      `tumors` (specs), `refused` (reasons), `in_target` (whether the target that the network gets has a voxel of them),
-      `milliseconds` and `sha256` (of the sample's data and target).
+    - `samples`: for each sample that was to be synthetic a dict with `number` (index * batch size + position),
+      `sample` (position in the batch), `case`, `tumors` (specs), `refused` (reasons), `in_target` (whether the target
+      that the network gets has a voxel of them), `milliseconds` and `sha256` (of the sample's data and target).
     """
 
     plan: SamplingPlan
@@ -87,6 +87,7 @@ class SyntheticTumorDataLoader(nnUNetDataLoader):
             data, target = sample_arrays(batch, position)
             batch["samples"].append(
                 {
+                    "number": number * self.batch_size + position,
                     "sample": position,
                     "case": record.case,
                     "tumors": [tumor.spec.to_dict() for tumor in record.outcome.tumors],

@@ -33,6 +33,7 @@ class TrainingSynthesis:
         dataset_json: nnU-Net's dataset.json.
         configuration: name of the configuration.
         fold: number or "all".
+        settings: path of a difftumor.json other than the dataset's.
 
     Raises:
         InputError: if the dataset was not prepared, or the configuration cannot be trained with synthetic tumors.
@@ -46,9 +47,10 @@ class TrainingSynthesis:
         dataset_json: dict[str, Any],
         configuration: str,
         fold: int | str,
+        settings: Path | None = None,
     ) -> None:
         self.dataset_folder = Path(dataset_folder)
-        self.config = DiffTumorConfig.load(self.dataset_folder / FILE_NAME)
+        self.config = DiffTumorConfig.load(settings or self.dataset_folder / FILE_NAME)
         self.intensity = CTIntensity.from_plans(plans, configuration)
         manager = PlansManager(plans)
         self._configuration = manager.get_configuration(configuration)

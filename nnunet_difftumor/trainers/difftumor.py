@@ -1,12 +1,11 @@
 """nnU-Net's trainer with synthetic tumors in its training batches."""
 
-import shutil
-
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_difftumor.pipeline.config import FILE_NAME
 from nnunet_difftumor.pipeline.injection import synthetic_training_loader
+from nnunet_difftumor.pipeline.replay import write_run
 from nnunet_difftumor.pipeline.roles import Roles, roles_with_real_cases
 from nnunet_difftumor.pipeline.training import TrainingSynthesis
 
@@ -77,8 +76,9 @@ class nnUNetTrainerDiffTumor(nnUNetTrainer):
     def on_train_start(self):
         super().on_train_start()
         self.recorder = self.synthesis.recorder(self.output_folder, rank=self.local_rank)
+        write_run(self.output_folder, rank=self.local_rank, trainer=self)
         if self.local_rank == 0:
-            shutil.copyfile(self.synthesis.dataset_folder / FILE_NAME, f"{self.output_folder}/{FILE_NAME}")
+            self.synthesis.config.save(f"{self.output_folder}/{FILE_NAME}")
 
     def train_step(self, batch: dict) -> dict:
         self.recorder.add(batch)
