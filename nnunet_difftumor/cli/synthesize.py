@@ -37,7 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="contrast to the tissue around, or its least and greatest value, for example -40 -20",
     )
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
-    parser.add_argument("--from-spec", type=Path, metavar="MANIFEST", help="render the tumors of a manifest again")
+    parser.add_argument(
+        "--from-spec",
+        type=Path,
+        metavar="MANIFEST",
+        help="the tumors of a manifest again, nothing is drawn",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,6 +61,11 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"{option} is {value!r}, expected one of {', '.join(known)}")
     if args.count is not None and args.count < 1:
         raise InputError(f"--count is {args.count}, expected at least 1")
+    if args.seed < 0:
+        raise InputError(f"--seed is {args.seed}, expected at least 0")
+    for option, labels in (("--organ-label", args.organ_label), ("--avoid-label", args.avoid_label)):
+        if not all(0 < label <= 32767 for label in labels):
+            raise InputError(f"{option} is {labels}, expected values from 1 to 32767 (0 is the background)")
     if args.contrast_hu and (len(args.contrast_hu) > 2 or args.contrast_hu[0] > args.contrast_hu[-1]):
         raise InputError(f"--contrast-hu is {args.contrast_hu}, expected one value, or the least and the greatest")
     settings = SynthesisSettings(
@@ -70,7 +80,10 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
     )
     if not args.ct.is_dir():
-        _report(args.output, synthesize(args.ct, args.organ_mask, args.output, settings=settings))
+        if is_finished(args.ct, args.organ_mask, args.output, settings=settings):
+            print(f"{args.output}: finished before")
+        else:
+            _report(args.output, synthesize(args.ct, args.organ_mask, args.output, settings=settings))
         return 0
     cases = list(find_cases(args.ct, args.organ_mask))
     failed = 0
@@ -79,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         own = replace(settings, seed=settings.seed + crc32(name.encode()))
         print(f"[{number + 1}/{len(cases)}] ", end="", flush=True)
         try:
-            if is_finished(args.output / name, ct, own):
+            if is_finished(ct, mask, args.output / name, settings=own):
                 print(f"{args.output / name}: finished before")
                 continue
             _report(args.output / name, synthesize(ct, mask, args.output / name, settings=own))

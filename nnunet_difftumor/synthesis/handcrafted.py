@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.synthesis.shape import alpha_in
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.texture import grain_texture
@@ -51,7 +52,14 @@ class HandcraftedRenderer:
     name = "handcrafted"
 
     def render(self, patches: Sequence[Patch], specs: Sequence[TumorSpec]) -> list[RenderedTumor]:
-        """Renders each spec into its patch. Deterministic: the spec's seed makes the texture."""
+        """Renders each spec into its patch. Deterministic: the spec's seed makes the texture.
+
+        Raises:
+            InputError: if a spec names another renderer.
+        """
+        for spec in specs:
+            if spec.renderer != self.name:
+                raise InputError(f"tumor spec: renderer is {spec.renderer!r}, expected {self.name!r}")
         return [self._render(patch, spec) for patch, spec in zip(patches, specs, strict=True)]
 
     def _render(self, patch: Patch, spec: TumorSpec) -> RenderedTumor:

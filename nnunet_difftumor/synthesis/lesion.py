@@ -1,7 +1,6 @@
 """The lesion file: one rendered tumor on disk, as a change to the scan that it was made for."""
 
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path
 from nnunet_difftumor.synthesis.handcrafted import RenderedTumor
 from nnunet_difftumor.synthesis.spec import TumorSpec
+from nnunet_difftumor.synthesis.stored import read_arrays
 from nnunet_difftumor.synthesis.volume import Volume
 
 SUFFIX = ".lesion.npz"
@@ -46,36 +46,30 @@ def read_lesion(path: str | Path, volume: Volume) -> RenderedTumor:
     Raises:
         InputError: if the file is damaged or belongs to another grid. Nothing in it is executed.
     """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            missing = _KEYS - set(stored.files)
-            if missing:
-                raise InputError(f"{path}: is not a lesion file, {sorted(missing)} are missing")
-            values = {key: stored[key] for key in _KEYS}
-        spec = TumorSpec.from_dict(json.loads(str(values["spec"])))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: cannot be read as a lesion file ({error}); delete it and make it again") from error
+    values = read_arrays(path, keys=_KEYS, what="a lesion file")
     change, mask, start = values["change_hu"], values["mask"], values["start"]
-    if tuple(values["grid_shape"]) != tuple(volume.shape) or not np.allclose(
-        values["grid_spacing_mm"], volume.spacing_mm, rtol=1e-4
-    ):
-        raise InputError(
-            f"{path}: made for a grid of {values['grid_shape']} voxels of {values['grid_spacing_mm']} mm, but the case "
-            f"has {volume.shape} of {volume.spacing_mm} mm; make the lesions again after `difftumor prepare`"
+    grid_shape, grid_spacing_mm = values["grid_shape"], values["grid_spacing_mm"]
+    try:
+        spec = TumorSpec.from_dict(json.loads(str(values["spec"])))
+        sound = (
+            change.dtype == np.float32
+            and mask.dtype == bool
+            and change.shape == mask.shape
+            and change.ndim == 3
+            and all(array.shape == (3,) for array in (start, grid_shape, grid_spacing_mm))
+            and start.dtype.kind == grid_shape.dtype.kind == "i"
+            and grid_spacing_mm.dtype.kind == "f"
+            and bool(np.isfinite(change).all() and mask.any())
+            and bool((start >= 0).all() and (start + change.shape <= grid_shape).all())
         )
-    stop = start + change.shape if change.ndim == 3 and start.shape == (3,) else None
-    if (
-        stop is None
-        or mask.shape != change.shape
-        or mask.dtype != bool
-        or change.dtype != np.float32
-        or not np.isfinite(change).all()
-        or (start < 0).any()
-        or (stop > volume.shape).any()
-        or not mask.any()
-    ):
+    except ValueError as error:
+        raise InputError(f"{path}: is damaged ({error}); delete it and make it again") from error
+    if not sound:
         raise InputError(f"{path}: is damaged (shapes, types or values do not fit); delete it and make it again")
-    box = tuple(slice(int(first), int(last)) for first, last in zip(start, stop, strict=True))
+    if tuple(grid_shape) != tuple(volume.shape) or not np.allclose(grid_spacing_mm, volume.spacing_mm, rtol=1e-4):
+        raise InputError(
+            f"{path}: made for a grid of {grid_shape} voxels of {grid_spacing_mm} mm, but the case has {volume.shape} "
+            f"of {volume.spacing_mm} mm; make the lesions again after `difftumor prepare`"
+        )
+    box = tuple(slice(int(first), int(first) + size) for first, size in zip(start, change.shape, strict=True))
     return RenderedTumor(spec, box, volume.hu(box) + change, mask)

@@ -1,7 +1,7 @@
 """An organ in a label map, and what is measured of it once per scan: intensities, vessels, and where there is room."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import edt
@@ -10,6 +10,7 @@ from scipy.ndimage import find_objects, gaussian_filter
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path
+from nnunet_difftumor.synthesis.stored import read_arrays
 from nnunet_difftumor.synthesis.volume import Box
 
 # Placement looks at cells of about this size; every place is then checked on the scan's own grid.
@@ -162,13 +163,19 @@ class OrganStatistics:
 
     @classmethod
     def load(cls, path: str | Path) -> "OrganStatistics":
-        """Reads what `save` wrote; nothing in it is executed (allow_pickle is off)."""
-        with np.load(path, allow_pickle=False) as stored:
-            values = {key: stored[key] for key in stored.files}
-        for key in ("mean_hu", "parenchyma_hu", "parenchyma_sd_hu", "volume_ml"):
-            values[key] = float(values[key])
-        for key in ("cell_origin", "cell_voxels"):
-            values[key] = tuple(int(value) for value in values[key])
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: if the file is missing or damaged. Nothing in it is executed.
+        """
+        values = read_arrays(path, keys={field.name for field in fields(cls)}, what="organ statistics")
+        try:
+            for key in ("mean_hu", "parenchyma_hu", "parenchyma_sd_hu", "volume_ml"):
+                values[key] = float(values[key])
+            for key in ("cell_origin", "cell_voxels"):
+                values[key] = tuple(int(value) for value in values[key])
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path}: is damaged ({error}); delete it and make it again") from error
         return cls(**values)
 
 

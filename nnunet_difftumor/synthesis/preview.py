@@ -36,15 +36,12 @@ def draw_preview(
             them: patient's right on the left, front at the top, head at the top.
         rows: at most this many tumors.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    # Not pyplot: it would keep the figure, and choose a window system.
+    from matplotlib.figure import Figure
 
     boxes = sorted(boxes, key=lambda box: -np.count_nonzero(mask[box]))[:rows]
-    figure, axes = plt.subplots(
-        max(len(boxes), 1), 6, figsize=(15, 2.6 * max(len(boxes), 1)), squeeze=False, facecolor="black"
-    )
+    figure = Figure(figsize=(15, 2.6 * max(len(boxes), 1)), facecolor="black")
+    axes = figure.subplots(max(len(boxes), 1), 6, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for row, box in zip(axes, boxes, strict=False):
@@ -67,7 +64,6 @@ def draw_preview(
     figure.subplots_adjust(left=0.005, right=0.995, bottom=0.01, top=0.92, wspace=0.02, hspace=0.12)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=100, facecolor="black")
-    plt.close(figure)
 
 
 class _View:

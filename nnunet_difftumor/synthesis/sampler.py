@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.ndimage import maximum_filter
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
@@ -128,7 +129,7 @@ class TumorSampler:
         for diameter in _shrinking(_nominal_diameter_mm(spec), SIZE_BANDS_MM[size][0]):
             spec = _scaled(spec, diameter / _nominal_diameter_mm(spec))
             for centre in self._places(spec, statistics, volume.spacing_mm, rng, occupied):
-                found = self._examine(replace(spec, centre_mm=centre), statistics, volume)
+                found = self._examine(replace(spec, centre_mm=centre), statistics, volume, occupied)
                 if isinstance(found, Placement):
                     return found
                 reason = found
@@ -161,7 +162,7 @@ class TumorSampler:
             seed=int(rng.integers(2**63)),
         )
         wanted = _ball_volume(_nominal_diameter_mm(spec))
-        return _scaled(spec, (wanted / survey(spec)[0]) ** (1 / 3))
+        return _scaled(spec, (wanted / survey(spec).volume_mm3) ** (1 / 3))
 
     def _places(
         self,
@@ -184,15 +185,14 @@ class TumorSampler:
         index = np.stack(np.unravel_index(cells, statistics.organ_cells.shape), 1)
         index = index + rng.uniform(0, 1, index.shape)
         centres = (statistics.cell_origin + index * statistics.cell_voxels - 0.5) * np.asarray(spacing_mm)
-        reach = float(survey(spec)[1].max()) + _GAP_MM
-        for other in occupied:
-            distance = np.linalg.norm(centres - other.spec.centre_mm, axis=1)
-            centres = centres[distance >= reach + other.reach_mm]
+        centres = centres[_clear_of(occupied, centres, survey(spec).reach_mm, spacing_mm)]
         if spec.size_class not in _VESSEL_FREE:
             centres = _least_vessels(spec, centres, statistics, spacing_mm)
         yield from (tuple(float(value) for value in centre) for centre in centres)
 
-    def _examine(self, spec: TumorSpec, statistics: OrganStatistics, volume: Volume) -> Placement | str:
+    def _examine(
+        self, spec: TumorSpec, statistics: OrganStatistics, volume: Volume, occupied: Sequence[Placement]
+    ) -> Placement | str:
         """Looks at a place on the scan's own grid; gives the reason if it will not do."""
         spacing = volume.spacing_mm
         low, high = SIZE_BANDS_MM[spec.size_class]
@@ -210,9 +210,16 @@ class TumorSampler:
             if not correction:
                 return "cut by the organ's border to less than its size"
             spec = _scaled(spec, (low * 1.04 if diameter < low else high * 0.97) / diameter)
+        # Again, since the correction may have made it larger.
+        reach = survey(spec).reach_mm
+        if not _clear_of(occupied, np.array([spec.centre_mm]), reach, spacing).all():
+            return "another synthetic tumor is in the way"
         lesions = self.organ.lesions(labels)
-        if lesions.any() and (lesions & (radial_field(spec, axes_mm(box, spacing)) <= _LESION_DISTANCE)).any():
-            return "a real lesion is in the way"
+        if lesions.any():
+            # On coarse grids neighbouring voxels touch although there is a distance between the shapes.
+            near = maximum_filter(mask, 3) | (radial_field(spec, axes_mm(box, spacing)) <= _LESION_DISTANCE)
+            if (lesions & near).any():
+                return "a real lesion is in the way"
         hu, organ, inner = self._with_margin(box, statistics, volume)
         vessels = statistics.vessels(hu, organ, spacing)[inner]
         vessel_share = float((vessels & mask).sum() / mask.sum())
@@ -222,7 +229,7 @@ class TumorSampler:
             around = organ[inner] & ~vessels
             if around.any():
                 spec = replace(spec, background_hu=float(np.median(hu[inner][around])))
-        return Placement(spec, diameter, vessel_share, float(survey(spec)[1].max()))
+        return Placement(spec, diameter, vessel_share, reach)
 
     def _with_margin(self, box: Box, statistics: OrganStatistics, volume: Volume) -> tuple[np.ndarray, np.ndarray, Box]:
         """HU and organ mask of the box with the margin that the vessels' smoothing needs, and the box within it."""
@@ -244,6 +251,17 @@ def equivalent_diameter_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> flo
         spacing_mm: voxel size, (z, y, x).
     """
     return float((6 * np.count_nonzero(mask) * np.prod(spacing_mm) / np.pi) ** (1 / 3))
+
+
+def _clear_of(
+    occupied: Sequence[Placement], centres: np.ndarray, reach_mm: float, spacing_mm: Sequence[float]
+) -> np.ndarray:
+    """Boolean (n,): at which of the centres (n, 3) a tumor of this reach leaves a gap to all that are there."""
+    clear = np.ones(len(centres), bool)
+    for other in occupied:
+        distance = np.linalg.norm(centres - other.spec.centre_mm, axis=1)
+        clear &= distance >= reach_mm + other.reach_mm + max(_GAP_MM, *spacing_mm)
+    return clear
 
 
 def _ball_volume(diameter_mm: float) -> float:

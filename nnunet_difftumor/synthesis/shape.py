@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import cc3d
 import numpy as np
@@ -93,18 +94,27 @@ def _bspline_weights(position: np.ndarray, half: int) -> np.ndarray:
     return np.where(distance < 1, near, far).astype(np.float32)
 
 
-def survey(spec: TumorSpec) -> tuple[float, np.ndarray]:
-    """Looks at the whole shape on a coarse grid.
+class Survey(NamedTuple):
+    """A whole shape, before any organ cuts it.
 
-    Returns:
-        Volume of the shape in mm^3 (before any organ cuts it), and the half-extents (2, 3) in mm of everything that the
-        tumor may change: below and above the centre along each array axis.
+    Attributes:
+        volume_mm3: of the shape.
+        half_extents_mm: (2, 3), of everything that the tumor may change: below and above the centre along each axis.
+        reach_mm: radius of the ball around the centre that holds everything that the tumor may change.
     """
+
+    volume_mm3: float
+    half_extents_mm: np.ndarray
+    reach_mm: float
+
+
+def survey(spec: TumorSpec) -> Survey:
+    """Looks at the whole shape on a coarse grid."""
     return _survey(replace(spec, centre_mm=(0.0, 0.0, 0.0)))
 
 
 @lru_cache(maxsize=32)
-def _survey(spec: TumorSpec) -> tuple[float, np.ndarray]:
+def _survey(spec: TumorSpec) -> Survey:
     """`survey` of a tumor at the origin: a search tries one shape at many places."""
     matrix = rotation_matrix(spec)
     extent = np.sqrt(((matrix * np.asarray(spec.semi_axes_mm)) ** 2).sum(1)) + _reach_of_displacement(spec)
@@ -122,12 +132,15 @@ def _survey(spec: TumorSpec) -> tuple[float, np.ndarray]:
     share = ((1 - field) * (_SURVEY_POINTS / 2) + 0.5).clip(0, 1)
     bounds = np.maximum(bounds, 0) + margin
     bounds.flags.writeable = False
-    return float(share.sum() * np.prod(steps)), bounds
+    squares = [(axis**2).reshape([-1 if j == i else 1 for j in range(3)]) for i, axis in enumerate(axes)]
+    farthest = np.sqrt((squares[0] + squares[1] + squares[2])[inside].max(initial=0))
+    reach = float(farthest + np.linalg.norm(steps) + 3 * spec.edge_blur_mm)
+    return Survey(float(share.sum() * np.prod(steps)), bounds, reach)
 
 
 def region_of(spec: TumorSpec, shape: Sequence[int], spacing_mm: Sequence[float]) -> Box:
     """The box, cut to the grid, outside of which the tumor changes nothing."""
-    _, reach = survey(spec)
+    reach = survey(spec).half_extents_mm
     centre = np.asarray(spec.centre_mm)
     spacing = np.asarray(spacing_mm)
     lower = np.floor((centre - reach[0]) / spacing).astype(int) - 1

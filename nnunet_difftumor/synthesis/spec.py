@@ -59,6 +59,10 @@ class TumorSpec:
                 f"tumor spec: schema_version is {self.schema_version}, this version reads {SCHEMA_VERSION}; "
                 "replay it with the version of nnunet-difftumor that its manifest names"
             )
+        if not all(isinstance(text, str) for text in (self.organ, self.size_class, self.renderer)):
+            raise InputError("tumor spec: organ, size_class and renderer must be text")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise InputError(f"tumor spec: seed must be a whole number of at least 0, got {self.seed!r}")
         for name, length in (("centre_mm", 3), ("semi_axes_mm", 3), ("rotation", 4)):
             if len(getattr(self, name)) != length:
                 raise InputError(f"tumor spec: {name} has {len(getattr(self, name))} numbers, expected {length}")
@@ -86,6 +90,8 @@ class TumorSpec:
         Raises:
             InputError: for unknown or missing keys, other schema versions and impossible values.
         """
+        if not isinstance(record, Mapping):
+            raise InputError(f"tumor spec: expected names with values, got {record!r}")
         fields = dataclasses.fields(cls)
         unknown = sorted(set(record) - {field.name for field in fields})
         missing = sorted({field.name for field in fields if field.default is dataclasses.MISSING} - set(record))

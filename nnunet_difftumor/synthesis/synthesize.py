@@ -1,26 +1,33 @@
 """`synthesize`: tumors into one CT scan on disk, or into a folder of them, with everything needed to do it again."""
 
 import hashlib
-import json
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 
 from nnunet_difftumor import __version__
 from nnunet_difftumor.ct import SUFFIXES, Scan, read_ct, read_labels, write_ct, write_labels
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
+from nnunet_difftumor.synthesis.manifest import (
+    MANIFEST,
+    check_inputs,
+    hashes_of_inputs,
+    organ_of,
+    read_manifest,
+    specs_of,
+    versions,
+)
 from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
 from nnunet_difftumor.synthesis.preview import draw_preview
 from nnunet_difftumor.synthesis.sampler import TumorSampler
 from nnunet_difftumor.synthesis.scene import insert_tumors, mask_of
-from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.volume import ArrayVolume
 
-MANIFEST = "manifest.json"
+_OUTPUTS = ("ct.nii.gz", "tumor_mask.nii.gz", "labels.nii.gz", "preview.png")
 _DESCRIPTION = f"SYNTHETIC tumors, nnunet-difftumor {__version__}"
 
 
@@ -72,6 +79,7 @@ def synthesize(
             an organ that has no room for a single tumor.
     """
     settings = settings or SynthesisSettings()
+    _check_output(Path(output), ct, organ_mask)
     scan = read_ct(ct)
     labels = read_labels(organ_mask, like=scan)
     organ = _organ(labels, settings, organ_mask)
@@ -91,7 +99,7 @@ def synthesize(
             "ask for a smaller --size, or check the mask"
         )
     record = {
-        "settings": {key: list(value) if isinstance(value, tuple) else value for key, value in vars(settings).items()},
+        "settings": _plain(settings),
         "organ": {
             "name": organ.name,
             "organ_labels": list(organ.organ_labels),
@@ -120,24 +128,13 @@ def replay(ct: str | Path, organ_mask: str | Path, output: str | Path, *, manife
     Raises:
         InputError: if the manifest cannot be read, or the scan or the mask is not the one that it was made from.
     """
-    record = _read_manifest(manifest)
-    for name, path in (("ct", ct), ("organ_mask", organ_mask)):
-        seen, expected = _sha256(path), record["inputs"][name]["sha256"]
-        if seen != expected:
-            raise InputError(
-                f"{path}: SHA-256 is {seen[:12]}..., but {manifest} was made from {record['inputs'][name]['file']} "
-                f"with {expected[:12]}...; give that file"
-            )
+    record = read_manifest(manifest)
+    _check_output(Path(output), ct, organ_mask, manifest)
+    check_inputs(record, ct, organ_mask, manifest=manifest)
     scan = read_ct(ct)
     labels = read_labels(organ_mask, like=scan)
-    organ = Organ(
-        record["organ"]["name"],
-        tuple(record["organ"]["organ_labels"]),
-        record["organ"]["tumor_label"],
-        tuple(record["organ"]["avoid_labels"]),
-    )
     kept = {key: record[key] for key in ("settings", "organ", "tumors", "not_placed")}
-    return _write(scan, labels, organ, kept, organ_mask, Path(output))
+    return _write(scan, labels, organ_of(record), kept, organ_mask, Path(output))
 
 
 def find_cases(ct: Path, organ_mask: Path) -> Iterator[tuple[str, Path, Path]]:
@@ -153,7 +150,11 @@ def find_cases(ct: Path, organ_mask: Path) -> Iterator[tuple[str, Path, Path]]:
         (folder.name, folder / "ct.nii.gz", folder / organ_mask.name)
         for folder in sorted(ct.iterdir())
         if (folder / "ct.nii.gz").is_file()
-    ] or [(_stem(file), file, organ_mask / file.name) for file in sorted(ct.iterdir()) if file.name.endswith(SUFFIXES)]
+    ] or [
+        (_stem(file), file, organ_mask / file.name)
+        for file in sorted(ct.iterdir())
+        if file.name.endswith(SUFFIXES) and not file.name.startswith(".")
+    ]
     if not cases:
         raise InputError(f"{ct}: neither NIfTI files nor sub-folders with ct.nii.gz in this folder")
     missing = [str(mask) for _, _, mask in cases if not mask.is_file()]
@@ -162,20 +163,43 @@ def find_cases(ct: Path, organ_mask: Path) -> Iterator[tuple[str, Path, Path]]:
     yield from cases
 
 
-def is_finished(output: Path, ct: Path, settings: SynthesisSettings) -> bool:
-    """Whether `output` holds the finished result of these settings for a scan of this name (the manifest comes last).
+def is_finished(ct: str | Path, organ_mask: str | Path, output: str | Path, *, settings: SynthesisSettings) -> bool:
+    """Whether `output` holds the finished result of these settings for these two files (the manifest comes last).
 
     Raises:
         InputError: if it holds the result of something else.
     """
-    path = output / MANIFEST
+    path = Path(output) / MANIFEST
     if not path.is_file():
         return False
-    record = _read_manifest(path)
-    wanted = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(settings).items()}
-    if record["settings"] == wanted and record["inputs"]["ct"]["file"] == ct.name:
-        return True
-    raise InputError(f"{output}: already holds the result of other settings or another scan; choose another folder")
+    record = read_manifest(path)
+    if record["settings"] != _plain(settings) or record["inputs"] != hashes_of_inputs(ct, organ_mask):
+        raise InputError(f"{output}: already holds the result of other settings or another scan; choose another folder")
+    return all((Path(output) / name).is_file() for name in _OUTPUTS)
+
+
+def _plain(settings: SynthesisSettings) -> dict:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(settings).items()}
+
+
+def _check_output(output: Path, *inputs: str | Path) -> None:
+    """Refuses to write over the input, and over files that are not ours."""
+    present = [name for name in (*_OUTPUTS, MANIFEST) if (output / name).exists()]
+    for name in present:
+        for path in inputs:
+            if Path(path).exists() and (output / name).samefile(path):
+                raise InputError(f"{output}: {path} would be overwritten; choose another folder for the results")
+    if present and not _is_ours(output / "ct.nii.gz"):
+        raise InputError(
+            f"{output}: holds {', '.join(present)}, but not from `difftumor synthesize`; choose another folder"
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return bytes(nib.load(path).header["descrip"]).startswith(_DESCRIPTION.split(",")[0].encode())
+    except (OSError, nib.filebasedimages.ImageFileError):
+        return False
 
 
 def _organ(labels: np.ndarray, settings: SynthesisSettings, path: str | Path) -> Organ:
@@ -188,76 +212,54 @@ def _organ(labels: np.ndarray, settings: SynthesisSettings, path: str | Path) ->
     if not set(wanted) & set(values):
         raise InputError(f"{path}: no voxel has the organ label {list(wanted)}; the file holds {values}")
     tumor_label = settings.tumor_label if settings.tumor_label is not None else max(values) + 1
-    if tumor_label in wanted or tumor_label <= 0:
-        raise InputError(f"--tumor-label is {tumor_label}, expected a value above 0 that is not the organ's")
+    if tumor_label in wanted or not 0 < tumor_label <= 32767:
+        raise InputError(f"--tumor-label is {tumor_label}, expected a value from 1 to 32767 that is not the organ's")
+    if tumor_label in values and tumor_label not in settings.avoid_labels:
+        raise InputError(
+            f"{path}: the tumors' label {tumor_label} is already in the mask; choose another --tumor-label, or say with "
+            f"--avoid-label {tumor_label} that these are real tumors"
+        )
     return Organ(settings.organ, tuple(wanted), tumor_label, settings.avoid_labels)
 
 
 def _write(scan: Scan, labels: np.ndarray, organ: Organ, record: dict, organ_mask: str | Path, output: Path) -> dict:
     """Renders the record's tumors and writes every file, the manifest last."""
-    specs = [TumorSpec.from_dict(tumor["spec"]) for tumor in record["tumors"]]
     if organ.tumor_label > np.iinfo(labels.dtype).max:
         labels = labels.astype(np.int16)
     volume = ArrayVolume(scan.hu.copy(), labels.copy(), scan.spacing_mm)
-    rendered = insert_tumors(volume, specs, organ)
+    rendered = insert_tumors(volume, specs_of(record), organ)
     mask = mask_of(rendered, volume.shape)
-    write_ct(output / "ct.nii.gz", volume.hu_array, scan, description=_DESCRIPTION)
-    write_labels(output / "tumor_mask.nii.gz", mask, scan)
-    write_labels(output / "labels.nii.gz", volume.label_array, scan)
-    draw_preview(
-        output / "preview.png",
-        scan.hu,
-        volume.hu_array,
-        mask=mask,
-        boxes=[tumor.box for tumor in rendered],
-        spacing_mm=scan.spacing_mm,
-        directions=scan.direction,
-    )
     manifest = {
         "synthetic": True,
-        "versions": _versions(),
-        "inputs": {
-            name: {"file": Path(path).name, "sha256": _sha256(path)}
-            for name, path in (("ct", scan.path), ("organ_mask", organ_mask))
-        },
+        "versions": versions(),
+        "inputs": hashes_of_inputs(scan.path, organ_mask),
         **record,
         "outputs": {
             "hu_sha256": hashlib.sha256(np.ascontiguousarray(volume.hu_array)).hexdigest(),
             "tumor_mask_sha256": hashlib.sha256(np.ascontiguousarray(mask)).hexdigest(),
         },
     }
-    write_json(output / MANIFEST, manifest)
-    return manifest
-
-
-def _read_manifest(path: str | Path) -> dict:
     try:
-        record = json.loads(Path(path).read_text())
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a manifest ({error})") from error
-    needed = {"inputs", "settings", "organ", "tumors", "not_placed"}
-    if not isinstance(record, dict) or not needed <= set(record):
-        raise InputError(f"{path}: is not a manifest of `difftumor synthesize`; expected the keys {sorted(needed)}")
-    return record
-
-
-def _versions() -> dict[str, str]:
-    import scipy
-
-    return {
-        "nnunet_difftumor": __version__,
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _sha256(path: str | Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        # Until the new manifest is there, the folder counts as unfinished.
+        (output / MANIFEST).unlink(missing_ok=True)
+        write_ct(output / "ct.nii.gz", volume.hu_array, scan, description=_DESCRIPTION)
+        write_labels(output / "tumor_mask.nii.gz", mask, scan)
+        write_labels(output / "labels.nii.gz", volume.label_array, scan)
+        draw_preview(
+            output / "preview.png",
+            scan.hu,
+            volume.hu_array,
+            mask=mask,
+            boxes=[tumor.box for tumor in rendered],
+            spacing_mm=scan.spacing_mm,
+            directions=scan.direction,
+        )
+        write_json(output / MANIFEST, manifest)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give an existing NIfTI file") from error
+        raise InputError(
+            f"{output}: cannot be written ({error.strerror or error}); free space, or go elsewhere"
+        ) from error
+    return manifest
 
 
 def _stem(path: Path) -> str:

@@ -1,0 +1,100 @@
+"""The manifest of `synthesize`: what was put where, into which files, by which versions; enough to do it again."""
+
+import hashlib
+import json
+import platform
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_difftumor import __version__
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.spec import TumorSpec
+
+MANIFEST = "manifest.json"
+_KEYS = {"inputs", "settings", "organ", "tumors", "not_placed"}
+
+
+def read_manifest(path: str | Path) -> dict:
+    """Reads a manifest and checks everything that a replay uses.
+
+    Raises:
+        InputError: if it cannot be read or is not a manifest of `difftumor synthesize`.
+    """
+    try:
+        record = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a manifest ({error})") from error
+    if not isinstance(record, dict) or not set(record) >= _KEYS:
+        raise InputError(f"{path}: is not a manifest of `difftumor synthesize`; expected the keys {sorted(_KEYS)}")
+    try:
+        specs_of(record)
+        organ = organ_of(record)
+        hashes = [record["inputs"][name][key] for name in ("ct", "organ_mask") for key in ("file", "sha256")]
+        whole = [organ.tumor_label, *organ.organ_labels, *organ.avoid_labels]
+        if not all(isinstance(text, str) for text in hashes) or not all(isinstance(value, int) for value in whole):
+            raise TypeError("file names and SHA-256 are strings, label values whole numbers")
+    except (KeyError, TypeError, AttributeError, InputError) as error:
+        raise InputError(f"{path}: the manifest is damaged ({error}); give one that synthesize wrote") from error
+    return record
+
+
+def specs_of(record: dict) -> list[TumorSpec]:
+    """The tumors of a manifest."""
+    return [TumorSpec.from_dict(tumor["spec"]) for tumor in record["tumors"]]
+
+
+def organ_of(record: dict) -> Organ:
+    """The organ of a manifest."""
+    organ = record["organ"]
+    return Organ(organ["name"], tuple(organ["organ_labels"]), organ["tumor_label"], tuple(organ["avoid_labels"]))
+
+
+def hashes_of_inputs(ct: str | Path, organ_mask: str | Path) -> dict[str, dict[str, str]]:
+    """Name and SHA-256 of the two input files.
+
+    Raises:
+        InputError: if one cannot be read.
+    """
+    return {name: {"file": Path(path).name, "sha256": _sha256(path)} for name, path in _named(ct, organ_mask)}
+
+
+def check_inputs(record: dict, ct: str | Path, organ_mask: str | Path, *, manifest: str | Path) -> None:
+    """Refuses files that are not those of the manifest.
+
+    Raises:
+        InputError: names the file that differs.
+    """
+    seen = hashes_of_inputs(ct, organ_mask)
+    for name, path in _named(ct, organ_mask):
+        expected = record["inputs"][name]
+        if seen[name]["sha256"] != expected["sha256"]:
+            raise InputError(
+                f"{path}: SHA-256 is {seen[name]['sha256'][:12]}..., but {manifest} was made from {expected['file']} "
+                f"with {expected['sha256'][:12]}...; give that file"
+            )
+
+
+def versions() -> dict[str, str]:
+    """Of this package and of what its voxels depend on."""
+    import scipy
+
+    return {
+        "nnunet_difftumor": __version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _named(ct: str | Path, organ_mask: str | Path) -> tuple[tuple[str, str | Path], ...]:
+    return (("ct", ct), ("organ_mask", organ_mask))
+
+
+def _sha256(path: str | Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give an existing NIfTI file") from error

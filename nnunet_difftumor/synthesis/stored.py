@@ -1,0 +1,33 @@
+"""Reads npz files, which anything may have happened to: damage is an InputError, and nothing in them is executed."""
+
+from collections.abc import Set
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_difftumor.errors import InputError
+
+
+def read_arrays(path: str | Path, *, keys: Set[str], what: str) -> dict[str, np.ndarray]:
+    """Reads the named arrays of an npz file.
+
+    Args:
+        path: the file.
+        keys: names of the arrays, all needed.
+        what: the kind of file, for the message.
+
+    Raises:
+        InputError: if the file is missing, damaged, something else, or lacks an array.
+    """
+    try:
+        with open(path, "rb") as file:
+            stored = np.load(file, allow_pickle=False)
+            if not isinstance(stored, np.lib.npyio.NpzFile):
+                raise ValueError("it is no npz archive")
+            missing = sorted(keys - set(stored.files))
+            if missing:
+                raise ValueError(f"{', '.join(missing)} missing")
+            return {key: stored[key] for key in sorted(keys)}
+    # Damaged bytes make zipfile, zlib and numpy raise errors of a dozen kinds.
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read as {what} ({error}); delete it and make it again") from error
