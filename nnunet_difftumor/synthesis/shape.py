@@ -5,13 +5,13 @@ the shape is a function and not a voxel mask, it has the same form on every grid
 volume.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
 import cc3d
+import edt
 import numpy as np
 from scipy.spatial.transform import Rotation
 from scipy.special import ndtr
@@ -21,9 +21,9 @@ from nnunet_difftumor.synthesis.volume import Box, axes_mm, clipped_box
 
 # Displacements are limited to this many standard deviations, so that the shape has a known greatest extent.
 _DISPLACEMENT_LIMIT = 2.0
-# Beyond this many standard deviations of the edge's blur alpha is exactly 0. The distance is a first-order estimate;
-# 2.5 leaves room for its error, so that nothing changes further than 3 standard deviations from the edge.
-_EDGE_CUT = 2.5
+# Beyond this many standard deviations of the edge's blur alpha is exactly 0, by a first-order estimate of the distance
+# to the surface; and beyond _GREATEST_GAP by the true distance to the mask, which strong curvature makes a larger one.
+_EDGE_CUT, _GREATEST_GAP = 2.5, 3.0
 _SURVEY_POINTS = 28
 
 
@@ -152,8 +152,8 @@ def alpha_in(spec: TumorSpec, box: Box, spacing_mm: Sequence[float], organ: np.n
     """How much of each voxel is tumor.
 
     The profile across the edge is that of a half-space blurred by a Gaussian of `edge_blur_mm` and by the voxel itself
-    (variance spacing^2 / 12 along each axis: partial volume). It is cut to the organ and to one component, and scaled
-    so that its peak is 1.
+    (variance spacing^2 / 12 along each axis: partial volume). It is cut to the organ and to one component, ends where
+    the gap to the mask is more than 3 `edge_blur_mm`, and is scaled so that its peak is 1.
 
     Args:
         spec: the tumor.
@@ -182,7 +182,14 @@ def alpha_in(spec: TumorSpec, box: Box, spacing_mm: Sequence[float], organ: np.n
     if peak <= 0:
         return alpha
     alpha /= peak
-    return _one_component(alpha, spec, spacing_mm)
+    mask = alpha >= 0.5
+    body = _largest_component(mask)
+    # Other pieces go, and what belonged to their edges or to a part that the organ cut off. The gap is that between
+    # voxels as boxes, not as points: across thick slices it is 0 for neighbours.
+    gap_mm = edt.edt(~_with_neighbours(body), anisotropy=[float(size) for size in spacing_mm])
+    alpha[(mask & ~body) | (gap_mm > _GREATEST_GAP * spec.edge_blur_mm)] = 0
+    alpha /= alpha.max()
+    return alpha
 
 
 def _difference(field: np.ndarray, axis: int) -> np.ndarray:
@@ -197,25 +204,18 @@ def _difference(field: np.ndarray, axis: int) -> np.ndarray:
     return result
 
 
-def _one_component(alpha: np.ndarray, spec: TumorSpec, spacing_mm: Sequence[float]) -> np.ndarray:
-    """Removes everything of alpha that does not belong to the largest 6-connected component of its mask."""
-    mask = alpha >= 0.5
+def _largest_component(mask: np.ndarray) -> np.ndarray:
+    """The largest 6-connected component of a boolean mask that is not empty."""
     components, count = cc3d.connected_components(mask.astype(np.uint8), connectivity=6, return_N=True)
-    if count == 1:
-        return alpha
-    sizes = np.bincount(components.ravel())[1:]
-    kept = components == 1 + int(sizes.argmax())
-    alpha = np.where(mask & ~kept, np.float32(0), alpha)
-    reach = [int(np.ceil(3 * spec.edge_blur_mm / size)) for size in spacing_mm]
-    near = kept
-    for axis, steps in enumerate(reach):
-        grown = near.copy()
-        for shift in itertools.chain(range(-steps, 0), range(1, steps + 1)):
-            source = [slice(None)] * 3
-            target = [slice(None)] * 3
-            source[axis] = slice(max(0, -shift), near.shape[axis] - max(0, shift))
-            target[axis] = slice(max(0, shift), near.shape[axis] - max(0, -shift))
-            grown[tuple(target)] |= near[tuple(source)]
-        near = grown
-    alpha[~near] = 0
-    return alpha / alpha.max()
+    return mask if count == 1 else components == 1 + int(np.bincount(components.ravel())[1:].argmax())
+
+
+def _with_neighbours(mask: np.ndarray) -> np.ndarray:
+    """The mask and all voxels that touch it by a face, an edge or a corner."""
+    for axis in range(3):
+        grown = mask.copy()
+        source, target = np.moveaxis(mask, axis, 0), np.moveaxis(grown, axis, 0)
+        target[1:] |= source[:-1]
+        target[:-1] |= source[1:]
+        mask = grown
+    return mask

@@ -216,8 +216,8 @@ def _organ(labels: np.ndarray, settings: SynthesisSettings, path: str | Path) ->
         raise InputError(f"--tumor-label is {tumor_label}, expected a value from 1 to 32767 that is not the organ's")
     if tumor_label in values and tumor_label not in settings.avoid_labels:
         raise InputError(
-            f"{path}: the tumors' label {tumor_label} is already in the mask; choose another --tumor-label, or say with "
-            f"--avoid-label {tumor_label} that these are real tumors"
+            f"{path}: the tumors' label {tumor_label} is already in the mask; choose another --tumor-label, or say "
+            f"with --avoid-label {tumor_label} that these are real tumors"
         )
     return Organ(settings.organ, tuple(wanted), tumor_label, settings.avoid_labels)
 
@@ -256,9 +256,7 @@ def _write(scan: Scan, labels: np.ndarray, organ: Organ, record: dict, organ_mas
         )
         write_json(output / MANIFEST, manifest)
     except OSError as error:
-        raise InputError(
-            f"{output}: cannot be written ({error.strerror or error}); free space, or go elsewhere"
-        ) from error
+        raise InputError(f"{output}: cannot be written ({error.strerror or error}); choose another folder") from error
     return manifest
 
 
