@@ -1,5 +1,6 @@
 """Organ statistics of a prepared dataset: one small file per case and organ, measured once, read while training."""
 
+import zipfile
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -43,12 +44,14 @@ class StatisticsStore:
 
     def load(self, case: str, organ: str) -> OrganStatistics:
         """Reads the statistics of one organ in one case; the last few stay in memory."""
-        return _load(str(self.path(case, organ)))
+        path = self.path(case, organ)
+        try:
+            # `prepare` may have written the file anew since it was read.
+            return _load(path, path.stat().st_mtime_ns)
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path}: cannot be read ({error}); run `difftumor prepare` again") from error
 
 
 @lru_cache(maxsize=16)
-def _load(path: str) -> OrganStatistics:
-    try:
-        return OrganStatistics.load(path)
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); run `difftumor prepare` again") from error
+def _load(path: Path, changed_ns: int) -> OrganStatistics:
+    return OrganStatistics.load(path)

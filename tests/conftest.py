@@ -1,0 +1,89 @@
+"""Datasets that several tests share, made once per run: a prepared phantom, and real CT where there is some."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """A dataset on which a trainer can start; nnU-Net's three variables point to its folders."""
+
+    dataset_id: int
+    raw: Path
+    preprocessed: Path
+    results: Path
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real CT that DIFFTUMOR_TEST_DATA names."""
+    folder = os.environ.get("DIFFTUMOR_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("DIFFTUMOR_TEST_DATA names no folder of real CT")
+    return Path(folder).absolute()
+
+
+@pytest.fixture(scope="session")
+def nnunet_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """nnU-Net's folders under one root, and settings for few cores, for the whole test run."""
+    root = tmp_path_factory.mktemp("nnunet")
+    values = {f"nnUNet_{name}": str(root / name) for name in ("raw", "preprocessed", "results")}
+    for folder in values.values():
+        Path(folder).mkdir()
+    values |= {"OMP_WAIT_POLICY": "PASSIVE", "nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1"}
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    yield root
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@pytest.fixture(scope="session")
+def prepared_phantom(nnunet_folders: Path) -> PreparedDataset:
+    """Six coarse phantoms, two of them with real tumors, prepared with a small patch."""
+    from nnunet_difftumor.dataset_conversion import phantom
+    from nnunet_difftumor.preparation.prepare import prepare
+
+    phantom.convert(501, name="Phantom", cases=4, tumor_cases=2, seed=0, spacing_mm=(4.0, 3.0, 3.0))
+    prepare(501, spacing_mm=(4.0, 3.0, 3.0), patch_size=(32, 32, 32), processes=2)
+    return _dataset(nnunet_folders, "Dataset501_Phantom")
+
+
+@pytest.fixture(scope="session")
+def prepared_real(nnunet_folders: Path, test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    """Three real CTs: one with liver tumors, two bases; prepared at a coarse spacing."""
+    from nnunet_difftumor.dataset_conversion import folder
+    from nnunet_difftumor.preparation.prepare import prepare
+
+    cases = tmp_path_factory.mktemp("real")
+    for name in ("abdomen_3mm", "liver_healthy", "liver_tumors"):
+        (cases / name).mkdir()
+        for file in ("ct.nii.gz", "labels.nii.gz"):
+            (cases / name / file).symlink_to(test_data / name / file)
+    (cases / "abdomen_3mm" / "label_map.json").write_text('{"liver": 5}')
+    folder.convert(cases, 502, labels={"liver": [1], "liver_tumor": [2]}, name="Real", ignore_other_labels=True)
+    prepare(502, spacing_mm=(3.0, 2.0, 2.0), patch_size=(32, 48, 48), processes=2)
+    return _dataset(nnunet_folders, "Dataset502_Real")
+
+
+def _dataset(root: Path, name: str) -> PreparedDataset:
+    return PreparedDataset(int(name[7:10]), root / "raw" / name, root / "preprocessed" / name, root / "results" / name)
+
+
+@pytest.fixture
+def copy_of_prepared_phantom(prepared_phantom: PreparedDataset) -> Iterator[Path]:
+    """The preprocessed phantom dataset, put back afterwards: for tests that damage it."""
+    folder = prepared_phantom.preprocessed
+    backup = folder.with_name(folder.name + "_backup")
+    shutil.copytree(folder, backup)
+    yield folder
+    shutil.rmtree(folder)
+    backup.rename(folder)
