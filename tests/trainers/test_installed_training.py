@@ -55,9 +55,9 @@ def train(environment: Environment, trainer: str = TINY, *more: str):
 
 
 def predict(environment: Environment, entry_point: str, images: Path, output: Path, *model: str | Path):
-    """What `nnUNetv2_predict` (or its sister for model folders) runs, without pools of processes."""
+    """What `nnUNetv2_predict` or its sister for model folders runs."""
     code = f"import sys; from nnunetv2.inference.predict_from_raw_data import {entry_point} as run; run()"
-    options = ("-f", "0", "-chk", "checkpoint_final.pth", "-device", "cpu", "-npp", "0", "-nps", "0")
+    options = ("-f", "0", "-chk", "checkpoint_final.pth", "-device", "cpu", "-npp", "1", "-nps", "1")
     command = [environment.python, "-c", code, "-i", images, "-o", output, *model, *options]
     return environment.call(command, check=False)
 

@@ -1,0 +1,67 @@
+"""difftumor.json: what is written is read again, and what is wrong is named."""
+
+import json
+
+import pytest
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.pipeline.config import DiffTumorConfig
+from nnunet_difftumor.synthesis.organ import Organ
+
+CONFIG = DiffTumorConfig(organs=(Organ("liver", (1,), 2, (2,)), Organ("kidney", (3, 4), 5)))
+
+
+def test_a_saved_config_is_read_again(tmp_path):
+    config = DiffTumorConfig(
+        organs=CONFIG.organs,
+        preset="hu2023",
+        size_weights={"tiny": 1.0, "small": 2.0},
+        contrast_hu=(-40.0, -20.0),
+        synthetic_probability=0.75,
+        real_cases_as_bases=True,
+        mirror_axes=("left-right",),
+        seed=7,
+    )
+    config.save(tmp_path / "difftumor.json")
+    assert DiffTumorConfig.load(tmp_path / "difftumor.json") == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"synthetic_probabilty": 0.5}, "unknown key 'synthetic_probabilty'; did you mean synthetic_probability"),
+        ({"synthetic_probability": 1.5}, "synthetic_probability is 1.5, expected a number from 0 to 1"),
+        ({"synthetic_probability": True}, "synthetic_probability is true, expected a number"),
+        ({"preset": "real"}, 'preset is "real", expected one of hu2023, difftumor, realistic'),
+        ({"size_weights": {"huge": 1}}, "size_weights .*expected null, or shares of tiny, small, medium, large"),
+        ({"size_weights": {"tiny": 0}}, "size_weights"),
+        ({"contrast_hu": [-20, -40]}, "contrast_hu .*the smaller one first"),
+        ({"contrast_hu": -20}, "contrast_hu"),
+        ({"source": "disk"}, 'source is "disk", expected one of handcrafted, bank'),
+        ({"source": "bank"}, "bank_folder is missing"),
+        ({"mirror_axes": ["x"]}, "mirror_axes .*left-right, front-back, head-foot"),
+        ({"seed": -1}, "seed is -1, expected an integer of at least 0"),
+        ({"schema_version": 2}, "schema_version is 2, expected 1"),
+        ({"organs": []}, "organs is \\[\\], expected a list with at least one organ"),
+        ({"organs": [{"name": "liver", "organ_labels": [1]}]}, r"organs\[0\]: tumor_label is missing"),
+        (
+            {"organs": [{"name": "liver", "organ_labels": [1], "tumor_label": 1}]},
+            "tumor_label 1 is also an organ label",
+        ),
+        ({"organs": [{"name": "liver", "organ_labels": [0], "tumor_label": 2}]}, "organ_labels is \\[0\\]"),
+        ({"organs": [{"name": "a b", "organ_labels": [1], "tumor_label": 2}]}, 'name is "a b"'),
+    ],
+)
+def test_wrong_settings_name_file_and_field(tmp_path, changes, message):
+    path = tmp_path / "difftumor.json"
+    path.write_text(json.dumps({**CONFIG.to_dict(), **changes}))
+    with pytest.raises(InputError, match=message) as error:
+        DiffTumorConfig.load(path)
+    assert str(path) in str(error.value)
+
+
+def test_file_that_is_no_json_is_named(tmp_path):
+    path = tmp_path / "difftumor.json"
+    path.write_text("{")
+    with pytest.raises(InputError, match="not valid JSON"):
+        DiffTumorConfig.load(path)

@@ -1,0 +1,105 @@
+"""The bank of lesions: files made elsewhere are trained on; damaged and misplaced ones are refused and counted."""
+
+import numpy as np
+import pytest
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.pipeline.case import OverlayCase
+from nnunet_difftumor.pipeline.config import DiffTumorConfig
+from nnunet_difftumor.pipeline.intensity import CTIntensity
+from nnunet_difftumor.pipeline.sources import BankSource
+from nnunet_difftumor.synthesis.handcrafted import HandcraftedRenderer
+from nnunet_difftumor.synthesis.lesion import write_lesion
+from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
+from nnunet_difftumor.synthesis.sampler import TumorSampler
+from nnunet_difftumor.synthesis.scene import patch_of
+from nnunet_difftumor.synthesis.volume import whole
+
+ORGAN = Organ("liver", (1,), 2)
+INTENSITY = CTIntensity((-175.0, 250.0), 100.0, 40.0)
+SPACING_MM = (2.0, 2.0, 2.0)
+
+
+def make_case(noise_seed: int = 0) -> OverlayCase:
+    z, y, x = np.ogrid[:30, :40, :40]
+    organ = ((z - 15) / 13) ** 2 + ((y - 20) / 18) ** 2 + ((x - 20) / 18) ** 2 <= 1
+    hu = np.where(organ, 110, -90) + np.random.default_rng(noise_seed).normal(0, 10, organ.shape)
+    data = INTENSITY.to_normalized(hu.astype(np.float32))[None]
+    return OverlayCase("case_a", data, organ.astype(np.int16)[None], spacing_mm=SPACING_MM, intensity=INTENSITY)
+
+
+def make_lesion(case: OverlayCase, path, seed: int = 0):
+    hu, labels = case.hu(whole(case.shape)), case.labels(whole(case.shape))
+    statistics = OrganStatistics.measure(hu, labels, organ=ORGAN, spacing_mm=SPACING_MM)
+    placement = TumorSampler(ORGAN).sample(case, statistics, np.random.default_rng(seed), size="small")
+    tumor = HandcraftedRenderer().render([patch_of(case, placement.spec, ORGAN)], [placement.spec])[0]
+    write_lesion(path, tumor, case)
+    return tumor
+
+
+@pytest.fixture
+def bank(tmp_path):
+    (tmp_path / "case_a").mkdir()
+    return tmp_path
+
+
+def source(bank) -> BankSource:
+    return BankSource(DiffTumorConfig(organs=(ORGAN,), source="bank", bank_folder=str(bank)))
+
+
+def test_a_lesion_from_the_bank_is_the_one_that_was_rendered(bank):
+    tumor = make_lesion(make_case(), bank / "case_a" / "0.lesion.npz")
+    case = make_case()
+    outcome = source(bank).add_tumors(case, np.random.default_rng(0))
+    assert [t.spec for t in outcome.tumors] == [tumor.spec] and outcome.tumor_label == 2
+    assert np.array_equal(case.labels(tumor.box) == 2, tumor.mask)
+    assert np.abs(case.hu(tumor.box) - tumor.hu).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: path.write_bytes(b"garbage"), "cannot be read"),
+        (lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]), "cannot be read"),
+        (lambda path: path.write_bytes(b""), "cannot be read"),
+        (lambda path: path.unlink(), "no lesion file"),
+    ],
+)
+def test_damaged_lesions_are_refused_with_their_reason(bank, damage, reason):
+    path = bank / "case_a" / "0.lesion.npz"
+    make_lesion(make_case(), path)
+    damage(path)
+    case = make_case()
+    before = case.hu(whole(case.shape))
+    outcome = source(bank).add_tumors(case, np.random.default_rng(0))
+    assert not outcome.tumors and reason in outcome.refused[0]
+    assert np.array_equal(case.hu(whole(case.shape)), before)
+
+
+def test_a_good_lesion_is_used_although_its_neighbour_is_damaged(bank):
+    make_lesion(make_case(), bank / "case_a" / "good.lesion.npz")
+    (bank / "case_a" / "bad.lesion.npz").write_bytes(b"garbage")
+    for seed in range(6):
+        assert len(source(bank).add_tumors(make_case(), np.random.default_rng(seed)).tumors) == 1
+
+
+def test_a_lesion_outside_the_organ_of_the_case_is_refused(bank):
+    make_lesion(make_case(), bank / "case_a" / "0.lesion.npz")
+    case = make_case()
+    other = OverlayCase(
+        "case_a", case.data.base, np.zeros_like(case.seg.base), spacing_mm=SPACING_MM, intensity=INTENSITY
+    )
+    outcome = source(bank).add_tumors(other, np.random.default_rng(0))
+    assert not outcome.tumors and "not inside the organ" in outcome.refused[0]
+
+
+def test_a_lesion_of_another_grid_is_refused(bank):
+    make_lesion(make_case(), bank / "case_a" / "0.lesion.npz")
+    case = make_case()
+    other = OverlayCase("case_a", case.data.base, case.seg.base, spacing_mm=(2.0, 2.0, 1.0), intensity=INTENSITY)
+    assert "made for a grid" in source(bank).add_tumors(other, np.random.default_rng(0)).refused[0]
+
+
+def test_missing_bank_folder_is_named(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        source(tmp_path / "nowhere")

@@ -1,0 +1,145 @@
+"""`difftumor prepare`: what it writes, what it keeps when it runs again, and what it refuses."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from batchgenerators.utilities.file_and_folder_operations import load_json
+
+from nnunet_difftumor.cli.main import main
+from nnunet_difftumor.pipeline.config import DiffTumorConfig
+from nnunet_difftumor.pipeline.statistics import StatisticsStore
+from nnunet_difftumor.preparation.plans import _set_patch_size
+
+
+def prepare(*arguments: str) -> int:
+    return main(["prepare", "-d", "501", "-np", "1", *arguments])
+
+
+SAME_REQUEST = ("--spacing", "4", "3", "3", "--patch-size", "32", "32", "32")
+
+
+def test_plans_have_the_window_the_request_and_a_network_that_fits(prepared_phantom):
+    plans = load_json(str(prepared_phantom.preprocessed / "nnUNetPlansDiffTumor.json"))
+    statistics = plans["foreground_intensity_properties_per_channel"]["0"]
+    assert (statistics["percentile_00_5"], statistics["percentile_99_5"]) == (-175, 250)
+    configuration = plans["configurations"]["3d_fullres"]
+    assert configuration["spacing"] == [4, 3, 3] and configuration["patch_size"] == [32, 32, 32]
+    assert configuration["data_identifier"] == "nnUNetPlansDiffTumor_3d_fullres"
+    strides = np.prod(configuration["architecture"]["arch_kwargs"]["strides"], axis=0)
+    assert (np.array(configuration["patch_size"]) % strides == 0).all()
+
+
+def test_preprocessed_intensities_reach_the_window(prepared_phantom):
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    from nnunet_difftumor.pipeline.intensity import CTIntensity
+
+    plans = load_json(str(prepared_phantom.preprocessed / "nnUNetPlansDiffTumor.json"))
+    data, *_ = nnUNetDatasetBlosc2(str(prepared_phantom.preprocessed / "nnUNetPlansDiffTumor_3d_fullres")).load_case(
+        "phantom_000"
+    )
+    hu = CTIntensity.from_plans(plans, "3d_fullres").to_hu(data[:])
+    # Resampling (cubic) may overshoot a little; without the window the range would be that of the organs.
+    assert -180 < hu.min() < -170 and 245 < hu.max() < 255
+
+
+def test_roles_and_settings_are_found_from_the_data(prepared_phantom):
+    config = DiffTumorConfig.load(prepared_phantom.preprocessed / "difftumor.json")
+    assert [organ.name for organ in config.organs] == ["liver", "kidney", "pancreas"]
+    split = load_json(str(prepared_phantom.preprocessed / "splits_final.json"))[0]
+    assert split["synthesis_bases"] == [f"phantom_{i:03d}" for i in range(4)]
+    assert {*split["train"], *split["val"]} == {"phantom_tumor_000", "phantom_tumor_001"}
+
+
+def test_validation_cases_carry_the_tumors_of_their_specs(prepared_phantom):
+    import nibabel as nib
+
+    folder = prepared_phantom.preprocessed / "difftumor_validation"
+    specs = sorted((folder / "specs").glob("*.json"))
+    assert specs
+    for path in specs:
+        tumors = load_json(str(path))["tumors"]
+        truth = np.asarray(nib.load(folder / "gt_segmentations" / f"{path.stem}.nii.gz").dataobj)
+        raw = np.asarray(nib.load(prepared_phantom.raw / "labelsTr" / f"{path.stem}.nii.gz").dataobj)
+        assert tumors and np.isin(truth, (2, 4, 6)).any()
+        # Nothing but organ has become tumor.
+        assert set(np.unique(raw[truth != raw])) <= {1, 3, 5}
+
+
+def test_second_run_keeps_everything_and_the_users_settings(prepared_phantom, copy_of_prepared_phantom, capsys):
+    path = copy_of_prepared_phantom / "difftumor.json"
+    edited = {**json.loads(path.read_text()), "synthetic_probability": 0.75}
+    path.write_text(json.dumps(edited))
+    times = {p: p.stat().st_mtime_ns for p in copy_of_prepared_phantom.rglob("*.b2nd")}
+    assert prepare(*SAME_REQUEST) == 0
+    assert times == {p: p.stat().st_mtime_ns for p in copy_of_prepared_phantom.rglob("*.b2nd")}
+    assert DiffTumorConfig.load(path).synthetic_probability == 0.75
+    assert "preprocessing: kept" in capsys.readouterr().out
+
+
+def test_interrupted_run_goes_on(prepared_phantom, copy_of_prepared_phantom):
+    # As if it was interrupted while measuring: no settings yet, half of the statistics, no validation cases.
+    (copy_of_prepared_phantom / "difftumor.json").unlink()
+    shutil.rmtree(copy_of_prepared_phantom / "difftumor_validation")
+    store = StatisticsStore(copy_of_prepared_phantom, "nnUNetPlansDiffTumor_3d_fullres")
+    store.path("phantom_001", "liver").unlink()
+    (store.folder / "phantom_001.json").unlink()
+    assert prepare(*SAME_REQUEST) == 0
+    assert store.cases("liver") == {f"phantom_{i:03d}" for i in range(4)} | {"phantom_tumor_000", "phantom_tumor_001"}
+    assert DiffTumorConfig.load(copy_of_prepared_phantom / "difftumor.json")
+    assert list((copy_of_prepared_phantom / "difftumor_validation" / "specs").glob("*.json"))
+
+
+def test_another_request_needs_overwrite(prepared_phantom, capsys):
+    assert prepare("--spacing", "5", "5", "5") == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prepare", "-d", "777"], "no Dataset777_NAME"),
+        (["prepare", "-d", "501", "--preset", "best"], "--preset is 'best'"),
+        (["prepare", "-d", "501", "--organ", "liver=1:9"], "label 9 is not declared"),
+        (["prepare", "-d", "501", "--organ", "liver"], "expected NAME=ORGAN:TUMOR"),
+    ],
+)
+def test_wrong_arguments_are_named(prepared_phantom, capsys, arguments, message):
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_missing_variable_is_named(prepared_phantom, capsys, monkeypatch):
+    monkeypatch.delenv("nnUNet_preprocessed")
+    assert prepare() == 2
+    assert "nnUNet_preprocessed is not set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("blocks", ["n_conv_per_stage", "n_blocks_per_stage"])
+@pytest.mark.parametrize("patch_size", [(96, 96, 96), (64, 128, 128), (40, 40, 40), (192, 192, 192)])
+def test_any_patch_size_gives_a_network_that_builds(blocks, patch_size):
+    configuration = {
+        "spacing": [1.0, 1.0, 1.0],
+        "patch_size": [32, 32, 32],
+        "architecture": {
+            "arch_kwargs": {
+                "n_stages": 4,
+                "features_per_stage": [32, 64, 128, 256],
+                "strides": [[1] * 3] + [[2] * 3] * 3,
+                "kernel_sizes": [[3] * 3] * 4,
+                blocks: [1, 3, 4, 6],
+                "n_conv_per_stage_decoder": [1, 1, 1],
+            }
+        },
+    }
+    _set_patch_size(configuration, patch_size)
+    network = configuration["architecture"]["arch_kwargs"]
+    stages = network["n_stages"]
+    assert len(network["strides"]) == len(network["kernel_sizes"]) == len(network[blocks]) == stages
+    assert len(network["features_per_stage"]) == stages and max(network["features_per_stage"]) <= 320
+    assert len(network["n_conv_per_stage_decoder"]) == stages - 1
+    divisor = np.prod(network["strides"], axis=0)
+    assert (np.array(configuration["patch_size"]) % divisor == 0).all()
+    assert (np.array(configuration["patch_size"]) >= patch_size).all()
