@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from nnunet_difftumor.dataset_conversion.phantom import phantom_case
 from scipy.ndimage import gaussian_filter
 from tumors import LIVER, liver_scan, measured
 
+from nnunet_difftumor.dataset_conversion.phantom import phantom_case
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
 from nnunet_difftumor.synthesis.volume import ArrayVolume

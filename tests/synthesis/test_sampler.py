@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nnunet_difftumor.dataset_conversion.phantom import LABELS, phantom_case
 from scipy.ndimage import gaussian_filter, maximum_filter
 from tumors import LIVER, copy_of, liver_scan, measured
 
+from nnunet_difftumor.dataset_conversion.phantom import LABELS, phantom_case
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
 from nnunet_difftumor.synthesis.presets import PRESETS, SIZE_BANDS_MM
