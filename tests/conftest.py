@@ -79,11 +79,11 @@ def _dataset(root: Path, name: str) -> PreparedDataset:
 
 
 @pytest.fixture
-def copy_of_prepared_phantom(prepared_phantom: PreparedDataset) -> Iterator[Path]:
+def copy_of_prepared_phantom(prepared_phantom: PreparedDataset, tmp_path: Path) -> Iterator[Path]:
     """The preprocessed phantom dataset, put back afterwards: for tests that damage it."""
     folder = prepared_phantom.preprocessed
-    backup = folder.with_name(folder.name + "_backup")
-    shutil.copytree(folder, backup)
+    # Not beside it: nnU-Net would find two datasets of one number.
+    backup = shutil.copytree(folder, tmp_path / "backup")
     yield folder
     shutil.rmtree(folder)
-    backup.rename(folder)
+    shutil.move(backup, folder)

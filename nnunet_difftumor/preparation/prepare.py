@@ -115,7 +115,8 @@ def _folders(dataset_id: int) -> tuple[Path, Path]:
         name = convert_id_to_dataset_name(dataset_id)
     except RuntimeError as error:
         raise InputError(
-            f"-d {dataset_id}: no Dataset{dataset_id:03d}_NAME in {values['nnUNet_raw']}; `difftumor convert` makes one"
+            f"-d {dataset_id}: expected one Dataset{dataset_id:03d}_NAME in {values['nnUNet_raw']} "
+            f"(`difftumor convert` makes one); nnU-Net says: {error}"
         ) from error
     raw = Path(values["nnUNet_raw"]) / name
     if not (raw / "dataset.json").is_file():

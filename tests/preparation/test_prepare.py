@@ -100,7 +100,7 @@ def test_another_request_needs_overwrite(prepared_phantom, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["prepare", "-d", "777"], "no Dataset777_NAME"),
+        (["prepare", "-d", "777"], "expected one Dataset777_NAME"),
         (["prepare", "-d", "501", "--preset", "best"], "--preset is 'best'"),
         (["prepare", "-d", "501", "--organ", "liver=1:9"], "label 9 is not declared"),
         (["prepare", "-d", "501", "--organ", "liver"], "expected NAME=ORGAN:TUMOR"),
