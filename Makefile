@@ -1,6 +1,7 @@
-# make demo [DATA=folder] [OUT=demo_out]   the whole way on a phantom, or on your CT scans, on a CPU
-# make test                                all tests
-# make lint                                ruff
+# make demo [DATA=folder [LABELS="liver=1 liver_tumor=2"]] [OUT=demo_out]
+#             the whole way on a phantom, or on your CT scans, on a CPU (difftumor demo --help)
+# make test   all tests
+# make lint   ruff
 #
 # Each makes the virtual environment $(VENV) if there is none. PYTHON names the interpreter it is made with (3.11 to
 # 3.13). PyPI's torch for Linux is the CUDA build, which also runs on a CPU but is a large download; for the small one:
@@ -10,6 +11,7 @@ PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo_out
 DATA ?=
+LABELS ?=
 TORCH_INDEX ?=
 
 PIP_OPTIONS := -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
@@ -21,7 +23,7 @@ NNUNET_FOLDERS := nnUNet_raw=$(VENV)/nnunet/raw nnUNet_preprocessed=$(VENV)/nnun
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready
-	$(VENV)/bin/difftumor demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)")
+	$(VENV)/bin/difftumor demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)") $(if $(LABELS),--labels $(LABELS))
 
 test: $(VENV)/ready
 	$(VENV)/bin/python -m pytest tests

@@ -9,6 +9,7 @@ TRAINERS = {
     "nnUNetTrainerDiffTumor_5epochs": _SHORT,
     "nnUNetTrainerDiffTumor_50epochs": _SHORT,
     "nnUNetTrainerDiffTumor_250epochs": _SHORT,
+    "nnUNetTrainerDiffTumorDemo": "nnunet_difftumor.trainers.demo",
     "nnUNetTrainerDiffTumorTiny": _TINY,
     "nnUNetTrainerDiffTumorLabelFree": "nnunet_difftumor.trainers.label_free",
     "nnUNetTrainerDiffTumorLabelFree_5epochs": _SHORT,

@@ -1,28 +1,41 @@
 """Trainers small enough for a test on two CPU cores: a tiny network, a few iterations, no mirroring at inference."""
 
+from collections.abc import Sequence
+
 import torch
 
 from nnunet_difftumor.trainers.difftumor import nnUNetTrainerDiffTumor
 from nnunet_difftumor.trainers.label_free import nnUNetTrainerDiffTumorLabelFree
 
-_PATCH = (32, 32, 32)
-_STAGES = 3
 
+def shrink_plans(
+    plans: dict,
+    configuration: str,
+    *,
+    patch_size: Sequence[int] = (32, 32, 32),
+    features: Sequence[int] = (8, 16, 32),
+) -> None:
+    """Replaces patch size and network of a configuration in place; nnU-Net saves them with the run, for inference.
 
-def shrink_plans(plans: dict, configuration: str) -> None:
-    """Replaces patch size and network of a configuration in place; nnU-Net saves them with the run, for inference."""
+    Args:
+        plans: nnU-Net's plans.
+        configuration: name of a 3D configuration.
+        patch_size: voxels (z, y, x), each a multiple of 2 to the power of the number of stages less one.
+        features: channels of each stage, one convolution per stage.
+    """
     settings = plans["configurations"][configuration]
-    settings["patch_size"] = list(_PATCH)
+    settings["patch_size"] = [int(size) for size in patch_size]
+    stages = len(features)
     settings["architecture"] = {
         "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
         "arch_kwargs": {
-            "n_stages": _STAGES,
-            "features_per_stage": [8, 16, 32],
+            "n_stages": stages,
+            "features_per_stage": list(features),
             "conv_op": "torch.nn.modules.conv.Conv3d",
-            "kernel_sizes": [[3, 3, 3]] * _STAGES,
-            "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]],
-            "n_conv_per_stage": [1] * _STAGES,
-            "n_conv_per_stage_decoder": [1] * (_STAGES - 1),
+            "kernel_sizes": [[3, 3, 3]] * stages,
+            "strides": [[1, 1, 1]] + [[2, 2, 2]] * (stages - 1),
+            "n_conv_per_stage": [1] * stages,
+            "n_conv_per_stage_decoder": [1] * (stages - 1),
             "conv_bias": True,
             "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
             "norm_op_kwargs": {"eps": 1e-5, "affine": True},

@@ -1,0 +1,53 @@
+"""The whole way on a CPU, in minutes: synthesize tumors, prepare, train a small network, predict, evaluate.
+
+Without --data on phantoms. With --data on your CT scans: a folder whose sub-folders hold ct.nii.gz and labels.nii.gz,
+at least one of them with a tumor, better several, and healthy ones. Sub-folders whose label maps use other values than
+--labels say so in a label_map.json, for instance {"liver": 5}. Other label values than these become background.
+
+Every command is shown. The network is small and trained for minutes: it shows that everything works, not how well.
+Exit status: 0 if training raised the foreground Dice, 1 if not or if a command failed, 2 if the input was wrong.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("demo_out"), help="folder for everything (%(default)s)")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="your CT scans (default: phantoms are made)")
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        default=["liver=1", "liver_tumor=2"],
+        metavar="NAME=VALUE[,VALUE]",
+        help="organ and tumor, and the values that mean them in labels.nii.gz (liver=1 liver_tumor=2)",
+    )
+    parser.add_argument("--epochs", type=int, default=10, help="(%(default)s)")
+    parser.add_argument("--iterations-per-epoch", type=int, default=50, help="(%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of phantoms and tumors (%(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="start anew; default: go on where it stopped")
+
+
+def run(args: argparse.Namespace) -> int:
+    from nnunet_difftumor.demo.commands import CommandFailedError
+    from nnunet_difftumor.demo.demo import demo
+    from nnunet_difftumor.demo.scores import FOREGROUND
+
+    try:
+        manifest = demo(
+            args.out,
+            data=args.data,
+            labels=args.labels,
+            epochs=args.epochs,
+            iterations_per_epoch=args.iterations_per_epoch,
+            seed=args.seed,
+            overwrite=args.overwrite,
+        )
+    except CommandFailedError as error:
+        print(f"difftumor demo: {error}", flush=True)
+        return 2 if error.status == 2 else 1
+    before, after = (manifest["scores"][network]["dice"][FOREGROUND] for network in ("untrained", "trained"))
+    if after <= before:
+        print(f"difftumor demo: FAILED, training did not raise the foreground Dice ({before:.3f} to {after:.3f})")
+        return 1
+    return 0

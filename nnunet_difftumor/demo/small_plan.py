@@ -1,0 +1,51 @@
+"""Plans that a CPU can train in minutes: a coarse grid and a small network instead of nnU-Net's own choice."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from nnunet_difftumor.files import write_json
+
+SMALL_PLANS_NAME = "nnUNetPlansDiffTumorDemo"
+FINEST_MM = 3.0
+PATCH_SIZE = (32, 48, 48)
+FEATURES = (8, 16, 32, 64)
+
+
+def coarse_spacing_mm(cases: Mapping[str, Mapping[str, Any]]) -> tuple[float, float, float]:
+    """The target spacing: 3 mm, and coarser along an axis along which most of the scans are.
+
+    Args:
+        cases: facts by case name, with "spacing_mm" (z, y, x), as in conversion_report.json.
+    """
+    spacings: Sequence[Sequence[float]] = [facts["spacing_mm"] for facts in cases.values()]
+    z, y, x = (round(max(FINEST_MM, median(values)), 2) for values in zip(*spacings, strict=True))
+    return z, y, x
+
+
+def write_small_plans(dataset_folder: Path, *, epochs: int, iterations_per_epoch: int) -> Path:
+    """Writes plans beside those of `difftumor prepare`, for the same preprocessed cases.
+
+    They differ in the network (four stages, 8 to 64 channels), the patch size, and the length of the training.
+
+    Args:
+        dataset_folder: `nnUNet_preprocessed/DatasetXXX_NAME`.
+        epochs, iterations_per_epoch: length of the training.
+
+    Returns:
+        The plans file.
+    """
+    from nnunet_difftumor.pipeline.config import PLANS_NAME
+    from nnunet_difftumor.preparation.plans import CONFIGURATION
+    from nnunet_difftumor.trainers.demo import LENGTH_KEY
+    from nnunet_difftumor.trainers.tiny import shrink_plans
+
+    plans = json.loads((dataset_folder / f"{PLANS_NAME}.json").read_text())
+    shrink_plans(plans, CONFIGURATION, patch_size=PATCH_SIZE, features=FEATURES)
+    plans["plans_name"] = SMALL_PLANS_NAME
+    plans[LENGTH_KEY] = {"epochs": epochs, "iterations_per_epoch": iterations_per_epoch}
+    path = dataset_folder / f"{SMALL_PLANS_NAME}.json"
+    write_json(path, plans)
+    return path
