@@ -1,6 +1,5 @@
 """Organ statistics of a prepared dataset: one small file per case and organ, measured once, read while training."""
 
-import zipfile
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -48,7 +47,7 @@ class StatisticsStore:
         try:
             # `prepare` may have written the file anew since it was read.
             return _load(path, path.stat().st_mtime_ns)
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, InputError) as error:
             raise InputError(f"{path}: cannot be read ({error}); run `difftumor prepare` again") from error
 
 

@@ -1,6 +1,7 @@
 """What a training run with synthetic tumors needs, found from the prepared dataset; the trainers connect it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,30 +83,36 @@ class TrainingSynthesis:
             raise InputError(f"{path}: not found; run `difftumor prepare` first")
         return load_json(str(path))
 
-    def dataset(self, roles: Roles) -> SyntheticTumorDataset:
-        """The training cases with tumors on bases.
+    def with_usable_bases(self, roles: Roles) -> Roles:
+        """Leaves out bases into which no tumor can be put, because the organs were not found in them.
 
         Raises:
-            InputError: if no base has one of the organs.
+            InputError: if none is left.
         """
+        if self.config.source == "bank":
+            return roles
         known = set().union(*(self.statistics.cases(organ.name) for organ in self.config.organs))
-        usable = [case for case in roles.bases if case in known]
+        usable = tuple(case for case in roles.bases if case in known)
         if not usable:
             raise InputError(
                 f"{self.statistics.folder}: none of the {len(roles.bases)} bases has statistics of "
                 f"{', '.join(organ.name for organ in self.config.organs)}; their organ labels are missing, or "
                 f"`difftumor prepare` was not run for these plans ({PLANS_NAME})"
             )
+        return replace(roles, bases=usable)
+
+    def dataset(self, roles: Roles) -> SyntheticTumorDataset:
+        """The training cases, with tumors on bases."""
         return SyntheticTumorDataset(
             str(self.folder),
-            [*roles.train, *(case for case in usable if case not in roles.train)],
+            sorted({*roles.train, *roles.bases}),
             source=make_source(self.config, self.statistics),
             intensity=self.intensity,
             spacing_mm=tuple(float(value) for value in self._configuration.spacing),
         )
 
     def plan(self, roles: Roles, *, rank: int, first_batch: int) -> SamplingPlan:
-        known = set().union(*(self.statistics.cases(organ.name) for organ in self.config.organs))
+        """Which batch shows what."""
         return SamplingPlan(
             run_seed=self.run_seed,
             rank=rank,
@@ -113,7 +120,7 @@ class TrainingSynthesis:
             workers=max(1, get_allowed_n_proc_DA()),
             synthetic_probability=self.config.synthetic_probability,
             real_cases=roles.train,
-            bases=tuple(case for case in roles.bases if case in known),
+            bases=roles.bases,
             regions=self.regions,
         )
 

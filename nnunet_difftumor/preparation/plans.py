@@ -25,7 +25,7 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
         request: `planner` (class name), `spacing_mm` and `patch_size` (three numbers or None).
 
     Raises:
-        InputError: if the planner does not exist, or the dataset is not CT.
+        InputError: if the planner does not exist, or the images are not in HU.
     """
     from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiments
 
@@ -41,12 +41,8 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
     plans = load_json(plans_file)
     if CONFIGURATION not in plans["configurations"]:
         raise InputError(f"{plans_file}: has no configuration {CONFIGURATION}; are the images two-dimensional?")
-    schemes = plans["configurations"][CONFIGURATION]["normalization_schemes"]
-    if schemes != ["CTNormalization"]:
-        raise InputError(
-            f'dataset.json: channel_names lead to {schemes}, expected one channel named "CT"; correct channel_names'
-        )
     statistics = plans["foreground_intensity_properties_per_channel"]["0"]
+    _check_hu(statistics)
     statistics["percentile_00_5"], statistics["percentile_99_5"] = WINDOW_HU
     if request["patch_size"] is not None:
         _set_patch_size(plans["configurations"][CONFIGURATION], request["patch_size"])
@@ -56,6 +52,16 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
             configuration["data_identifier"] = f"{PLANS_NAME}_{name}"
     plans[_REQUEST_KEY] = request
     write_json(plans_file, plans)
+
+
+def _check_hu(statistics: dict[str, float]) -> None:
+    """Organs in HU spread over tens of HU, with some voxels below 0 (fat, noise); rescaled images do not."""
+    low, high, sd = statistics["min"], statistics["max"], statistics["std"]
+    if high - low < 100 or sd < 5 or (low >= 0 and high <= 255):
+        raise InputError(
+            f"imagesTr: labelled voxels have values from {low:g} to {high:g} (standard deviation {sd:.3g}), which are "
+            "not HU; synthetic tumors need CT in HU, not images scaled to 0..255 or to unit variance"
+        )
 
 
 def stored_request(plans_file: str) -> dict[str, Any] | None:

@@ -59,6 +59,7 @@ def prepare(
     """
     raw, folder = _folders(dataset_id)
     dataset_json = load_json(str(raw / "dataset.json"))
+    _check_channel(raw, dataset_json)
     organs = tuple(organs) if organs else find_organs(dataset_json)
     check_declared(organs, dataset_json)
     processes = processes or min(8, os.cpu_count() or 1)
@@ -122,6 +123,16 @@ def _folders(dataset_id: int) -> tuple[Path, Path]:
     if not (raw / "dataset.json").is_file():
         raise InputError(f"{raw / 'dataset.json'}: not found; `difftumor convert` makes a raw dataset with it")
     return raw, Path(values["nnUNet_preprocessed"]) / name
+
+
+def _check_channel(raw: Path, dataset_json: dict[str, Any]) -> None:
+    """nnU-Net normalizes a channel as CT if it is called so; anything else would lose the HU."""
+    names = list(dataset_json.get("channel_names", dataset_json.get("modality", {})).values())
+    if len(names) != 1 or str(names[0]).casefold() != "ct":
+        raise InputError(
+            f'{raw / "dataset.json"}: channel_names are {names}, expected one channel named "CT"; synthetic tumors need '
+            "CT in HU: if these are CT scans, correct the name"
+        )
 
 
 def _plan_and_preprocess(

@@ -44,9 +44,10 @@ class nnUNetTrainerDiffTumor(nnUNetTrainer):
 
     def roles(self) -> Roles:
         """Who trains, who validates, who gets tumors."""
-        return roles_with_real_cases(
+        roles = roles_with_real_cases(
             self.synthesis.splits(), self.fold, real_as_bases=self.synthesis.config.real_cases_as_bases
         )
+        return self.synthesis.with_usable_bases(roles)
 
     def do_split(self):
         roles = self.roles()

@@ -19,7 +19,7 @@ class nnUNetTrainerDiffTumorLabelFree(nnUNetTrainerDiffTumor):
     """
 
     def roles(self) -> Roles:
-        return label_free_roles(self.synthesis.splits(), self.fold)
+        return self.synthesis.with_usable_bases(label_free_roles(self.synthesis.splits(), self.fold))
 
     def get_tr_and_val_datasets(self):
         roles = self.roles()
