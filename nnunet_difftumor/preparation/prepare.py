@@ -130,8 +130,8 @@ def _check_channel(raw: Path, dataset_json: dict[str, Any]) -> None:
     names = list(dataset_json.get("channel_names", dataset_json.get("modality", {})).values())
     if len(names) != 1 or str(names[0]).casefold() != "ct":
         raise InputError(
-            f'{raw / "dataset.json"}: channel_names are {names}, expected one channel named "CT"; synthetic tumors need '
-            "CT in HU: if these are CT scans, correct the name"
+            f'{raw / "dataset.json"}: channel_names are {names}, expected one channel named "CT"; synthetic tumors '
+            "need CT in HU: if these are CT scans, correct the name"
         )
 
 
