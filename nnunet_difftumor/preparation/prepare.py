@@ -21,6 +21,7 @@ from nnunet_difftumor.preparation.organs import check_declared, find_organs
 from nnunet_difftumor.preparation.plans import CONFIGURATION, plan, stored_request
 from nnunet_difftumor.preparation.validation_cases import ValidationCaseMaker
 from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.presets import PRESETS
 
 
 def prepare(
@@ -78,7 +79,7 @@ def prepare(
     else:
         config = DiffTumorConfig(organs=organs)
         if preset:
-            config = replace(config, preset=preset)
+            config = replace(config, preset=preset, synthetic_probability=PRESETS[preset].probability)
         report("[4/6] settings: " + "; ".join(_describe(organ) for organ in organs))
 
     present = _measure(folder, plans, config, report)
