@@ -9,7 +9,7 @@ from scipy.ndimage import maximum_filter
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
 from nnunet_difftumor.synthesis.presets import PRESETS, SIZE_BANDS_MM, SIZES, Preset
-from nnunet_difftumor.synthesis.shape import alpha_in, radial_field, region_of, rotation_matrix, survey
+from nnunet_difftumor.synthesis.shape import mask_in, radial_field, region_of, rotation_matrix, survey
 from nnunet_difftumor.synthesis.spec import NoRoom, TumorSpec
 from nnunet_difftumor.synthesis.texture import attenuation
 from nnunet_difftumor.synthesis.volume import Box, Volume, axes_mm, clipped_box
@@ -201,7 +201,7 @@ class TumorSampler:
             box = region_of(spec, volume.shape, spacing)
             labels = volume.labels(box)
             organ = self.organ.mask(labels)
-            mask = alpha_in(spec, box, spacing, organ) >= 0.5
+            mask = mask_in(spec, box, spacing, organ)
             diameter = equivalent_diameter_mm(mask, spacing)
             if diameter < _LEAST_LEFT * low:
                 return "cut by the organ's border to less than its size"

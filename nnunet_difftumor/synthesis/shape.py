@@ -13,9 +13,11 @@ from typing import NamedTuple
 import cc3d
 import edt
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.spatial.transform import Rotation
 from scipy.special import ndtr
 
+from nnunet_difftumor.synthesis.separable import along_axes
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.volume import Box, axes_mm, clipped_box
 
@@ -75,9 +77,7 @@ def _displacement(spec: TumorSpec, relative: Sequence[np.ndarray], radius_mm: fl
     # A cubic B-spline averages its control points; this restores the standard deviation that was asked for.
     control *= np.float32(spec.deformation_mm / (151 / 315) ** 1.5)
     weights = [_bspline_weights(axis / radius_mm, half) for axis in relative]
-    field = np.einsum("xk,cijk->cijx", weights[2], control, optimize=True)
-    field = np.einsum("yj,cijx->ciyx", weights[1], field, optimize=True)
-    field = np.einsum("zi,ciyx->czyx", weights[0], field, optimize=True)
+    field = np.stack([along_axes(component, weights) for component in control])
     limit = np.float32(_DISPLACEMENT_LIMIT * spec.deformation_mm)
     return np.clip(field, -limit, limit, out=field)
 
@@ -86,12 +86,16 @@ def _reach_of_displacement(spec: TumorSpec) -> float:
     return _DISPLACEMENT_LIMIT * np.sqrt(3) * spec.deformation_mm
 
 
-def _bspline_weights(position: np.ndarray, half: int) -> np.ndarray:
+def _bspline_weights(position: np.ndarray, half: int) -> csr_array:
     """Weights of the control points -half..half, (positions, 2 half + 1) float32, in units of their distance."""
-    distance = np.abs(position[:, None] - np.arange(-half, half + 1, dtype=np.float32))
+    points = np.floor(position)[:, None] + np.arange(-1, 3, dtype=np.float32)
+    distance = np.abs(position[:, None] - points)
     near = 2 / 3 - distance**2 + distance**3 / 2
     far = (2 - distance).clip(min=0) ** 3 / 6
-    return np.where(distance < 1, near, far).astype(np.float32)
+    weights = np.where(distance < 1, near, far) * (np.abs(points) <= half)
+    columns = points.clip(-half, half).astype(np.int32) + half
+    rows = np.arange(0, 4 * len(position) + 1, 4, dtype=np.int32)
+    return csr_array((weights.astype(np.float32).ravel(), columns.ravel(), rows), (len(position), 2 * half + 1))
 
 
 class Survey(NamedTuple):
@@ -152,8 +156,8 @@ def alpha_in(spec: TumorSpec, box: Box, spacing_mm: Sequence[float], organ: np.n
     """How much of each voxel is tumor.
 
     The profile across the edge is that of a half-space blurred by a Gaussian of `edge_blur_mm` and by the voxel itself
-    (variance spacing^2 / 12 along each axis: partial volume). It is cut to the organ and to one component, ends where
-    the gap to the mask is more than 3 `edge_blur_mm`, and is scaled so that its peak is 1.
+    (variance spacing^2 / 12 along each axis: partial volume). It is cut to the organ and to one component, scaled so
+    that its peak is 1, and ends where the gap to the mask is more than 3 `edge_blur_mm`.
 
     Args:
         spec: the tumor.
@@ -165,8 +169,26 @@ def alpha_in(spec: TumorSpec, box: Box, spacing_mm: Sequence[float], organ: np.n
         float32 (z, y, x) in [0, 1]; all 0 where nothing of the tumor is inside the organ. The tumor's mask is
         {alpha >= 0.5}.
     """
+    alpha, mask = _profile(spec, box, spacing_mm, organ)
+    if mask.any():
+        # The gap between voxels as boxes, not as points: across thick slices it is 0 for neighbours.
+        apart = ~_with_neighbours(mask)
+        squared_mm = edt.edtsq(apart.view(np.uint8), anisotropy=[float(size) for size in spacing_mm])
+        alpha[squared_mm > (_GREATEST_GAP * spec.edge_blur_mm) ** 2] = 0
+    return alpha
+
+
+def mask_in(spec: TumorSpec, box: Box, spacing_mm: Sequence[float], organ: np.ndarray) -> np.ndarray:
+    """The tumor's mask, {`alpha_in` >= 0.5}, boolean (z, y, x), at less cost."""
+    return _profile(spec, box, spacing_mm, organ)[1]
+
+
+def _profile(
+    spec: TumorSpec, box: Box, spacing_mm: Sequence[float], organ: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Alpha but for the last cut, and the mask."""
     if organ.size == 0:
-        return np.zeros(organ.shape, np.float32)
+        return np.zeros(organ.shape, np.float32), np.zeros(organ.shape, bool)
     level = radial_field(spec, axes_mm(box, spacing_mm))
     steps = [_difference(level, axis) for axis in range(3)]
     slope = sum(step * step * np.float32(1 / size**2) for step, size in zip(steps, spacing_mm, strict=True))
@@ -178,18 +200,26 @@ def alpha_in(spec: TumorSpec, box: Box, spacing_mm: Sequence[float], organ: np.n
     alpha = np.zeros_like(depth)
     near = (depth > -_EDGE_CUT) & (signed > -reach) & organ
     alpha[near] = ndtr(depth[near])
-    peak = alpha.max()
-    if peak <= 0:
-        return alpha
-    alpha /= peak
-    mask = alpha >= 0.5
-    body = _largest_component(mask)
-    # Other pieces go, and what belonged to their edges or to a part that the organ cut off. The gap is that between
-    # voxels as boxes, not as points: across thick slices it is 0 for neighbours.
-    gap_mm = edt.edt(~_with_neighbours(body), anisotropy=[float(size) for size in spacing_mm])
-    alpha[(mask & ~body) | (gap_mm > _GREATEST_GAP * spec.edge_blur_mm)] = 0
-    alpha /= alpha.max()
-    return alpha
+    return alpha, _keep_one_component(alpha)
+
+
+def _keep_one_component(alpha: np.ndarray) -> np.ndarray:
+    """Scales alpha, in place, to a peak of 1 and removes what is not in the largest component of its mask.
+
+    Returns:
+        The mask, {alpha >= 0.5}: one component, or empty if all of alpha is 0.
+    """
+    while True:
+        peak = alpha.max()
+        if peak <= 0:
+            return np.zeros(alpha.shape, bool)
+        alpha /= peak
+        mask = alpha >= 0.5
+        components, count = cc3d.connected_components(mask.astype(np.uint8), connectivity=6, return_N=True)
+        if count == 1:
+            return mask
+        # Without the others the peak may be less, and what lies above half of it more: look again.
+        alpha[mask & (components != 1 + int(np.bincount(components.ravel())[1:].argmax()))] = 0
 
 
 def _difference(field: np.ndarray, axis: int) -> np.ndarray:
@@ -202,12 +232,6 @@ def _difference(field: np.ndarray, axis: int) -> np.ndarray:
     target[1:-1] *= 0.5
     target[0], target[-1] = view[1] - view[0], view[-1] - view[-2]
     return result
-
-
-def _largest_component(mask: np.ndarray) -> np.ndarray:
-    """The largest 6-connected component of a boolean mask that is not empty."""
-    components, count = cc3d.connected_components(mask.astype(np.uint8), connectivity=6, return_N=True)
-    return mask if count == 1 else components == 1 + int(np.bincount(components.ravel())[1:].argmax())
 
 
 def _with_neighbours(mask: np.ndarray) -> np.ndarray:

@@ -9,6 +9,9 @@ from functools import lru_cache
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
+from scipy.sparse import csr_array
+
+from nnunet_difftumor.synthesis.separable import along_axes
 
 
 def grain_texture(shape: Sequence[int], rng: np.random.Generator, *, grain_vox: float, blur_vox: float) -> np.ndarray:
@@ -22,9 +25,7 @@ def grain_texture(shape: Sequence[int], rng: np.random.Generator, *, grain_vox: 
     """
     matrices = [_scaling_matrix(int(size), float(grain_vox), float(blur_vox)) for size in shape]
     field = rng.standard_normal([matrix.shape[1] for matrix in matrices], dtype=np.float32)
-    for axis, matrix in enumerate(matrices):
-        field = np.moveaxis(np.tensordot(matrix, field, axes=(1, axis)), 0, axis)
-    return np.ascontiguousarray(field)
+    return along_axes(field, matrices)
 
 
 def attenuation(grain_vox: float, blur_vox: float) -> float:
@@ -33,11 +34,11 @@ def attenuation(grain_vox: float, blur_vox: float) -> float:
     return float(np.sqrt((matrix**2).sum(1).mean()) ** 3)
 
 
-@lru_cache(maxsize=256)
-def _scaling_matrix(size: int, grain_vox: float, blur_vox: float) -> np.ndarray:
+@lru_cache(maxsize=64)
+def _scaling_matrix(size: int, grain_vox: float, blur_vox: float) -> csr_array:
     """(size, coarse) float32 with rows of unit norm: noise of standard deviation 1 stays so at every voxel."""
     matrix = _raw_matrix(size, grain_vox, blur_vox)
-    return (matrix / np.sqrt((matrix**2).sum(1, keepdims=True))).astype(np.float32)
+    return csr_array((matrix / np.sqrt((matrix**2).sum(1, keepdims=True))).astype(np.float32))
 
 
 def _raw_matrix(size: int, grain_vox: float, blur_vox: float) -> np.ndarray:

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -5,11 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt, gaussian_filter, maximum_filter
+from scipy.sparse import csr_array
 from tumors import GRIDS_MM, LIVER, copy_of, liver_scan, spec, specs
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.synthesis.handcrafted import HandcraftedRenderer
 from nnunet_difftumor.synthesis.scene import insert_tumors, mask_of, patch_of
+from nnunet_difftumor.synthesis.separable import along_axes
 from nnunet_difftumor.synthesis.shape import alpha_in
 from nnunet_difftumor.synthesis.volume import ArrayVolume
 
@@ -149,3 +154,35 @@ def test_texture_is_as_smooth_as_gaussian_noise_of_the_papers_settings():
     blurred = gaussian_filter(np.random.default_rng(0).standard_normal((60, 60, 60)), 0.6)
     expected = np.corrcoef(blurred[1:].ravel(), blurred[:-1].ravel())[0, 1]
     assert np.corrcoef(hu[1:][both], hu[:-1][both])[0, 1] == pytest.approx(expected, abs=0.03)
+
+
+THREADS = """
+import hashlib
+from tumors import liver_scan, spec
+from nnunet_difftumor.synthesis.scene import insert_tumors
+from tumors import LIVER
+volume = liver_scan(70.0)
+insert_tumors(volume, [spec(centre_mm=(35.0,) * 3, semi_axes_mm=(22.0, 20.0, 25.0), deformation_mm=4.0)], LIVER)
+print(hashlib.sha256(volume.hu_array).hexdigest())
+"""
+
+
+def test_the_number_of_threads_changes_no_bit():
+    hashes = set()
+    for threads in ("1", "2", "4"):
+        limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+        environment = {**os.environ, **limits, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(
+            [sys.executable, "-c", THREADS], env=environment, capture_output=True, text=True, check=True
+        )
+        hashes.add(done.stdout)
+    assert len(hashes) == 1
+
+
+def test_matrices_along_axes_are_those_of_a_dense_product():
+    rng = np.random.default_rng(0)
+    field = rng.standard_normal((3, 4, 5), dtype=np.float32)
+    matrices = [rng.standard_normal(shape, dtype=np.float32) for shape in ((6, 3), (2, 4), (7, 5))]
+    result = along_axes(field, [csr_array(matrix) for matrix in matrices])
+    np.testing.assert_allclose(result, np.einsum("ai,bj,ck,ijk->abc", *matrices, field), atol=1e-4)
+    assert result.dtype == np.float32 and result.flags.c_contiguous

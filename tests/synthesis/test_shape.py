@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import center_of_mass, distance_transform_edt, gaussian_filter, maximum_filter
 from tumors import GRIDS_MM, grid_of, spec, specs, unit_quaternion
 
-from nnunet_difftumor.synthesis.shape import alpha_in, radial_field, region_of, survey
+from nnunet_difftumor.synthesis.shape import _keep_one_component, alpha_in, mask_in, radial_field, region_of, survey
 from nnunet_difftumor.synthesis.volume import axes_mm, whole
 
 EDGE_MM = 40.0
@@ -65,7 +65,7 @@ def test_thick_slices_get_their_partial_volume():
     assert alpha[7] < 0.05
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(tumor=specs(), spacing_mm=st.sampled_from(GRIDS_MM))
 def test_the_mask_is_one_component_with_peak_one_and_a_near_edge(tumor, spacing_mm):
     alpha = alpha_everywhere(tumor, spacing_mm, edge_mm=46.0)
@@ -170,3 +170,24 @@ def test_deformation_keeps_its_strength_on_average():
         displaced.append(radial_field(tumor, [np.zeros(1)] * 3).item() * 8)
     # A vector of three components of standard deviation 1 has a mean square of 3.
     assert np.mean(np.square(displaced)) == pytest.approx(3, rel=0.35)
+
+
+def test_what_becomes_visible_when_a_brighter_piece_goes_is_looked_at_again():
+    alpha = np.zeros((1, 1, 12), np.float32)
+    alpha[0, 0, :2] = 1.0, 0.4
+    alpha[0, 0, 4:7] = 0.6, 0.6, 0.6  # the largest, but fainter
+    alpha[0, 0, 8:10] = 0.45, 0.2  # above half only after 0.6 has become 1
+    mask = _keep_one_component(alpha)
+    np.testing.assert_array_equal(np.flatnonzero(mask), [4, 5, 6])
+    np.testing.assert_allclose(alpha[0, 0, 4:7], 1)
+    assert components(alpha >= 0.5) == 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(tumor=specs(), spacing_mm=st.sampled_from(GRIDS_MM), seed=st.integers(0, 2**32 - 1))
+def test_the_quick_mask_is_that_of_alpha(tumor, spacing_mm, seed):
+    shape = grid_of(46.0, spacing_mm)
+    organ = gaussian_filter(np.random.default_rng(seed).standard_normal(shape), 2) > 0
+    box = region_of(tumor, shape, spacing_mm)
+    alpha = alpha_in(tumor, box, spacing_mm, organ[box])
+    np.testing.assert_array_equal(mask_in(tumor, box, spacing_mm, organ[box]), alpha >= 0.5)
