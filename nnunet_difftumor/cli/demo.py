@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     except CommandFailedError as error:
         print(f"difftumor demo: {error}", flush=True)
         return 2 if error.status == 2 else 1
-    before, after = (manifest["scores"][network]["dice"][FOREGROUND] for network in ("untrained", "trained"))
+    before, after = (manifest["scores"]["dice"][network][FOREGROUND] for network in ("untrained", "trained"))
     if after <= before:
         print(f"difftumor demo: FAILED, training did not raise the foreground Dice ({before:.3f} to {after:.3f})")
         return 1

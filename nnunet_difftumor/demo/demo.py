@@ -29,7 +29,8 @@ _PREPARE_LINES = r"^(\[\d/6\].*|prepared:.*| {6}\S.*)"
 _TRAIN_LINES = (
     r"^\S+ \S+ (Epoch \d+|Synthetic share: \S+ achieved, \S+ asked|(?:Pseudo dice|Epoch time:|predicting) .*)"
 )
-_PREDICT_LINES = r"^(Predicting \S+)"
+_PREDICT_LINES = r"^(There are \d+ cases) that I would like to predict"
+_NO_LINES = r"(?!)"
 NETWORKS = {"untrained": "checkpoint_untrained.pth", "trained": "checkpoint_final.pth"}
 
 
@@ -54,7 +55,7 @@ def demo(
         overwrite: starts anew.
 
     Returns:
-        The manifest; its "scores" hold those of the "untrained" and of the "trained" network.
+        The manifest; its "scores" hold the "dice" of the "untrained" and of the "trained" network by label.
 
     Raises:
         InputError: the data or the folder are not what is expected.
@@ -83,7 +84,7 @@ def demo(
         ("prepare", "prepare: plans, preprocessing, folds, settings", work.prepare),
         ("train", f"train: {epochs} epochs of {iterations_per_epoch} iterations on the CPU", work.train),
         ("predict", "predict: the test cases, by the network before and after training", work.predict),
-        ("evaluate", "evaluate: both against the truth", work.evaluate),
+        ("evaluate", "evaluate: Dice of both, tumors found after training", work.evaluate),
         ("report", "report: pictures, table", work.report),
     ]
     for number, (name, title, do) in enumerate(steps, 1):
@@ -161,10 +162,10 @@ class _Work:
 
     def train(self) -> None:
         fold = self.folder / "nnUNet_results" / self.raw.name / f"{TRAINER}__{SMALL_PLANS_NAME}__{CONFIGURATION}/fold_0"
-        go_on = ("--c",) if (fold / "checkpoint_latest.pth").is_file() else ()
+        begun = any((fold / f"checkpoint_{which}.pth").is_file() for which in ("latest", "final"))
         self.commands.run(
             *("nnUNetv2_train", DATASET_ID, CONFIGURATION, 0, "-tr", TRAINER, "-p", SMALL_PLANS_NAME),
-            *("-device", "cpu", *go_on),
+            *("-device", "cpu", *(["--c"] if begun else [])),
             show=_TRAIN_LINES,
         )
         shutil.copyfile(fold / "synthetic_samples.png", self.folder / "training_samples.png")
@@ -183,20 +184,19 @@ class _Work:
             )
 
     def evaluate(self) -> None:
+        labels = self.test / "labels"
         for network in NETWORKS:
-            predictions = self.predictions(network)
+            folder = self.predictions(network)
             self.commands.run(
-                *("nnUNetv2_evaluate_folder", self.test / "labels", predictions, "-np", 1),
-                *("-djfile", predictions / "dataset.json", "-pfile", predictions / "plans.json"),
+                *("nnUNetv2_evaluate_folder", labels, folder, "-np", 1),
+                *("-djfile", folder / "dataset.json", "-pfile", folder / "plans.json"),
+                show=_NO_LINES,
             )
-            self.commands.run(
-                *("difftumor", "evaluate", self.test / "labels", predictions, "-o", self.tumors_json(network)),
-                show=r"tumors detected, all|^false positives per scan, all",
-            )
+        self.commands.run("difftumor", "evaluate", labels, self.predictions("trained"), "-o", self.tumors_json)
 
     def report(self) -> None:
         from nnunet_difftumor.demo.pictures import draw_predictions
-        from nnunet_difftumor.demo.scores import scores_of, table
+        from nnunet_difftumor.demo.scores import dice_by_label, table
 
         cases = [
             (
@@ -213,12 +213,13 @@ class _Work:
             labels=self.labels,
             tumor_labels=[o.tumor_label for o in self.organs],
         )
-        scores = {
-            network: scores_of(self.predictions(network), self.tumors_json(network), self.labels)
-            for network in NETWORKS
+        summaries = {network: self.predictions(network) / "summary.json" for network in NETWORKS}
+        dice = {
+            network: dice_by_label(json.loads(path.read_text()), self.labels) for network, path in summaries.items()
         }
-        write_json(self.folder / "scores.json", scores)
-        text = table(scores["untrained"], scores["trained"], cases=self.test_cases, seen=self.tested_on_training_cases)
+        tumors = json.loads(self.tumors_json.read_text())["tumors"]
+        write_json(self.folder / "scores.json", {"dice": dice, "tumors": tumors})
+        text = table(dice, tumors, cases=self.test_cases, seen=self.tested_on_training_cases)
         (self.folder / "table.txt").write_text(text + "\n")
 
     def manifest(self, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,8 +303,9 @@ class _Work:
     def predictions(self, network: str) -> Path:
         return self.folder / "predictions" / network
 
-    def tumors_json(self, network: str) -> Path:
-        return self.folder / "predictions" / f"{network}_tumors.json"
+    @property
+    def tumors_json(self) -> Path:
+        return self.folder / "predictions" / "trained_tumors.json"
 
     @cached_property
     def _dataset_json(self) -> dict[str, Any]:

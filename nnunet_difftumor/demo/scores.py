@@ -1,8 +1,6 @@
-"""What training changed: Dice by label before and after, and tumors found, on the same test cases."""
+"""What training changed: Dice by label before and after, on the same test cases; and the tumors found after it."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -32,21 +30,15 @@ def dice_by_label(summary: Mapping[str, Any], labels: Mapping[str, int]) -> dict
     return dice | {FOREGROUND: mean(dice.values())}
 
 
-def scores_of(predictions: Path, tumors_json: Path, labels: Mapping[str, int]) -> dict[str, Any]:
-    """Scores of one network: Dice by label from nnU-Net's summary.json, tumor figures from `difftumor evaluate`."""
-    summary = json.loads((predictions / "summary.json").read_text())
-    tumors = json.loads(tumors_json.read_text())["tumors"]
-    return {
-        "dice": dice_by_label(summary, labels),
-        "tumors": {name: found["summary"] for name, found in tumors.items()},
-    }
-
-
-def table(untrained: Mapping[str, Any], trained: Mapping[str, Any], *, cases: Sequence[str], seen: bool) -> str:
-    """The scores side by side.
+def table(
+    dice: Mapping[str, Mapping[str, float]], tumors: Mapping[str, Any], *, cases: Sequence[str], seen: bool
+) -> str:
+    """The figures for the terminal.
 
     Args:
-        untrained, trained: as `scores_of` gives them.
+        dice: as `dice_by_label` gives it, of the "untrained" and of the "trained" network.
+        tumors: the "tumors" of `difftumor evaluate`, of the trained network. (The untrained one labels everywhere, and
+            so "finds" every tumor.)
         cases: names of the test cases.
         seen: whether the test cases were trained on.
     """
@@ -58,15 +50,16 @@ def table(untrained: Mapping[str, Any], trained: Mapping[str, Any], *, cases: Se
             "this shows that the software works, and says nothing about other patients.",
         ]
     lines.append(f"{'':<{_WIDTH}}{'untrained':>10}{'trained':>10}")
-    for name, value in untrained["dice"].items():
+    for name in dice["untrained"]:
         what = "Dice, mean of the labels" if name == FOREGROUND else f"Dice, {name}"
-        lines.append(f"{what:<{_WIDTH}}{value:>10.3f}{trained['dice'][name]:>10.3f}")
-    for name, before in untrained["tumors"].items():
-        after = trained["tumors"][name]
-        if not before["tumor_sensitivity"]["all"]["count"]:
-            continue
-        for what, key in (("found, of", "tumor_sensitivity"), ("false positives per scan", "false_positives_per_scan")):
-            of = f" {before[key]['all']['count']}" if key == "tumor_sensitivity" else ""
-            values = [estimates[key]["all"]["value"] for estimates in (before, after)]
-            lines.append(f"{f'{name} {what}{of}':<{_WIDTH}}" + "".join(f"{value:>10.2f}" for value in values))
+        lines.append(f"{what:<{_WIDTH}}" + "".join(f"{dice[network][name]:>10.3f}" for network in dice))
+    for name, found in tumors.items():
+        sensitivity = found["summary"]["tumor_sensitivity"]["all"]
+        false_positives = found["summary"]["false_positives_per_scan"]["all"]
+        if sensitivity["count"]:
+            count = sensitivity["count"]
+            lines.append(
+                f"{name}, trained: {round(sensitivity['value'] * count)} of {count} found, "
+                f"{false_positives['value']:.1f} false positives per scan"
+            )
     return "\n".join(lines)

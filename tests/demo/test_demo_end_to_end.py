@@ -35,7 +35,7 @@ def test_demo_runs_from_scans_to_scores_and_then_keeps_what_is_done(scans, tmp_p
     printed = capfd.readouterr().out
 
     manifest = json.loads((out / "manifest.json").read_text())
-    dice = {network: manifest["scores"][network]["dice"] for network in ("untrained", "trained")}
+    dice = manifest["scores"]["dice"]
     assert status == int(dice["trained"]["foreground"] <= dice["untrained"]["foreground"])
     assert ("FAILED" in printed) == bool(status)
     assert set(dice["trained"]) == {"liver", "liver_tumor", "foreground"}

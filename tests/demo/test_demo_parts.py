@@ -34,16 +34,18 @@ def test_dice_counts_only_cases_and_labels_that_are_in_the_truth():
 
 @pytest.mark.parametrize("seen", [False, True])
 def test_table_says_whether_the_test_cases_were_trained_on(seen):
-    def scores(value: float) -> dict:
-        estimate = {"all": {"value": value, "count": 4}}
-        figures = {"tumor_sensitivity": estimate, "false_positives_per_scan": estimate}
-        return {"dice": {"liver": value, "foreground": value}, "tumors": {"tumor": figures}}
-
-    text = table(scores(0.125), scores(0.75), cases=["a"], seen=seen)
+    dice = {
+        network: {"liver": value, "foreground": value} for network, value in (("untrained", 0.125), ("trained", 0.75))
+    }
+    figures = {
+        "tumor_sensitivity": {"all": {"value": 0.75, "count": 4}},
+        "false_positives_per_scan": {"all": {"value": 2.5, "count": 1}},
+    }
+    text = table(dice, {"tumor": {"summary": figures}}, cases=["a"], seen=seen)
     assert ("TRAINED ON" in text) == seen
     assert ("held-out" in text) != seen
     assert "0.125     0.750" in text
-    assert "tumor found, of 4" in text
+    assert "tumor, trained: 3 of 4 found, 2.5 false positives per scan" in text
 
 
 def test_spacing_is_3_mm_unless_most_scans_are_coarser():
