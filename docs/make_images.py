@@ -37,7 +37,8 @@ def main() -> None:
                 count=1,
                 seed=seed,
             )
-            synthesize(ct, mask, Path(folder) / size, settings=settings)
+            manifest = synthesize(ct, mask, Path(folder) / size, settings=settings)
+            print(f"{size}: {manifest['tumors'][0]['equivalent_diameter_mm']:.0f} mm")
             ct, mask = Path(folder) / size / "ct.nii.gz", Path(folder) / size / "labels.nii.gz"
             new = np.argwhere((read_labels(mask) == TUMOR) & ~before)
             boxes.append(tuple(slice(a, b + 1) for a, b in zip(new.min(0), new.max(0), strict=True)))
