@@ -55,7 +55,7 @@ def demo(
         overwrite: starts anew.
 
     Returns:
-        The manifest; its "scores" hold the "dice" of the "untrained" and of the "trained" network by label.
+        The manifest; its "scores" hold "dice" and "tumors" of the "untrained" and of the "trained" network.
 
     Raises:
         InputError: the data or the folder are not what is expected.
@@ -84,7 +84,7 @@ def demo(
         ("prepare", "prepare: plans, preprocessing, folds, settings", work.prepare),
         ("train", f"train: {epochs} epochs of {iterations_per_epoch} iterations on the CPU", work.train),
         ("predict", "predict: the test cases, by the network before and after training", work.predict),
-        ("evaluate", "evaluate: Dice of both, tumors found after training", work.evaluate),
+        ("evaluate", "evaluate: both against the truth", work.evaluate),
         ("report", "report: pictures, table", work.report),
     ]
     for number, (name, title, do) in enumerate(steps, 1):
@@ -192,7 +192,7 @@ class _Work:
                 *("-djfile", folder / "dataset.json", "-pfile", folder / "plans.json"),
                 show=_NO_LINES,
             )
-        self.commands.run("difftumor", "evaluate", labels, self.predictions("trained"), "-o", self.tumors_json)
+            self.commands.run("difftumor", "evaluate", labels, folder, "-o", self.tumors_json(network), show=_NO_LINES)
 
     def report(self) -> None:
         from nnunet_difftumor.demo.pictures import draw_predictions
@@ -217,7 +217,7 @@ class _Work:
         dice = {
             network: dice_by_label(json.loads(path.read_text()), self.labels) for network, path in summaries.items()
         }
-        tumors = json.loads(self.tumors_json.read_text())["tumors"]
+        tumors = {network: json.loads(self.tumors_json(network).read_text())["tumors"] for network in NETWORKS}
         write_json(self.folder / "scores.json", {"dice": dice, "tumors": tumors})
         text = table(dice, tumors, cases=self.test_cases, seen=self.tested_on_training_cases)
         (self.folder / "table.txt").write_text(text + "\n")
@@ -303,9 +303,8 @@ class _Work:
     def predictions(self, network: str) -> Path:
         return self.folder / "predictions" / network
 
-    @property
-    def tumors_json(self) -> Path:
-        return self.folder / "predictions" / "trained_tumors.json"
+    def tumors_json(self, network: str) -> Path:
+        return self.folder / "predictions" / f"{network}_tumors.json"
 
     @cached_property
     def _dataset_json(self) -> dict[str, Any]:

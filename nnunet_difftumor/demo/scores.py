@@ -1,4 +1,4 @@
-"""What training changed: Dice by label before and after, on the same test cases; and the tumors found after it."""
+"""What training changed: Dice by label and tumors found, before and after, on the same test cases."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
@@ -31,14 +31,17 @@ def dice_by_label(summary: Mapping[str, Any], labels: Mapping[str, int]) -> dict
 
 
 def table(
-    dice: Mapping[str, Mapping[str, float]], tumors: Mapping[str, Any], *, cases: Sequence[str], seen: bool
+    dice: Mapping[str, Mapping[str, float]],
+    tumors: Mapping[str, Mapping[str, Any]],
+    *,
+    cases: Sequence[str],
+    seen: bool,
 ) -> str:
-    """The figures for the terminal.
+    """The figures of both networks side by side, the ones that look bad too.
 
     Args:
         dice: as `dice_by_label` gives it, of the "untrained" and of the "trained" network.
-        tumors: the "tumors" of `difftumor evaluate`, of the trained network. (The untrained one labels everywhere, and
-            so "finds" every tumor.)
+        tumors: the "tumors" of `difftumor evaluate`, of the same two networks.
         cases: names of the test cases.
         seen: whether the test cases were trained on.
     """
@@ -53,13 +56,19 @@ def table(
     for name in dice["untrained"]:
         what = "Dice, mean of the labels" if name == FOREGROUND else f"Dice, {name}"
         lines.append(f"{what:<{_WIDTH}}" + "".join(f"{dice[network][name]:>10.3f}" for network in dice))
-    for name, found in tumors.items():
-        sensitivity = found["summary"]["tumor_sensitivity"]["all"]
-        false_positives = found["summary"]["false_positives_per_scan"]["all"]
-        if sensitivity["count"]:
-            count = sensitivity["count"]
-            lines.append(
-                f"{name}, trained: {round(sensitivity['value'] * count)} of {count} found, "
-                f"{false_positives['value']:.1f} false positives per scan"
-            )
+    for name in tumors["untrained"]:
+        summaries = [tumors[network][name]["summary"] for network in dice]
+        found = [summary["tumor_sensitivity"]["all"] for summary in summaries]
+        if not found[0]["count"]:
+            continue
+        of_all = [f"{round(one['value'] * one['count'])} of {one['count']}" for one in found]
+        false_positives = [summary["false_positives_per_scan"]["all"]["value"] for summary in summaries]
+        lines.append(f"{f'{name}, found':<{_WIDTH}}" + "".join(f"{text:>10}" for text in of_all))
+        what = f"{name}, false positives per scan"
+        lines.append(f"{what:<{_WIDTH}}" + "".join(f"{value:>10.1f}" for value in false_positives))
+    if tumors["untrained"]:
+        lines += [
+            "A tumor counts as found if one voxel of it is predicted. A network that labels nearly everything, as an",
+            "untrained one may, finds every tumor that way: read found tumors with Dice and false positives.",
+        ]
     return "\n".join(lines)

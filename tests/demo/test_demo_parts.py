@@ -37,15 +37,23 @@ def test_table_says_whether_the_test_cases_were_trained_on(seen):
     dice = {
         network: {"liver": value, "foreground": value} for network, value in (("untrained", 0.125), ("trained", 0.75))
     }
-    figures = {
-        "tumor_sensitivity": {"all": {"value": 0.75, "count": 4}},
-        "false_positives_per_scan": {"all": {"value": 2.5, "count": 1}},
+    tumors = {
+        network: {
+            "tumor": {
+                "summary": {
+                    "tumor_sensitivity": {"all": {"value": found / 4, "count": 4}},
+                    "false_positives_per_scan": {"all": {"value": wrong, "count": 1}},
+                }
+            }
+        }
+        for network, found, wrong in (("untrained", 4, 6.0), ("trained", 3, 128.5))
     }
-    text = table(dice, {"tumor": {"summary": figures}}, cases=["a"], seen=seen)
+    text = table(dice, tumors, cases=["a"], seen=seen)
     assert ("TRAINED ON" in text) == seen
     assert ("held-out" in text) != seen
     assert "0.125     0.750" in text
-    assert "tumor, trained: 3 of 4 found, 2.5 false positives per scan" in text
+    # Both networks' figures, also where training made them worse.
+    assert "    4 of 4    3 of 4" in text and "       6.0     128.5" in text
 
 
 def test_spacing_is_3_mm_unless_most_scans_are_coarser():
