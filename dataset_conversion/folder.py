@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, write_raw_dataset
 
 from nnunet_difftumor.ct import read_ct, read_labels
+from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, write_raw_dataset
 from nnunet_difftumor.errors import InputError
 
 LABEL_MAP_FILE = "label_map.json"

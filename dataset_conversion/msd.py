@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, dataset_folder, write_raw_dataset
-
 from nnunet_difftumor.ct import read_ct, read_labels
+from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, dataset_folder, write_raw_dataset
 from nnunet_difftumor.errors import InputError
 
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from nnunet_difftumor.ct import scan_from_array
 from nnunet_difftumor.dataset_conversion.phantom_anatomy import (
     HALF_DEPTH_MM,
     HALF_WIDTH_MM,
@@ -21,8 +23,6 @@ from nnunet_difftumor.dataset_conversion.phantom_anatomy import (
 )
 from nnunet_difftumor.dataset_conversion.phantom_canvas import Canvas
 from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, write_raw_dataset
-
-from nnunet_difftumor.ct import scan_from_array
 from nnunet_difftumor.errors import InputError
 
 SPACING_LIMITS_MM = (0.5, 8.0)

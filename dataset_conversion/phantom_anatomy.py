@@ -6,6 +6,7 @@ Shapes and HU are our own drawing after common anatomy, not a fit to any scan.
 from dataclasses import dataclass
 
 import numpy as np
+
 from nnunet_difftumor.dataset_conversion.phantom_canvas import Canvas, in_one_piece, smooth_max, smooth_union, without
 from nnunet_difftumor.dataset_conversion.phantom_vessels import grow_tree
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from nnunet_difftumor.dataset_conversion.folder import convert
 
 from nnunet_difftumor.cli.main import main
+from nnunet_difftumor.dataset_conversion.folder import convert
 from nnunet_difftumor.errors import InputError
 
 LIVER_TUMOR = {"liver": [1], "tumor": [2]}

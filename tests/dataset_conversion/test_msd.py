@@ -4,9 +4,9 @@ import os
 import nibabel as nib
 import numpy as np
 import pytest
-from nnunet_difftumor.dataset_conversion.msd import convert
 
 from nnunet_difftumor.cli.main import main
+from nnunet_difftumor.dataset_conversion.msd import convert
 from nnunet_difftumor.errors import InputError
 
 

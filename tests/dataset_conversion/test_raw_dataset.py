@@ -7,9 +7,9 @@ import time
 import nibabel as nib
 import numpy as np
 import pytest
-from nnunet_difftumor.dataset_conversion.folder import convert
 
 from nnunet_difftumor.cli.main import main
+from nnunet_difftumor.dataset_conversion.folder import convert
 from nnunet_difftumor.errors import InputError
 
 LABELS = {"liver": [1], "tumor": [2]}

@@ -2,9 +2,9 @@ import importlib
 import inspect
 
 import pytest
-from nnunet_difftumor.dataset_conversion import CONVERTERS
 
 from nnunet_difftumor.cli.main import main
+from nnunet_difftumor.dataset_conversion import CONVERTERS
 
 
 @pytest.mark.parametrize("name", CONVERTERS)
