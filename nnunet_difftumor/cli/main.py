@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"difftumor {verb}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\ndifftumor {verb}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print(f"\ndifftumor {verb}: interrupted", file=sys.stderr)
         return 130
 
 

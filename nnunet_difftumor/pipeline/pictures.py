@@ -40,12 +40,11 @@ def draw_samples(
         tumor_labels: label values to outline.
         regions: label values of each channel of region-based targets.
     """
-    import matplotlib
+    # Not pyplot: it would keep the figure, and choose a window system.
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(len(samples), 3, figsize=(9, 3.2 * len(samples)), squeeze=False, facecolor="black")
+    figure = Figure(figsize=(9, 3.2 * len(samples)), facecolor="black")
+    axes = figure.subplots(len(samples), 3, squeeze=False)
     for row, (title, data, target) in zip(axes, samples, strict=True):
         hu = intensity.to_hu(data[0])
         mask = tumor_in_target(target, tumor_labels, regions)
@@ -61,4 +60,3 @@ def draw_samples(
     figure.tight_layout()
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=90, facecolor="black")
-    plt.close(figure)
