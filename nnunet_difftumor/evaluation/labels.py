@@ -5,8 +5,7 @@ import os
 from pathlib import Path
 
 from nnunet_difftumor.errors import InputError
-
-TUMOR_WORDS = ("tumor", "tumour", "cancer", "lesion", "carcinoma", "metasta")
+from nnunet_difftumor.label_names import TUMOR_WORDS, is_tumor_name
 
 
 def tumor_labels(dataset_json: str | os.PathLike) -> dict[str, tuple[int, ...]]:
@@ -24,7 +23,7 @@ def tumor_labels(dataset_json: str | os.PathLike) -> dict[str, tuple[int, ...]]:
         found = {
             name: tuple(int(value) for value in (values if isinstance(values, list) else [values]))
             for name, values in labels.items()
-            if any(word in name.lower() for word in TUMOR_WORDS) and "cyst" not in name.lower()
+            if is_tumor_name(name)
         }
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; give --dataset-json FILE or --tumor-label N") from error

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.label_names import is_tumor_name
 from nnunet_difftumor.synthesis.organ import Organ
 
-_TUMOR = re.compile(r"tumou?r|cancer|lesion|metasta|carcinoma|malignan|neoplas")
 _OTHER_LESION = re.compile(r"cyst|mass|abnormal")
 _HINT = "name the pairs yourself, for example --organ liver=1:2 or --organ kidney=1:2:3 (organ=labels:tumor:avoid)"
 
@@ -30,10 +30,10 @@ def find_organs(dataset_json: Mapping[str, Any]) -> tuple[Organ, ...]:
         for name, value in dataset_json["labels"].items()
         if name not in ("background", "ignore")
     }
-    lesion_names = {name for name in labels if _is_tumor(name) or _OTHER_LESION.search(name.lower())}
+    lesion_names = {name for name in labels if is_tumor_name(name) or _OTHER_LESION.search(name.lower())}
     lesion_values = {value for name in lesion_names for value in labels[name]}
     organ_names = [name for name in labels if name not in lesion_names]
-    tumors = [name for name in labels if _is_tumor(name)]
+    tumors = [name for name in labels if is_tumor_name(name)]
     if not tumors:
         raise InputError(
             f"dataset.json: no label is named like a tumor (labels: {', '.join(labels)}). Declare one (it may be empty "
@@ -80,11 +80,6 @@ def check_declared(organs: Sequence[Organ], dataset_json: Mapping[str, Any]) -> 
                 raise InputError(
                     f"organ {organ.name}: label {value} is not declared in dataset.json (declared: {sorted(declared)})"
                 )
-
-
-def _is_tumor(name: str) -> bool:
-    lowered = name.lower()
-    return bool(_TUMOR.search(lowered)) and "cyst" not in lowered
 
 
 def _owner(
