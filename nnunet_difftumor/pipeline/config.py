@@ -131,7 +131,8 @@ def _organ(record: Any, where: str) -> Organ:
         record["name"],
         tuple(record["organ_labels"]),
         record["tumor_label"],
-        tuple(record.get("avoid_labels", ())),
+        # The tumor's own label marks real tumors too: they are avoided whether the file says so or not.
+        tuple(sorted({*record.get("avoid_labels", ()), record["tumor_label"]})),
     )
 
 

@@ -8,7 +8,7 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.config import DiffTumorConfig
 from nnunet_difftumor.synthesis.organ import Organ
 
-CONFIG = DiffTumorConfig(organs=(Organ("liver", (1,), 2, (2,)), Organ("kidney", (3, 4), 5)))
+CONFIG = DiffTumorConfig(organs=(Organ("liver", (1,), 2, (2,)), Organ("kidney", (3, 4), 5, (5,))))
 
 
 def test_a_saved_config_is_read_again(tmp_path):
@@ -65,3 +65,8 @@ def test_file_that_is_no_json_is_named(tmp_path):
     path.write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
         DiffTumorConfig.load(path)
+
+
+def test_real_tumors_are_avoided_whether_the_file_says_so_or_not():
+    record = {"organs": [{"name": "liver", "organ_labels": [1], "tumor_label": 2}]}
+    assert DiffTumorConfig.from_dict(record).organs == (Organ("liver", (1,), 2, (2,)),)
