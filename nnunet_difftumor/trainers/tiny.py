@@ -48,7 +48,7 @@ def shrink_plans(
     }
 
 
-class nnUNetTrainerDiffTumorTiny(nnUNetTrainerDiffTumor):
+class _Tiny:
     """Two epochs of four iterations with a tiny network."""
 
     def __init__(
@@ -66,19 +66,9 @@ class nnUNetTrainerDiffTumorTiny(nnUNetTrainerDiffTumor):
         self.num_val_iterations_per_epoch = 2
 
 
-class nnUNetTrainerDiffTumorLabelFreeTiny(nnUNetTrainerDiffTumorLabelFree):
-    """Two epochs of four iterations with a tiny network."""
+class nnUNetTrainerDiffTumorTiny(_Tiny, nnUNetTrainerDiffTumor):
+    """nnUNetTrainerDiffTumor for tests."""
 
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
-    ):
-        shrink_plans(plans, configuration)
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs = 2
-        self.num_iterations_per_epoch = 4
-        self.num_val_iterations_per_epoch = 2
+
+class nnUNetTrainerDiffTumorLabelFreeTiny(_Tiny, nnUNetTrainerDiffTumorLabelFree):
+    """nnUNetTrainerDiffTumorLabelFree for tests."""
