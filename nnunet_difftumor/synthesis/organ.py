@@ -63,7 +63,7 @@ class OrganStatistics:
         cell_voxels: voxels per cell along each axis.
         organ_cells: boolean (cz, cy, cx): more than half of the cell is organ, and none of it is a lesion.
         vessel_cells: boolean (cz, cy, cx): vessel according to equation 1.
-        free_mm: float16 (cz, cy, cx): distance to the nearest cell that is no organ or is a vessel.
+        free_mm: float32 (cz, cy, cx): distance to the nearest cell that is no organ or is a vessel.
     """
 
     mean_hu: float
@@ -152,7 +152,8 @@ class OrganStatistics:
                 **vars(statistics),
                 "organ_cells": organ_cells,
                 "vessel_cells": vessel_cells,
-                "free_mm": free.astype(np.float16),
+                # Rounded, so that the file is small; in a type that compares quickly.
+                "free_mm": free.astype(np.float16).astype(np.float32),
             }
         )
 

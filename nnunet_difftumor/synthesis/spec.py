@@ -67,7 +67,7 @@ class TumorSpec:
             if len(getattr(self, name)) != length:
                 raise InputError(f"tumor spec: {name} has {len(getattr(self, name))} numbers, expected {length}")
         numbers = [*self.centre_mm, *self.semi_axes_mm, *self.rotation]
-        numbers += [value for value in dataclasses.astuple(self) if isinstance(value, float)]
+        numbers += [value for value in vars(self).values() if isinstance(value, float)]
         if not all(math.isfinite(number) for number in numbers):
             raise InputError(f"tumor spec: every number must be finite, got {self}")
         if min(self.semi_axes_mm) <= 0 or self.edge_blur_mm <= 0:
