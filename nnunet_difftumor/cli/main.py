@@ -20,6 +20,9 @@ VERBS = {
     "env": "print the shell line that lets nnU-Net find the trainers where .pth files are not read",
 }
 
+# Run again, these keep what is done.
+RESUMABLE = ("prepare", "synthesize", "demo")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `difftumor VERB ...`; returns the exit status: 0 good, 1 the work failed, 2 the input was wrong."""
@@ -47,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"difftumor {verb}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\ndifftumor {verb}: interrupted", file=sys.stderr)
+        more = "; the same command goes on where it stopped" if verb in RESUMABLE else ""
+        print(f"\ndifftumor {verb}: interrupted{more}", file=sys.stderr)
         return 130
 
 

@@ -138,7 +138,7 @@ def test_volume_and_centre_are_the_same_on_every_grid(tumor):
         found[spacing_mm] = np.count_nonzero(mask) * np.prod(spacing_mm), centre
     volume, centre = found.pop((0.8, 0.8, 0.8))
     for spacing_mm, (other_volume, other_centre) in found.items():
-        # Counting voxel centres: a few percent of some hundred voxels, and the smallest have about 30 on the coarse grid.
+        # Counting voxel centres: a few percent of some hundred voxels; the smallest have about 30 on the coarse grid.
         counting = 0.12 * volume + 8 * np.prod(spacing_mm)
         assert abs(other_volume - volume) < counting, spacing_mm
         assert np.abs(other_centre - centre).max() < 0.5 * max(spacing_mm), spacing_mm
