@@ -28,19 +28,16 @@ def draw_predictions(
         labels: label values by name.
         tumor_labels: those of them that are drawn in red; where the truth has none, any label chooses the slice.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    # Not pyplot: it would keep the figure, and choose a window system.
+    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     organs = [value for value in labels.values() if value not in tumor_labels]
     colours = {value: _ORGAN_COLOURS[i % len(_ORGAN_COLOURS)] for i, value in enumerate(organs)}
     colours |= dict.fromkeys(tumor_labels, _TUMOR_COLOUR)
     columns = len(cases[0][2])
-    figure, axes = plt.subplots(
-        len(cases), columns, figsize=(4.4 * columns, 3.6 * len(cases) + 0.5), squeeze=False, facecolor="black"
-    )
+    figure = Figure(figsize=(4.4 * columns, 3.6 * len(cases) + 0.5), facecolor="black")
+    axes = figure.subplots(len(cases), columns, squeeze=False)
     for row, (name, ct, maps) in zip(axes, cases, strict=True):
         hu, zooms = _canonical(ct)
         loaded = {title: np.rint(_canonical(file)[0]) for title, file in maps.items()}
@@ -63,12 +60,12 @@ def draw_predictions(
         loc="lower center",
         ncols=len(colours),
         frameon=False,
+        fontsize=10,  # nnU-Net's progress plot makes seaborn enlarge the fonts of everything that follows
         labelcolor="white",
     )
     figure.subplots_adjust(left=0.005, right=0.995, bottom=0.5 / figure.get_figheight(), top=0.94, wspace=0.02)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=90, facecolor="black")
-    plt.close(figure)
 
 
 def _canonical(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
