@@ -22,7 +22,9 @@ class OverlayArray:
         self._changes.append((box, values, where))
 
     def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
-        result = np.array(self.base[index])
+        result = self.base[index]
+        if not result.flags.owndata:  # blosc2 decompresses into a new array; a plain one gives a view
+            result = result.copy()
         asked = [part.indices(size)[:2] for part, size in zip(index[1:], self.shape[1:], strict=True)]
         for box, values, where in self._changes:
             shared = [

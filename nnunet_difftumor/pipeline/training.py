@@ -75,6 +75,7 @@ class TrainingSynthesis:
             else None
         )
         self.statistics = StatisticsStore(self.dataset_folder, self._configuration.data_identifier)
+        self.tumor_labels = tuple(organ.tumor_label for organ in self.config.organs)
         self.run_seed = (self.config.seed, _FOLD_ALL if fold == "all" else int(fold))
 
     def splits(self) -> list[dict[str, Any]]:
@@ -136,7 +137,7 @@ class TrainingSynthesis:
             rank=rank,
             asked=self.config.synthetic_probability,
             intensity=self.intensity,
-            tumor_labels=tuple(organ.tumor_label for organ in self.config.organs),
+            tumor_labels=self.tumor_labels,
             regions=self.regions,
         )
 

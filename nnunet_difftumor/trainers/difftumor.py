@@ -7,6 +7,7 @@ from nnunet_difftumor.pipeline.config import FILE_NAME
 from nnunet_difftumor.pipeline.injection import synthetic_training_loader
 from nnunet_difftumor.pipeline.replay import write_run
 from nnunet_difftumor.pipeline.roles import Roles, roles_with_real_cases
+from nnunet_difftumor.pipeline.spatial import with_quick_spatial_transform
 from nnunet_difftumor.pipeline.training import TrainingSynthesis
 
 
@@ -66,6 +67,11 @@ class nnUNetTrainerDiffTumor(nnUNetTrainer):
         plan = self.synthesis.plan(roles, rank=self.local_rank, first_batch=first)
         with synthetic_training_loader(plan):
             return super().get_dataloaders()
+
+    def get_training_transforms(self, *args, **kwargs):
+        # nnU-Net's is static and does not know the labels; it calls it of the instance.
+        transforms = super().get_training_transforms(*args, **kwargs)
+        return with_quick_spatial_transform(transforms, self.synthesis.tumor_labels)
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):  # noqa: N802 (nnU-Net's name)
         rotation, dummy_2d, initial_patch_size, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()

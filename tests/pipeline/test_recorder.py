@@ -32,7 +32,7 @@ def batch(index: int, *, in_target: bool, refused: tuple[str, ...] = ()) -> dict
                 "refused": list(refused),
                 "in_target": in_target,
                 "milliseconds": 10.0 * index,
-                "sha256": "0",
+                "crc32": 0,
             }
         ],
     }
