@@ -1,6 +1,6 @@
 # make demo [DATA=folder [LABELS="liver=1 liver_tumor=2"]] [OUT=demo_out]
 #             the whole way on a phantom, or on your CT scans, on a CPU (difftumor demo --help)
-# make test   all tests
+# make test   all tests, in two processes
 # make lint   ruff
 #
 # Each makes the virtual environment $(VENV) if there is none. PYTHON names the interpreter it is made with (3.11 to
@@ -26,7 +26,7 @@ demo: $(VENV)/ready
 	$(VENV)/bin/difftumor demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)") $(if $(LABELS),--labels $(LABELS))
 
 test: $(VENV)/ready
-	$(VENV)/bin/python -m pytest tests
+	$(VENV)/bin/python -m pytest tests -n 2 --dist loadfile
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
