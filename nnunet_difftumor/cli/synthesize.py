@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     from zlib import crc32
 
     from nnunet_difftumor.errors import InputError
-    from nnunet_difftumor.synthesis.presets import PRESETS, SIZES
+    from nnunet_difftumor.synthesis.preset import SIZES
+    from nnunet_difftumor.synthesis.presets import PRESETS
     from nnunet_difftumor.synthesis.synthesize import SynthesisSettings, find_cases, is_finished, replay, synthesize
 
     if args.from_spec:

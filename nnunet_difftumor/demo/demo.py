@@ -17,7 +17,7 @@ from nnunet_difftumor.demo.small_plan import SMALL_PLANS_NAME, coarse_spacing_mm
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.synthesis.organ import Organ
-from nnunet_difftumor.synthesis.presets import SIZE_BANDS_MM
+from nnunet_difftumor.synthesis.preset import SIZE_BANDS_MM
 
 PHANTOM_ID, PHANTOM_NAME = 1, "Phantom"
 DATASET_ID, DATASET_NAME = 2, "Demo"

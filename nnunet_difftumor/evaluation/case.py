@@ -8,7 +8,7 @@ import cc3d
 import numpy as np
 from surface_distance import compute_surface_dice_at_tolerance, compute_surface_distances
 
-from nnunet_difftumor.synthesis.presets import SIZE_BANDS_MM
+from nnunet_difftumor.synthesis.preset import SIZE_BANDS_MM
 
 CONNECTIVITY = 26
 EARLY_MM = SIZE_BANDS_MM["small"][1]

@@ -64,8 +64,8 @@ class OverlayCase:
     def labels(self, box: Box) -> np.ndarray:
         return self.seg[(slice(0, 1), *box)][0]
 
-    def paste(self, tumor: RenderedTumor, tumor_label: int) -> None:
+    def paste(self, tumor: RenderedTumor) -> None:
         """Puts a tumor on top. Voxels that it does not reach keep their exact value."""
         changed = tumor.hu != self.hu(tumor.box)
         self.data.change(tumor.box, self._intensity.to_normalized(tumor.hu), changed)
-        self.seg.change(tumor.box, np.full(tumor.mask.shape, tumor_label, self.seg.dtype), tumor.mask)
+        self.seg.change(tumor.box, tumor.labels, tumor.labels != self.labels(tumor.box))

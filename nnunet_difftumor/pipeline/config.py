@@ -15,7 +15,8 @@ from typing import Any
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.synthesis.organ import Organ
-from nnunet_difftumor.synthesis.presets import PRESETS, SIZE_BANDS_MM
+from nnunet_difftumor.synthesis.preset import SIZE_BANDS_MM
+from nnunet_difftumor.synthesis.presets import PRESETS
 
 FILE_NAME = "difftumor.json"
 PLANS_NAME = "nnUNetPlansDiffTumor"

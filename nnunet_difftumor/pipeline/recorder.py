@@ -12,7 +12,7 @@ from typing import Any
 from nnunet_difftumor.files import atomic_path
 from nnunet_difftumor.pipeline.intensity import CTIntensity
 from nnunet_difftumor.pipeline.loader import sample_arrays
-from nnunet_difftumor.synthesis.presets import SIZE_BANDS_MM
+from nnunet_difftumor.synthesis.preset import SIZE_BANDS_MM
 
 LOG_FOLDER = "synthesis_log"
 PICTURE = "synthetic_samples.png"

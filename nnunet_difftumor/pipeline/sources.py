@@ -63,7 +63,7 @@ class HandcraftedSource:
             for placement in placed:
                 patch = patch_of(case, placement.spec, sampler.organ)
                 tumor = HandcraftedRenderer().render([patch], [placement.spec])[0]
-                case.paste(tumor, sampler.organ.tumor_label)
+                case.paste(tumor)
                 outcome.tumors.append(tumor)
             if outcome.tumors:
                 outcome.tumor_label = sampler.organ.tumor_label
@@ -100,7 +100,7 @@ class BankSource:
             except InputError as error:
                 outcome.refused.append(f"bank: {files[number].name}: {error}")
                 continue
-            case.paste(tumor, organ.tumor_label)
+            case.paste(tumor)
             outcome.tumors.append(tumor)
             outcome.tumor_label = organ.tumor_label
             break

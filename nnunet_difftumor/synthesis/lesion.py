@@ -13,7 +13,7 @@ from nnunet_difftumor.synthesis.stored import read_arrays
 from nnunet_difftumor.synthesis.volume import Volume
 
 SUFFIX = ".lesion.npz"
-_KEYS = {"spec", "start", "grid_shape", "grid_spacing_mm", "change_hu", "mask"}
+_KEYS = {"spec", "start", "grid_shape", "grid_spacing_mm", "change_hu", "labels", "mask"}
 
 
 def write_lesion(path: str | Path, tumor: RenderedTumor, volume: Volume) -> None:
@@ -32,6 +32,7 @@ def write_lesion(path: str | Path, tumor: RenderedTumor, volume: Volume) -> None
             grid_shape=np.array(volume.shape),
             grid_spacing_mm=np.array(volume.spacing_mm),
             change_hu=tumor.hu - volume.hu(tumor.box),
+            labels=tumor.labels,
             mask=tumor.mask,
         )
 
@@ -47,14 +48,15 @@ def read_lesion(path: str | Path, volume: Volume) -> RenderedTumor:
         InputError: if the file is damaged or belongs to another grid. Nothing in it is executed.
     """
     values = read_arrays(path, keys=_KEYS, what="a lesion file")
-    change, mask, start = values["change_hu"], values["mask"], values["start"]
+    change, labels, mask, start = (values[key] for key in ("change_hu", "labels", "mask", "start"))
     grid_shape, grid_spacing_mm = values["grid_shape"], values["grid_spacing_mm"]
     try:
         spec = TumorSpec.from_dict(json.loads(str(values["spec"])))
         sound = (
             change.dtype == np.float32
             and mask.dtype == bool
-            and change.shape == mask.shape
+            and labels.dtype.kind in "iu"
+            and change.shape == labels.shape == mask.shape
             and change.ndim == 3
             and all(array.shape == (3,) for array in (start, grid_shape, grid_spacing_mm))
             and start.dtype.kind == grid_shape.dtype.kind == "i"
@@ -72,4 +74,4 @@ def read_lesion(path: str | Path, volume: Volume) -> RenderedTumor:
             f"of {volume.spacing_mm} mm; make the lesions again after `difftumor prepare`"
         )
     box = tuple(slice(int(first), int(first) + size) for first, size in zip(start, change.shape, strict=True))
-    return RenderedTumor(spec, box, volume.hu(box) + change, mask)
+    return RenderedTumor(spec, box, volume.hu(box) + change, labels, mask)

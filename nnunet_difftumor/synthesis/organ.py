@@ -10,11 +10,14 @@ from scipy.ndimage import find_objects, gaussian_filter
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path
+from nnunet_difftumor.synthesis.noise import Noise, even_tissue, measure_noise
 from nnunet_difftumor.synthesis.stored import read_arrays
-from nnunet_difftumor.synthesis.volume import Box
+from nnunet_difftumor.synthesis.volume import Box, clipped_box
 
 # Placement looks at cells of about this size; every place is then checked on the scan's own grid.
 _CELL_MM = 2.0
+# Noise is measured in a cube of twice this edge.
+_NOISE_MM = 20.0
 # Equations 1 and 2 of Hu et al., Table 1: sigma_a = 0.5 + 0.025 sigma_p, T = mean + 15 HU.
 _SMOOTHING_BASE, _SMOOTHING_PER_HU, _VESSEL_MARGIN_HU = 0.5, 0.025, 15.0
 
@@ -58,6 +61,7 @@ class OrganStatistics:
     Attributes:
         mean_hu: mean over the organ (l in equation 2 of Hu et al.).
         parenchyma_hu, parenchyma_sd_hu: mean and standard deviation of the organ without vessels (mu_p, sigma_p).
+        noise_sd_hu, noise_correlation: of the scan, measured where the organ has most room (`noise.Noise`).
         volume_ml: of the organ.
         cell_origin: index of the first voxel of the first cell.
         cell_voxels: voxels per cell along each axis.
@@ -69,12 +73,18 @@ class OrganStatistics:
     mean_hu: float
     parenchyma_hu: float
     parenchyma_sd_hu: float
+    noise_sd_hu: float
+    noise_correlation: tuple[float, float, float]
     volume_ml: float
     cell_origin: tuple[int, int, int]
     cell_voxels: tuple[int, int, int]
     organ_cells: np.ndarray
     vessel_cells: np.ndarray
     free_mm: np.ndarray
+
+    @property
+    def noise(self) -> Noise:
+        return Noise(self.noise_sd_hu, self.noise_correlation)
 
     @property
     def vessel_threshold_hu(self) -> float:
@@ -130,6 +140,8 @@ class OrganStatistics:
             mean_hu=mean,
             parenchyma_hu=parenchyma,
             parenchyma_sd_hu=sd,
+            noise_sd_hu=sd,
+            noise_correlation=(0.0, 0.0, 0.0),
             volume_ml=float(values.size * np.prod(spacing_mm) / 1000),
             cell_origin=tuple(part.start for part in box),
             cell_voxels=step,
@@ -147,9 +159,11 @@ class OrganStatistics:
         vessel_cells = (smoothed > statistics.vessel_threshold_hu) & organ_cells
         cell_mm = [float(n * size) for n, size in zip(step, spacing_mm, strict=True)]
         free = edt.edt(np.ascontiguousarray(organ_cells & ~vessel_cells), anisotropy=cell_mm, black_border=True)
+        noise = _noise(hu, mask, free, step=step, spacing_mm=spacing_mm, parenchyma_hu=parenchyma)
         return cls(
             **{
                 **vars(statistics),
+                **({} if noise is None else {"noise_sd_hu": noise.sd_hu, "noise_correlation": noise.correlation}),
                 "organ_cells": organ_cells,
                 "vessel_cells": vessel_cells,
                 # Rounded, so that the file is small; in a type that compares quickly.
@@ -171,8 +185,9 @@ class OrganStatistics:
         """
         values = read_arrays(path, keys={field.name for field in fields(cls)}, what="organ statistics")
         try:
-            for key in ("mean_hu", "parenchyma_hu", "parenchyma_sd_hu", "volume_ml"):
+            for key in ("mean_hu", "parenchyma_hu", "parenchyma_sd_hu", "noise_sd_hu", "volume_ml"):
                 values[key] = float(values[key])
+            values["noise_correlation"] = tuple(float(value) for value in values["noise_correlation"])
             for key in ("cell_origin", "cell_voxels"):
                 values[key] = tuple(int(value) for value in values[key])
         except (TypeError, ValueError) as error:
@@ -192,6 +207,23 @@ def _parenchyma(values: np.ndarray) -> tuple[float, float]:
     robust_sd = max(1.4826 * float(np.median(np.abs(sample - median))), 1.0)
     core = sample[np.abs(sample - median) <= 2.5 * robust_sd]
     return float(core.mean(dtype=np.float64)), float(core.std(dtype=np.float64))
+
+
+def _noise(
+    hu: np.ndarray,
+    mask: np.ndarray,
+    free_mm: np.ndarray,
+    *,
+    step: Sequence[int],
+    spacing_mm: Sequence[float],
+    parenchyma_hu: float,
+) -> Noise | None:
+    """Noise around the place with most room; None if there is too little even tissue."""
+    most_room = np.multiply(np.unravel_index(int(free_mm.argmax()), free_mm.shape), step)
+    reach = np.ceil(_NOISE_MM / np.asarray(spacing_mm)).astype(int)
+    block = clipped_box(most_room - reach, most_room + reach + 1, mask.shape)
+    even = even_tissue(hu[block], mask[block], spacing_mm, around_hu=parenchyma_hu)
+    return measure_noise(hu[block], even, spacing_mm)
 
 
 def _cell_mean(array: np.ndarray, step: Sequence[int]) -> np.ndarray:

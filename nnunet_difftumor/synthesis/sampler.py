@@ -7,11 +7,13 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.synthesis.mass_effect import displaced
 from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
-from nnunet_difftumor.synthesis.presets import PRESETS, SIZE_BANDS_MM, SIZES, Preset
+from nnunet_difftumor.synthesis.preset import SIZE_BANDS_MM, SIZES, Preset
+from nnunet_difftumor.synthesis.presets import PRESETS
+from nnunet_difftumor.synthesis.room import room_of
 from nnunet_difftumor.synthesis.shape import mask_in, radial_field, region_of, rotation_matrix, survey
 from nnunet_difftumor.synthesis.spec import NoRoom, TumorSpec
-from nnunet_difftumor.synthesis.texture import attenuation
 from nnunet_difftumor.synthesis.volume import Box, Volume, axes_mm, clipped_box
 
 # Tiny and small tumors keep clear of vessels; larger ones take the place with the least of them among this many.
@@ -20,7 +22,11 @@ _PLACES = 32
 _ATTEMPTS = 12
 _SHRINK = 0.88
 # At least this share of the tumor's ellipsoid is inside the organ; the rest is cut off by the organ's border.
-_INSIDE = (0.9, 0.7)
+_INSIDE = ((0.9, 1.0), (0.7, 1.0))
+# Of one that grows out of the organ between these; real ones of the kidney lie half outside.
+_INSIDE_EXOPHYTIC = ((0.3, 0.7), (0.2, 0.9))
+# Bone does not give way: no mass effect near it.
+_BONE_HU = 300.0
 _GAP_MM = 1.0
 # A tumor that the organ cuts to less than this part of its band is not made larger to fit the band again.
 _LEAST_LEFT = 0.75
@@ -70,7 +76,7 @@ class TumorSampler:
                 raise InputError(f"preset is {preset!r}, expected one of {', '.join(PRESETS)}")
             preset = PRESETS[preset]
         if contrast_hu is not None:
-            preset = replace(preset, relative_contrast_hu=contrast_hu)
+            preset = replace(preset, contrast_hu=contrast_hu)
         if weights is not None:
             preset = replace(preset, weights=weights)
         self.organ = organ
@@ -124,15 +130,17 @@ class TumorSampler:
         given up.
         """
         size = self._draw_size(rng) if size == "mix" else size
-        spec = self._draw(size, statistics, rng)
+        drawn = self._draw(size, statistics, rng)
         reason = "no place with enough room in the organ"
-        for diameter in _shrinking(_nominal_diameter_mm(spec), SIZE_BANDS_MM[size][0]):
-            spec = _scaled(spec, diameter / _nominal_diameter_mm(spec))
-            for centre in self._places(spec, statistics, volume.spacing_mm, rng, occupied):
-                found = self._examine(replace(spec, centre_mm=centre), statistics, volume, occupied)
-                if isinstance(found, Placement):
-                    return found
-                reason = found
+        # What finds no fat to grow into may still fit inside.
+        for spec in (drawn, replace(drawn, exophytic=False)) if drawn.exophytic else (drawn,):
+            for diameter in _shrinking(_nominal_diameter_mm(spec), SIZE_BANDS_MM[size][0]):
+                spec = _scaled(spec, diameter / _nominal_diameter_mm(spec))
+                for centre in self._places(spec, statistics, volume.spacing_mm, rng, occupied):
+                    found = self._examine(replace(spec, centre_mm=centre), statistics, volume, occupied)
+                    if isinstance(found, Placement):
+                        return found
+                    reason = found
         return NoRoom(self.organ.name, size, reason)
 
     def _draw_size(self, rng: np.random.Generator) -> str:
@@ -140,27 +148,8 @@ class TumorSampler:
         return list(self.preset.weights)[int(rng.choice(len(weights), p=weights / weights.sum()))]
 
     def _draw(self, size: str, statistics: OrganStatistics, rng: np.random.Generator) -> TumorSpec:
-        """Everything but the place; the semi-axes are scaled so that the deformed shape has the volume drawn."""
-        preset, distribution = self.preset, self.preset.sizes[size]
-        semi_axes = distribution.semi_axes_mm(rng)
-        rotation = rng.standard_normal(4)
-        grain = float(rng.uniform(*preset.grain_vox))
-        loss = 1.0 if preset.keep_noise_level else attenuation(grain, preset.texture_blur_vox)
-        spec = TumorSpec(
-            organ=self.organ.name,
-            size_class=size,
-            centre_mm=(0.0, 0.0, 0.0),
-            semi_axes_mm=tuple(float(value) for value in semi_axes),
-            rotation=tuple(float(value) for value in rotation / np.linalg.norm(rotation)),
-            deformation_mm=float(rng.uniform(*distribution.deformation_mm)),
-            background_hu=statistics.parenchyma_hu,
-            contrast_hu=preset.contrast_hu(statistics, rng),
-            texture_sd_hu=statistics.parenchyma_sd_hu * loss,
-            texture_grain_vox=grain,
-            texture_blur_vox=preset.texture_blur_vox,
-            edge_blur_mm=float(rng.uniform(*preset.edge_blur_mm)),
-            seed=int(rng.integers(2**63)),
-        )
+        """Everything but the place; scaled so that the deformed shape has the volume drawn."""
+        spec = self.preset.draw(self.organ.name, size, statistics=statistics, rng=rng)
         wanted = _ball_volume(_nominal_diameter_mm(spec))
         return _scaled(spec, (wanted / survey(spec).volume_mm3) ** (1 / 3))
 
@@ -173,7 +162,8 @@ class TumorSampler:
         occupied: Sequence[Placement],
     ) -> Iterator[tuple[float, float, float]]:
         """Centres in mm that look good on the statistics' cells, best first."""
-        if spec.size_class in _VESSEL_FREE:
+        deep = spec.size_class in _VESSEL_FREE and not spec.exophytic
+        if deep:
             cells = np.flatnonzero(statistics.free_mm >= max(spec.semi_axes_mm))
             limit = _ATTEMPTS
         else:
@@ -186,7 +176,7 @@ class TumorSampler:
         index = index + rng.uniform(0, 1, index.shape)
         centres = (statistics.cell_origin + index * statistics.cell_voxels - 0.5) * np.asarray(spacing_mm)
         centres = centres[_clear_of(occupied, centres, survey(spec).reach_mm, spacing_mm)]
-        if spec.size_class not in _VESSEL_FREE:
+        if not deep:
             centres = _least_vessels(spec, centres, statistics, spacing_mm)
         yield from (tuple(float(value) for value in centre) for centre in centres)
 
@@ -196,12 +186,14 @@ class TumorSampler:
         """Looks at a place on the scan's own grid; gives the reason if it will not do."""
         spacing = volume.spacing_mm
         low, high = SIZE_BANDS_MM[spec.size_class]
+        if spec.mass_effect > 0 and (volume.hu(region_of(spec, volume.shape, spacing)) > _BONE_HU).any():
+            spec = replace(spec, mass_effect=0.0, mass_effect_radius_mm=0.0)
         # The organ's border cuts tumors down: one correction of the size, towards the band, then it must fit.
         for correction in (True, False):
             box = region_of(spec, volume.shape, spacing)
-            labels = volume.labels(box)
-            organ = self.organ.mask(labels)
-            mask = mask_in(spec, box, spacing, organ)
+            hu, labels, inner = self._with_margin(box, statistics, volume)
+            pushed = displaced(hu[inner], labels[inner], spec, box=box, spacing_mm=spacing)
+            mask = mask_in(spec, box, spacing, room_of(*pushed, spec, organ=self.organ, spacing_mm=spacing))
             diameter = equivalent_diameter_mm(mask, spacing)
             if diameter < _LEAST_LEFT * low:
                 return "cut by the organ's border to less than its size"
@@ -214,25 +206,27 @@ class TumorSampler:
         reach = survey(spec).reach_mm
         if not _clear_of(occupied, np.array([spec.centre_mm]), reach, spacing).all():
             return "another synthetic tumor is in the way"
-        lesions = self.organ.lesions(labels)
+        organ = self.organ.mask(labels)
+        if spec.exophytic and not (mask & organ[inner]).any():
+            return "outside of the organ altogether"
+        lesions = self.organ.lesions(labels[inner])
         if lesions.any():
             # On coarse grids neighbouring voxels touch although there is a distance between the shapes.
             near = maximum_filter(mask, 3) | (radial_field(spec, axes_mm(box, spacing)) <= _LESION_DISTANCE)
             if (lesions & near).any():
                 return "a real lesion is in the way"
-        hu, organ, inner = self._with_margin(box, statistics, volume)
         vessels = statistics.vessels(hu, organ, spacing)[inner]
         vessel_share = float((vessels & mask).sum() / mask.sum())
         if spec.size_class in _VESSEL_FREE and vessel_share > 0:
             return "a vessel is in the way"
-        if self.preset.relative_contrast_hu is not None:
+        if self.preset.relative_to_surroundings:
             around = organ[inner] & ~vessels
             if around.any():
                 spec = replace(spec, background_hu=float(np.median(hu[inner][around])))
         return Placement(spec, diameter, vessel_share, reach)
 
     def _with_margin(self, box: Box, statistics: OrganStatistics, volume: Volume) -> tuple[np.ndarray, np.ndarray, Box]:
-        """HU and organ mask of the box with the margin that the vessels' smoothing needs, and the box within it."""
+        """HU and labels of the box with the margin that the vessels' smoothing needs, and the box within it."""
         margin = np.ceil(4 * statistics.smoothing_vox(volume.spacing_mm)).astype(int) + 1
         lower = [part.start - more for part, more in zip(box, margin, strict=True)]
         upper = [part.stop + more for part, more in zip(box, margin, strict=True)]
@@ -240,7 +234,7 @@ class TumorSampler:
         inner = tuple(
             slice(part.start - around.start, part.stop - around.start) for part, around in zip(box, outer, strict=True)
         )
-        return volume.hu(outer), self.organ.mask(volume.labels(outer)), inner
+        return volume.hu(outer), volume.labels(outer), inner
 
 
 def equivalent_diameter_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
@@ -278,6 +272,8 @@ def _scaled(spec: TumorSpec, factor: float) -> TumorSpec:
         spec,
         semi_axes_mm=tuple(value * factor for value in spec.semi_axes_mm),
         deformation_mm=spec.deformation_mm * factor,
+        roughness_grain_mm=spec.roughness_grain_mm * factor,
+        mass_effect_radius_mm=spec.mass_effect_radius_mm * factor,
     )
 
 
@@ -303,8 +299,8 @@ def _least_vessels(
     cells = np.moveaxis(np.clip(cells, 0, shape - 1), -1, 0)
     inside = (statistics.organ_cells[tuple(cells)] & within).mean(1)
     vessels = (statistics.vessel_cells[tuple(cells)] & within).mean(1)
-    for least in _INSIDE:
-        room = np.flatnonzero(inside >= least)[:_PLACES]
+    for least, most in _INSIDE_EXOPHYTIC if spec.exophytic else _INSIDE:
+        room = np.flatnonzero((inside >= least) & (inside <= most))[:_PLACES]
         if len(room):
             return centres[room[np.argsort(vessels[room], kind="stable")]][:_EXAMINED]
     return centres[:0]

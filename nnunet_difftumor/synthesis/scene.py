@@ -14,7 +14,7 @@ from nnunet_difftumor.synthesis.volume import ArrayVolume, Volume
 def patch_of(volume: Volume, spec: TumorSpec, organ: Organ) -> Patch:
     """The region of the scan that the tumor may change; its box may be empty if the tumor lies outside the scan."""
     box = region_of(spec, volume.shape, volume.spacing_mm)
-    return Patch(box, volume.hu(box), organ.mask(volume.labels(box)), volume.spacing_mm)
+    return Patch(box, volume.hu(box), volume.labels(box), organ, volume.spacing_mm)
 
 
 def insert_tumors(volume: ArrayVolume, specs: Sequence[TumorSpec], organ: Organ) -> list[RenderedTumor]:
@@ -23,7 +23,7 @@ def insert_tumors(volume: ArrayVolume, specs: Sequence[TumorSpec], organ: Organ)
     Args:
         volume: `hu_array` must be float32; both arrays are changed.
         specs: the tumors; the same specs into the same scan give the same voxels.
-        organ: which labels the tumors may replace, and by which.
+        organ: which labels the tumors may replace, and by which. (Mass effect moves other labels too.)
 
     Returns:
         What was rendered. A tumor of which nothing lies in the organ has an empty mask and changes nothing.
@@ -33,8 +33,7 @@ def insert_tumors(volume: ArrayVolume, specs: Sequence[TumorSpec], organ: Organ)
     for spec in specs:
         tumor = renderer.render([patch_of(volume, spec, organ)], [spec])[0]
         volume.hu_array[tumor.box] = tumor.hu
-        labels = volume.label_array[tumor.box]
-        labels[tumor.mask] = organ.tumor_label
+        volume.label_array[tumor.box] = tumor.labels
         rendered.append(tumor)
     return rendered
 

@@ -1,12 +1,11 @@
-"""The tumor's shape: an ellipsoid under an elastic displacement, as a function of position in mm.
+"""The tumor's shape: a rough ellipsoid under an elastic displacement, as a function of position in mm.
 
-Hu et al., CVPR 2023, section 3.1: an ellipsoid, elastically deformed (sigma_e), with a blurred edge (sigma_c). Because
-the shape is a function and not a voxel mask, it has the same form on every grid, and thick slices get their partial
-volume.
+Hu et al., CVPR 2023, section 3.1: an ellipsoid, elastically deformed (sigma_e), with a blurred edge (sigma_c); ours is
+the fine relief, without which tumors are smoother than real ones. Because the shape is a function and not a voxel mask,
+it has the same form on every grid, and thick slices get their partial volume.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from scipy.special import ndtr
 
 from nnunet_difftumor.synthesis.separable import along_axes
-from nnunet_difftumor.synthesis.spec import TumorSpec
+from nnunet_difftumor.synthesis.spec import Triple, TumorSpec
 from nnunet_difftumor.synthesis.volume import Box, axes_mm, clipped_box
 
 # Displacements are limited to this many standard deviations, so that the shape has a known greatest extent.
@@ -26,6 +25,12 @@ _DISPLACEMENT_LIMIT = 2.0
 # Beyond this many standard deviations of the edge's blur alpha is exactly 0, by a first-order estimate of the distance
 # to the surface; and beyond _GREATEST_GAP by the true distance to the mask, which strong curvature makes a larger one.
 _EDGE_CUT, _GREATEST_GAP = 2.5, 3.0
+# The same for the relief, whose standard deviation is relative to the semi-axes.
+_ROUGHNESS_LIMIT = 2.5
+# Control points of the displacement on either side of the centre, one tumor radius apart; beyond them there is none.
+_DISPLACEMENT_POINTS = 6
+# Standard deviation of a cubic B-spline whose control points have that of 1, in 3D.
+_BSPLINE_SD = (151 / 315) ** 1.5
 _SURVEY_POINTS = 28
 
 
@@ -50,8 +55,7 @@ def radial_field(spec: TumorSpec, positions_mm: Sequence[np.ndarray]) -> np.ndar
         np.asarray(axis, np.float32) - np.float32(centre)
         for axis, centre in zip(positions_mm, spec.centre_mm, strict=True)
     ]
-    radius = float(np.prod(spec.semi_axes_mm)) ** (1 / 3)
-    displacement = _displacement(spec, relative, radius) if spec.deformation_mm > 0 else None
+    displacement = _displacement(spec, relative) if spec.deformation_mm > 0 else None
     squared = None
     for component, semi_axis in enumerate(spec.semi_axes_mm):
         along = [
@@ -62,28 +66,66 @@ def radial_field(spec: TumorSpec, positions_mm: Sequence[np.ndarray]) -> np.ndar
         if displacement is not None:
             coordinate += displacement[component] * np.float32(1 / semi_axis)
         squared = coordinate * coordinate if squared is None else squared + coordinate * coordinate
-    return np.sqrt(squared, out=squared)
+    level = np.sqrt(squared, out=squared)
+    if spec.roughness > 0:
+        level += _relief(spec, relative)
+    return level
 
 
-def _displacement(spec: TumorSpec, relative: Sequence[np.ndarray], radius_mm: float) -> np.ndarray:
+def radius_mm(spec: TumorSpec) -> float:
+    """Of the ball with the ellipsoid's volume."""
+    return float(np.prod(spec.semi_axes_mm)) ** (1 / 3)
+
+
+def _displacement(spec: TumorSpec, relative: Sequence[np.ndarray]) -> np.ndarray:
     """Smooth random displacement in the ellipsoid's frame, float32 (3, z, y, x), in mm.
 
-    A cubic B-spline whose control points stand one tumor radius apart (three across the tumor, as many as the public
-    code of Hu et al. uses), centred on the tumor, so that the field does not depend on the grid.
+    Control points stand one tumor radius apart (three across the tumor, as many as the public code of Hu et al. uses).
     """
-    reach = max(spec.semi_axes_mm) + _reach_of_displacement(spec) + 4 * spec.edge_blur_mm
-    half = int(np.ceil(reach / radius_mm)) + 2
-    control = np.random.default_rng(spec.seed).standard_normal((3, *[2 * half + 1] * 3), dtype=np.float32)
-    # A cubic B-spline averages its control points; this restores the standard deviation that was asked for.
-    control *= np.float32(spec.deformation_mm / (151 / 315) ** 1.5)
-    weights = [_bspline_weights(axis / radius_mm, half) for axis in relative]
-    field = np.stack([along_axes(component, weights) for component in control])
-    limit = np.float32(_DISPLACEMENT_LIMIT * spec.deformation_mm)
-    return np.clip(field, -limit, limit, out=field)
+    rng = np.random.default_rng(spec.seed)
+    field = _smooth_noise(relative, rng, grain_mm=radius_mm(spec), half=_DISPLACEMENT_POINTS, components=3)
+    return _limited(field, spec.deformation_mm, _DISPLACEMENT_LIMIT)
+
+
+def _relief(spec: TumorSpec, relative: Sequence[np.ndarray]) -> np.ndarray:
+    """What the surface's roughness adds to the level function, float32 (z, y, x)."""
+    half = int(np.ceil(_reach_of_shape(spec) / spec.roughness_grain_mm)) + 2
+    rng = np.random.default_rng((spec.seed, 2))
+    field = _smooth_noise(relative, rng, grain_mm=spec.roughness_grain_mm, half=half, components=1)
+    return _limited(field, spec.roughness, _ROUGHNESS_LIMIT)[0]
+
+
+def _smooth_noise(
+    relative: Sequence[np.ndarray], rng: np.random.Generator, *, grain_mm: float, half: int, components: int
+) -> np.ndarray:
+    """Random fields of standard deviation 1, float32 (components, z, y, x): cubic B-splines.
+
+    Centred on the tumor, so that they do not depend on the grid.
+    """
+    control = rng.standard_normal((components, *[2 * half + 1] * 3), dtype=np.float32)
+    control *= np.float32(1 / _BSPLINE_SD)
+    weights = [_bspline_weights(axis / np.float32(grain_mm), half) for axis in relative]
+    return np.stack([along_axes(component, weights) for component in control])
+
+
+def _limited(field: np.ndarray, sd: float, limit: float) -> np.ndarray:
+    """In place: scaled to a standard deviation, and cut off at some of them, so that shapes have a greatest extent."""
+    field *= np.float32(sd)
+    return np.clip(field, np.float32(-limit * sd), np.float32(limit * sd), out=field)
 
 
 def _reach_of_displacement(spec: TumorSpec) -> float:
     return _DISPLACEMENT_LIMIT * np.sqrt(3) * spec.deformation_mm
+
+
+def _growth_by_roughness(spec: TumorSpec) -> float:
+    """By how much the relief can at most enlarge the ellipsoid."""
+    return 1 + _ROUGHNESS_LIMIT * spec.roughness
+
+
+def _reach_of_shape(spec: TumorSpec) -> float:
+    """No point of the shape is farther from the centre, in mm."""
+    return max(spec.semi_axes_mm) * _growth_by_roughness(spec) + _reach_of_displacement(spec)
 
 
 def _bspline_weights(position: np.ndarray, half: int) -> csr_array:
@@ -103,8 +145,8 @@ class Survey(NamedTuple):
 
     Attributes:
         volume_mm3: of the shape.
-        half_extents_mm: (2, 3), of everything that the tumor may change: below and above the centre along each axis.
-        reach_mm: radius of the ball around the centre that holds everything that the tumor may change.
+        half_extents_mm: (2, 3), of everything that the blurred shape changes: below and above the centre on each axis.
+        reach_mm: radius of the ball around the centre that holds everything that the tumor changes.
     """
 
     volume_mm3: float
@@ -114,37 +156,61 @@ class Survey(NamedTuple):
 
 def survey(spec: TumorSpec) -> Survey:
     """Looks at the whole shape on a coarse grid."""
-    return _survey(replace(spec, centre_mm=(0.0, 0.0, 0.0)))
+    size = radius_mm(spec)
+    unit = _survey(
+        # A search tries one shape at many places and in several sizes: what else the spec says makes no difference.
+        tuple(round(value / size, 6) for value in spec.semi_axes_mm),
+        spec.rotation,
+        round(spec.deformation_mm / size, 6),
+        spec.roughness,
+        round(spec.roughness_grain_mm / size, 6),
+        spec.seed,
+    )
+    blur = 3 * spec.edge_blur_mm
+    reach = max(unit.reach_mm * size + blur, spec.mass_effect_radius_mm if spec.mass_effect > 0 else 0.0)
+    return Survey(unit.volume_mm3 * size**3, unit.half_extents_mm * size + blur, reach)
 
 
-@lru_cache(maxsize=32)
-def _survey(spec: TumorSpec) -> Survey:
-    """`survey` of a tumor at the origin: a search tries one shape at many places."""
+@lru_cache(maxsize=64)
+def _survey(
+    semi_axes: Triple,
+    rotation: tuple[float, float, float, float],
+    deformation: float,
+    roughness: float,
+    roughness_grain: float,
+    seed: int,
+) -> Survey:
+    """`survey` of a tumor of radius 1 with a sharp edge at the origin."""
+    spec = TumorSpec(
+        "", "", (0.0, 0.0, 0.0), semi_axes, rotation, deformation, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, seed,
+        roughness=roughness, roughness_grain_mm=roughness_grain,
+    )  # fmt: skip
     matrix = rotation_matrix(spec)
-    extent = np.sqrt(((matrix * np.asarray(spec.semi_axes_mm)) ** 2).sum(1)) + _reach_of_displacement(spec)
+    extent = np.sqrt(((matrix * np.asarray(semi_axes)) ** 2).sum(1)) * _growth_by_roughness(spec)
+    extent += _reach_of_displacement(spec)
     steps = 2 * extent / (_SURVEY_POINTS - 1)
     axes = [np.linspace(-half, half, _SURVEY_POINTS) for half in extent]
     field = radial_field(spec, axes)
     inside = field <= 1
-    # Trilinear crossing of the surface within a coarse cell moves it by less than one step.
-    margin = steps + 3 * spec.edge_blur_mm
     bounds = np.empty((2, 3))
     for axis in range(3):
         hit = np.flatnonzero(inside.any(axis=tuple(other for other in range(3) if other != axis)))
         bounds[:, axis] = (-axes[axis][hit[0]], axes[axis][hit[-1]]) if len(hit) else (0, 0)
+    # Trilinear crossing of the surface within a coarse cell moves it by less than one step.
+    bounds = np.maximum(bounds, 0) + steps
+    bounds.flags.writeable = False
     # The smooth share of a cell that is inside counts, not the yes or no of its centre: small errors at 28 points.
     share = ((1 - field) * (_SURVEY_POINTS / 2) + 0.5).clip(0, 1)
-    bounds = np.maximum(bounds, 0) + margin
-    bounds.flags.writeable = False
     squares = [(axis**2).reshape([-1 if j == i else 1 for j in range(3)]) for i, axis in enumerate(axes)]
     farthest = np.sqrt((squares[0] + squares[1] + squares[2])[inside].max(initial=0))
-    reach = float(farthest + np.linalg.norm(steps) + 3 * spec.edge_blur_mm)
-    return Survey(float(share.sum() * np.prod(steps)), bounds, reach)
+    return Survey(float(share.sum() * np.prod(steps)), bounds, float(farthest + np.linalg.norm(steps)))
 
 
 def region_of(spec: TumorSpec, shape: Sequence[int], spacing_mm: Sequence[float]) -> Box:
     """The box, cut to the grid, outside of which the tumor changes nothing."""
     reach = survey(spec).half_extents_mm
+    if spec.mass_effect > 0:
+        reach = np.maximum(reach, spec.mass_effect_radius_mm)
     centre = np.asarray(spec.centre_mm)
     spacing = np.asarray(spacing_mm)
     lower = np.floor((centre - reach[0]) / spacing).astype(int) - 1

@@ -11,6 +11,24 @@ from nnunet_difftumor.errors import InputError
 SCHEMA_VERSION = 1
 
 Triple = tuple[float, float, float]
+KINDS = ("tumor", "cyst", "haemangioma")
+
+_RANGES = (
+    (
+        ("semi_axes_mm", "edge_blur_mm", "texture_grain_mm", "roughness_grain_mm"),
+        lambda value: value > 0,
+        "values above 0",
+    ),
+    (
+        ("deformation_mm", "texture_sd_hu", "texture_blur_mm", "noise_sd_hu", "capsule_hu", "mass_effect_radius_mm"),
+        lambda value: value >= 0,
+        "a value of at least 0",
+    ),
+    (("roughness",), lambda value: 0 <= value <= 0.5, "0 to 0.5"),
+    (("core_size",), lambda value: 0 <= value <= 1, "0 to 1"),
+    (("mass_effect",), lambda value: 0 <= value <= 0.9, "0 to 0.9"),
+    (("noise_correlation",), lambda value: -1 <= value <= 1, "three values within -1 to 1"),
+)
 
 
 @dataclass(frozen=True)
@@ -29,10 +47,21 @@ class TumorSpec:
         background_hu: intensity of the tissue that the contrast refers to.
         contrast_hu: mean of the tumor minus `background_hu`; negative is darker.
         texture_sd_hu: standard deviation of the texture inside, >= 0.
-        texture_grain_vox: edge of a grain in voxels, >= 1 (the scaling factor eta of Hu et al.).
-        texture_blur_vox: standard deviation of the texture's blur in voxels, >= 0 (sigma_b of Hu et al.).
+        texture_grain_mm: edge of a grain, > 0; at least one voxel (the scaling factor eta of Hu et al. at 1 mm).
+        texture_blur_mm: standard deviation of the texture's blur, >= 0 (sigma_b of Hu et al. at 1 mm).
         edge_blur_mm: standard deviation of the edge's blur, > 0 (sigma_c of Hu et al.).
-        seed: of the displacement and of the texture.
+        seed: of everything random inside: displacement, roughness, texture, noise.
+        kind: "tumor", or a benign look-alike that gets no label: "cyst", "haemangioma".
+        roughness: standard deviation of the surface's fine relief, relative to the semi-axes, 0 to 0.5.
+        roughness_grain_mm: distance of the relief's control points, > 0.
+        exophytic: whether it may grow out of the organ, into fat.
+        noise_sd_hu: standard deviation of the scan's noise, which the tumor keeps; 0: the texture replaces it.
+        noise_correlation: of neighbouring voxels' noise, along the array's axes, each within -1 to 1.
+        core_size: size of a core of another intensity, relative to the tumor, 0 (none) to 1.
+        core_contrast_hu: of the core relative to the rest; the mean stays what `contrast_hu` says.
+        capsule_hu: brightness of the capsule (d in equation 8 of Hu et al.), 0: none.
+        mass_effect: how strongly the tissue around is pushed away (I / 100 in equation 5 of Hu et al.), 0 to 0.9.
+        mass_effect_radius_mm: how far (gamma_max in equation 5).
         renderer: name of the renderer.
         schema_version: of this record.
     """
@@ -46,10 +75,21 @@ class TumorSpec:
     background_hu: float
     contrast_hu: float
     texture_sd_hu: float
-    texture_grain_vox: float
-    texture_blur_vox: float
+    texture_grain_mm: float
+    texture_blur_mm: float
     edge_blur_mm: float
     seed: int
+    kind: str = "tumor"
+    roughness: float = 0.0
+    roughness_grain_mm: float = 1.0
+    exophytic: bool = False
+    noise_sd_hu: float = 0.0
+    noise_correlation: Triple = (0.0, 0.0, 0.0)
+    core_size: float = 0.0
+    core_contrast_hu: float = 0.0
+    capsule_hu: float = 0.0
+    mass_effect: float = 0.0
+    mass_effect_radius_mm: float = 0.0
     renderer: str = "handcrafted"
     schema_version: int = SCHEMA_VERSION
 
@@ -61,21 +101,22 @@ class TumorSpec:
             )
         if not all(isinstance(text, str) for text in (self.organ, self.size_class, self.renderer)):
             raise InputError("tumor spec: organ, size_class and renderer must be text")
+        if self.kind not in KINDS:
+            raise InputError(f"tumor spec: kind is {self.kind!r}, expected one of {', '.join(KINDS)}")
         if not isinstance(self.seed, int) or self.seed < 0:
             raise InputError(f"tumor spec: seed must be a whole number of at least 0, got {self.seed!r}")
-        for name, length in (("centre_mm", 3), ("semi_axes_mm", 3), ("rotation", 4)):
+        for name, length in (("centre_mm", 3), ("semi_axes_mm", 3), ("rotation", 4), ("noise_correlation", 3)):
             if len(getattr(self, name)) != length:
                 raise InputError(f"tumor spec: {name} has {len(getattr(self, name))} numbers, expected {length}")
-        numbers = [*self.centre_mm, *self.semi_axes_mm, *self.rotation]
+        numbers = [*self.centre_mm, *self.semi_axes_mm, *self.rotation, *self.noise_correlation]
         numbers += [value for value in vars(self).values() if isinstance(value, float)]
         if not all(math.isfinite(number) for number in numbers):
             raise InputError(f"tumor spec: every number must be finite, got {self}")
-        if min(self.semi_axes_mm) <= 0 or self.edge_blur_mm <= 0:
-            raise InputError("tumor spec: semi_axes_mm and edge_blur_mm must be above 0")
-        if min(self.deformation_mm, self.texture_sd_hu, self.texture_blur_vox) < 0 or self.texture_grain_vox < 1:
-            raise InputError(
-                "tumor spec: deformation_mm, texture_sd_hu and texture_blur_vox must be at least 0, texture_grain_vox 1"
-            )
+        for names, good, expected in _RANGES:
+            for name in names:
+                values = getattr(self, name)
+                if not all(good(value) for value in (values if isinstance(values, tuple) else (values,))):
+                    raise InputError(f"tumor spec: {name} is {values}, expected {expected}")
         if not math.isclose(sum(value**2 for value in self.rotation), 1, abs_tol=1e-6):
             raise InputError(f"tumor spec: rotation must be a unit quaternion, got {self.rotation}")
 

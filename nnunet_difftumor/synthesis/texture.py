@@ -14,16 +14,21 @@ from scipy.sparse import csr_array
 from nnunet_difftumor.synthesis.separable import along_axes
 
 
-def grain_texture(shape: Sequence[int], rng: np.random.Generator, *, grain_vox: float, blur_vox: float) -> np.ndarray:
+def grain_texture(
+    shape: Sequence[int], rng: np.random.Generator, *, grain_vox: Sequence[float], blur_vox: Sequence[float]
+) -> np.ndarray:
     """Gaussian texture of standard deviation 1 (expected) and mean 0 (expected), float32 of the given (z, y, x) shape.
 
     Args:
         shape: (z, y, x).
         rng: source of the noise.
-        grain_vox: edge of a grain in voxels, >= 1.
-        blur_vox: standard deviation of the blur in voxels, >= 0.
+        grain_vox: edge of a grain along each axis in voxels, >= 1.
+        blur_vox: standard deviation of the blur along each axis in voxels, >= 0.
     """
-    matrices = [_scaling_matrix(int(size), float(grain_vox), float(blur_vox)) for size in shape]
+    matrices = [
+        _scaling_matrix(int(size), round(float(grain), 3), round(float(blur), 3))
+        for size, grain, blur in zip(shape, grain_vox, blur_vox, strict=True)
+    ]
     field = rng.standard_normal([matrix.shape[1] for matrix in matrices], dtype=np.float32)
     return along_axes(field, matrices)
 

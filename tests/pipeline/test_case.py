@@ -24,7 +24,8 @@ def case_with_tumor():
     mask[1:3, 1:4, 1:4] = True
     hu = case.hu(box)
     hu[mask] = 60.0
-    case.paste(RenderedTumor(None, box, hu, mask), tumor_label=2)
+    labels = np.where(mask, 2, case.labels(box)).astype(np.int16)
+    case.paste(RenderedTumor(None, box, hu, labels, mask))
     expected_data, expected_seg = data.copy(), seg.copy()
     expected_data[(0, *box)][mask] = INTENSITY.to_normalized(np.float32(60.0))
     expected_seg[(0, *box)][mask] = 2

@@ -32,7 +32,7 @@ def test_a_saved_config_is_read_again(tmp_path):
         ({"synthetic_probabilty": 0.5}, "unknown key 'synthetic_probabilty'; did you mean synthetic_probability"),
         ({"synthetic_probability": 1.5}, "synthetic_probability is 1.5, expected a number from 0 to 1"),
         ({"synthetic_probability": True}, "synthetic_probability is true, expected a number"),
-        ({"preset": "real"}, 'preset is "real", expected one of hu2023, difftumor, realistic'),
+        ({"preset": "real"}, 'preset is "real", expected one of realistic, hu2023, hu2023_visual, difftumor'),
         ({"size_weights": {"huge": 1}}, "size_weights .*expected null, or shares of tiny, small, medium, large"),
         ({"size_weights": {"tiny": 0}}, "size_weights"),
         ({"contrast_hu": [-20, -40]}, "contrast_hu .*the smaller one first"),

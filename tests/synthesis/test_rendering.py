@@ -145,7 +145,7 @@ def test_a_scan_and_labels_of_different_shape_are_refused():
 
 def test_texture_is_as_smooth_as_gaussian_noise_of_the_papers_settings():
     before = liver_scan(60.0)
-    tumor = spec(centre_mm=(30.0,) * 3, semi_axes_mm=(20.0,) * 3, texture_grain_vox=1.0, texture_blur_vox=0.6)
+    tumor = spec(centre_mm=(30.0,) * 3, semi_axes_mm=(20.0,) * 3, texture_grain_mm=1.0, texture_blur_mm=0.6)
     (rendered,), after = inserted([tumor], before)
     alpha = alpha_in(tumor, rendered.box, before.spacing_mm, np.ones(rendered.hu.shape, bool))
     inner = alpha > 0.999

@@ -3,7 +3,7 @@ from dataclasses import replace
 import cc3d
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import center_of_mass, distance_transform_edt, gaussian_filter, maximum_filter
 from tumors import GRIDS_MM, grid_of, spec, specs, unit_quaternion
@@ -118,6 +118,7 @@ def test_nothing_in_the_organ_gives_nothing():
 @given(tumor=specs(), spacing_mm=st.sampled_from(GRIDS_MM))
 def test_the_region_holds_everything_that_changes(tumor, spacing_mm):
     everywhere = alpha_everywhere(tumor, spacing_mm, edge_mm=46.0)
+    assume(everywhere.any())  # a small one may fall between voxels
     box = region_of(tumor, everywhere.shape, spacing_mm)
     alpha = alpha_in(tumor, box, spacing_mm, np.ones([part.stop - part.start for part in box], bool))
     outside = everywhere.copy()

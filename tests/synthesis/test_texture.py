@@ -9,7 +9,9 @@ from nnunet_difftumor.synthesis.texture import attenuation, grain_texture
 @pytest.mark.parametrize("blur_vox", [0.0, 0.6, 1.5])
 def test_texture_has_mean_zero_and_standard_deviation_one_everywhere(grain_vox, blur_vox):
     rng = np.random.default_rng(0)
-    many = np.stack([grain_texture((24, 25, 26), rng, grain_vox=grain_vox, blur_vox=blur_vox) for _ in range(40)])
+    many = np.stack(
+        [grain_texture((24, 25, 26), rng, grain_vox=[grain_vox] * 3, blur_vox=[blur_vox] * 3) for _ in range(40)]
+    )
     assert many.dtype == np.float32
     assert many.shape == (40, 24, 25, 26)
     assert many.mean() == pytest.approx(0, abs=0.03)
@@ -22,7 +24,7 @@ def test_texture_has_mean_zero_and_standard_deviation_one_everywhere(grain_vox, 
 
 
 def test_without_grain_and_blur_the_texture_is_white_noise():
-    field = grain_texture((30, 30, 30), np.random.default_rng(1), grain_vox=1.0, blur_vox=0.0)
+    field = grain_texture((30, 30, 30), np.random.default_rng(1), grain_vox=[1.0] * 3, blur_vox=[0.0] * 3)
     for axis in range(3):
         neighbours = np.moveaxis(field, axis, 0)
         assert np.corrcoef(neighbours[1:].ravel(), neighbours[:-1].ravel())[0, 1] == pytest.approx(0, abs=0.03)
@@ -31,7 +33,7 @@ def test_without_grain_and_blur_the_texture_is_white_noise():
 
 def test_a_larger_grain_is_coarser():
     def neighbours_correlation(grain_vox):
-        field = grain_texture((40, 40, 40), np.random.default_rng(2), grain_vox=grain_vox, blur_vox=0.6)
+        field = grain_texture((40, 40, 40), np.random.default_rng(2), grain_vox=[grain_vox] * 3, blur_vox=[0.6] * 3)
         return np.corrcoef(field[1:].ravel(), field[:-1].ravel())[0, 1]
 
     assert neighbours_correlation(1.1) < neighbours_correlation(1.5) < neighbours_correlation(3.0)
@@ -51,6 +53,6 @@ def test_attenuation_with_the_papers_settings():
 
 def test_the_same_generator_state_gives_the_same_texture():
     first, second = (
-        grain_texture((9, 10, 11), np.random.default_rng(4), grain_vox=1.3, blur_vox=0.6) for _ in range(2)
+        grain_texture((9, 10, 11), np.random.default_rng(4), grain_vox=[1.3] * 3, blur_vox=[0.6] * 3) for _ in range(2)
     )
     np.testing.assert_array_equal(first, second)

@@ -33,8 +33,8 @@ def spec(**changes) -> TumorSpec:
         "background_hu": 100.0,
         "contrast_hu": -40.0,
         "texture_sd_hu": 10.0,
-        "texture_grain_vox": 1.3,
-        "texture_blur_vox": 0.6,
+        "texture_grain_mm": 1.3,
+        "texture_blur_mm": 0.6,
         "edge_blur_mm": 0.9,
         "seed": 7,
     }
