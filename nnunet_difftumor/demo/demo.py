@@ -23,7 +23,10 @@ PHANTOM_ID, PHANTOM_NAME = 1, "Phantom"
 DATASET_ID, DATASET_NAME = 2, "Demo"
 TRAINER = "nnUNetTrainerDiffTumorDemo"
 CONFIGURATION = "3d_fullres"
-PHANTOM_OPTIONS = ("--cases", 4, "--tumor-cases", 6, "--spacing", 4, 3, 3)
+PHANTOM_OPTIONS = ("--cases", 4, "--tumor-cases", 11, "--spacing", 4, 3, 3)
+# Set in difftumor.json, so that hundreds of iterations learn tumors: no tiny ones, which have a handful of voxels on a
+# grid of 3 mm or coarser, and more of the samples whose crop is sure to show a tumor.
+SYNTHESIS = {"size_weights": {"small": 0.5, "medium": 0.35, "large": 0.15}, "synthetic_probability": 0.6}
 # What of nnU-Net's output tells how it goes on.
 _PREPARE_LINES = r"^(\[\d/6\].*|prepared:.*| {6}\S.*)"
 _TRAIN_LINES = (
@@ -40,7 +43,7 @@ def demo(
     data: str | Path | None = None,
     labels: Sequence[str] = ("liver=1", "liver_tumor=2"),
     epochs: int = 10,
-    iterations_per_epoch: int = 50,
+    iterations_per_epoch: int = 80,
     seed: int = 0,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -51,7 +54,7 @@ def demo(
         data: folder of cases as for `difftumor convert folder`, some of them with tumors; None: phantoms are made.
         labels: NAME=VALUE as for `difftumor convert folder`, organ and tumor; other values become background.
         epochs, iterations_per_epoch: length of the training.
-        seed: of phantoms and tumors.
+        seed: of phantoms, tumors and the network's first weights.
         overwrite: starts anew.
 
     Returns:
@@ -152,13 +155,13 @@ class _Work:
             show=_PREPARE_LINES,
         )
         path = self.preprocessed / FILE_NAME
-        config = replace(DiffTumorConfig.load(path), seed=self.settings["seed"])
+        config = replace(DiffTumorConfig.load(path), seed=self.settings["seed"], **SYNTHESIS)
         if len(self.tumor_cases) == len(self.cases):
             print("      no healthy case: tumors are put into the cases with real ones (real_cases_as_bases)")
             config = replace(config, real_cases_as_bases=True)
         config.save(path)
-        length = {key: self.settings[key] for key in ("epochs", "iterations_per_epoch")}
-        print(f"      a small network for the CPU: {write_small_plans(self.preprocessed, **length)}")
+        training = {key: self.settings[key] for key in ("epochs", "iterations_per_epoch", "seed")}
+        print(f"      a small network for the CPU: {write_small_plans(self.preprocessed, **training)}")
 
     def train(self) -> None:
         fold = self.folder / "nnUNet_results" / self.raw.name / f"{TRAINER}__{SMALL_PLANS_NAME}__{CONFIGURATION}/fold_0"

@@ -30,6 +30,21 @@ def dice_by_label(summary: Mapping[str, Any], labels: Mapping[str, int]) -> dict
     return dice | {FOREGROUND: mean(dice.values())}
 
 
+def not_raised(scores: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """The Dice that training should have raised and did not: of the foreground, and of each tumor in the test cases.
+
+    Args:
+        scores: "dice" as `dice_by_label` gives it, and "tumors" of `difftumor evaluate`, each of the "untrained" and of
+            the "trained" network.
+
+    Returns:
+        Dice before and after, by name.
+    """
+    before, after = (scores["dice"][network] for network in ("untrained", "trained"))
+    names = [FOREGROUND, *(name for name in scores["tumors"]["untrained"] if name in before)]
+    return {name: (before[name], after[name]) for name in names if after[name] <= before[name]}
+
+
 def table(
     dice: Mapping[str, Mapping[str, float]],
     tumors: Mapping[str, Mapping[str, Any]],

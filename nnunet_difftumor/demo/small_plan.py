@@ -10,7 +10,7 @@ from nnunet_difftumor.files import write_json
 
 SMALL_PLANS_NAME = "nnUNetPlansDiffTumorDemo"
 FINEST_MM = 3.0
-PATCH_SIZE = (32, 48, 48)
+PATCH_SIZE = (24, 40, 40)
 FEATURES = (8, 16, 32, 64)
 
 
@@ -25,27 +25,32 @@ def coarse_spacing_mm(cases: Mapping[str, Mapping[str, Any]]) -> tuple[float, fl
     return z, y, x
 
 
-def write_small_plans(dataset_folder: Path, *, epochs: int, iterations_per_epoch: int) -> Path:
+def write_small_plans(dataset_folder: Path, *, epochs: int, iterations_per_epoch: int, seed: int) -> Path:
     """Writes plans beside those of `difftumor prepare`, for the same preprocessed cases.
 
-    They differ in the network (four stages, 8 to 64 channels), the patch size, and the length of the training.
+    They differ in the network (four stages, 8 to 64 channels), the patch size, the Dice loss, which is taken over the
+    batch, and in what the trainer of the demo reads: the length of the training and the seed of the network.
 
     Args:
         dataset_folder: `nnUNet_preprocessed/DatasetXXX_NAME`.
         epochs, iterations_per_epoch: length of the training.
+        seed: of the network's first weights.
 
     Returns:
         The plans file.
     """
     from nnunet_difftumor.pipeline.config import PLANS_NAME
     from nnunet_difftumor.preparation.plans import CONFIGURATION
-    from nnunet_difftumor.trainers.demo import LENGTH_KEY
+    from nnunet_difftumor.trainers.demo import TRAINING_KEY
     from nnunet_difftumor.trainers.tiny import shrink_plans
 
     plans = json.loads((dataset_folder / f"{PLANS_NAME}.json").read_text())
     shrink_plans(plans, CONFIGURATION, patch_size=PATCH_SIZE, features=FEATURES)
+    # In a patch without a tumor its Dice is nearly 0 whatever is predicted, and teaches nothing until not even a trace
+    # of a tumor is predicted any more, which it then rewards. Over a batch there nearly always is a tumor.
+    plans["configurations"][CONFIGURATION]["batch_dice"] = True
     plans["plans_name"] = SMALL_PLANS_NAME
-    plans[LENGTH_KEY] = {"epochs": epochs, "iterations_per_epoch": iterations_per_epoch}
+    plans[TRAINING_KEY] = {"epochs": epochs, "iterations_per_epoch": iterations_per_epoch, "seed": seed}
     path = dataset_folder / f"{SMALL_PLANS_NAME}.json"
     write_json(path, plans)
     return path

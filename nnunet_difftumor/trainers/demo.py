@@ -1,4 +1,4 @@
-"""The trainer of `difftumor demo`: as many epochs and iterations as its plans say, and the network before the first."""
+"""The trainer of `difftumor demo`: as long as its plans say, and with the network before the first epoch kept."""
 
 from pathlib import Path
 
@@ -6,10 +6,11 @@ import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.pipeline.seeding import seeded_generators
 from nnunet_difftumor.trainers.difftumor import nnUNetTrainerDiffTumor
 
-# In the plans: {"epochs": 10, "iterations_per_epoch": 50}. nnU-Net ignores the key and saves it with the run.
-LENGTH_KEY = "difftumor_demo"
+# In the plans: {"epochs": 10, "iterations_per_epoch": 80, "seed": 0}. nnU-Net ignores it and saves it with the run.
+TRAINING_KEY = "difftumor_demo"
 UNTRAINED_CHECKPOINT = "checkpoint_untrained.pth"
 
 
@@ -17,7 +18,7 @@ class nnUNetTrainerDiffTumorDemo(nnUNetTrainerDiffTumor):
     """A short training whose first state is kept, so that what it learned can be measured.
 
     Differences to nnUNetTrainerDiffTumor: AdamW, which gets further in a few hundred iterations than nnU-Net's SGD,
-    whose momentum alone averages over a hundred.
+    whose momentum alone averages over a hundred; and the network's first weights come from a seed.
     """
 
     def __init__(
@@ -29,14 +30,19 @@ class nnUNetTrainerDiffTumorDemo(nnUNetTrainerDiffTumor):
         device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
     ):
         super().__init__(plans, configuration, fold, dataset_json, device)
-        if LENGTH_KEY not in plans:
+        if TRAINING_KEY not in plans:
             raise InputError(f"plans {plans['plans_name']}: are not those of `difftumor demo`; use another trainer")
-        length = plans[LENGTH_KEY]
-        self.num_epochs = length["epochs"]
-        self.num_iterations_per_epoch = length["iterations_per_epoch"]
+        training = plans[TRAINING_KEY]
+        self.seed = training["seed"]
+        self.num_epochs = training["epochs"]
+        self.num_iterations_per_epoch = training["iterations_per_epoch"]
         self.num_val_iterations_per_epoch = max(1, self.num_iterations_per_epoch // 10)
         self.initial_lr = 3e-3
         self.save_every = 1  # nnU-Net's 50 epochs are longer than the demo, which shall go on after an interruption
+
+    def initialize(self):
+        with seeded_generators((self.seed,)):
+            super().initialize()
 
     def configure_optimizers(self):
         optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay)

@@ -12,7 +12,7 @@ from nnunet_difftumor.demo.commands import CommandFailedError, Commands, _shown,
 from nnunet_difftumor.demo.demo import _TRAIN_LINES
 from nnunet_difftumor.demo.journal import Journal
 from nnunet_difftumor.demo.pictures import draw_predictions
-from nnunet_difftumor.demo.scores import dice_by_label, table
+from nnunet_difftumor.demo.scores import dice_by_label, not_raised, table
 from nnunet_difftumor.demo.small_plan import coarse_spacing_mm
 from nnunet_difftumor.errors import InputError
 
@@ -30,6 +30,40 @@ def test_dice_counts_only_cases_and_labels_that_are_in_the_truth():
     }
     dice = dice_by_label(summary, {"liver": 1, "tumor": 2, "other_tumor": 3})
     assert dice == pytest.approx({"liver": 0.8, "tumor": 0.5, "foreground": 0.65})
+
+
+def scores(*, foreground: tuple[float, float], **tumors: tuple[float, float]) -> dict:
+    """Dice before and after training; "cyst" stands for a tumor label that no test case has."""
+    networks = ("untrained", "trained")
+    return {
+        "dice": {
+            network: {"foreground": foreground[i]} | {name: dice[i] for name, dice in tumors.items()}
+            for i, network in enumerate(networks)
+        },
+        "tumors": {network: {name: {} for name in (*tumors, "cyst")} for network in networks},
+    }
+
+
+@pytest.mark.parametrize(
+    ("measured", "names"),
+    [
+        (scores(foreground=(0.1, 0.6), tumor=(0.0, 0.3)), []),
+        (scores(foreground=(0.1, 0.6), tumor=(0.001, 0.0)), ["tumor"]),
+        (scores(foreground=(0.1, 0.6), tumor=(0.0, 0.0)), ["tumor"]),
+        (scores(foreground=(0.1, 0.6), tumor=(0.0, 0.3), other_tumor=(0.2, 0.1)), ["other_tumor"]),
+        (scores(foreground=(0.4, 0.3), tumor=(0.0, 0.3)), ["foreground"]),
+        (scores(foreground=(0.1, 0.6)), []),
+    ],
+)
+def test_training_must_raise_the_dice_of_the_foreground_and_of_every_tumor_in_the_test_cases(measured, names):
+    assert list(not_raised(measured)) == names
+
+
+def test_demo_fails_if_the_organ_was_learned_and_the_tumor_was_not(tmp_path, monkeypatch, capsys):
+    measured = scores(foreground=(0.043, 0.468), liver_tumor=(0.001, 0.0))
+    monkeypatch.setattr("nnunet_difftumor.demo.demo.demo", lambda *args, **kwargs: {"scores": measured})
+    assert main(["demo", "--out", str(tmp_path / "out")]) == 1
+    assert "FAILED, training did not raise the Dice of liver_tumor (0.001 to 0.000)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("seen", [False, True])
