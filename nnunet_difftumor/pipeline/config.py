@@ -36,6 +36,8 @@ class DiffTumorConfig:
         size_weights: shares of the size classes, instead of the preset's mix; None: the preset's.
         contrast_hu: least and greatest contrast to the tissue around, instead of the preset's; None: the preset's.
         synthetic_probability: share of training samples that get synthetic tumors, 0 to 1.
+        look_alike_probability: share of the synthetic samples that also get a benign look-alike without a label (cyst,
+            haemangioma), 0 to 1.
         real_cases_as_bases: whether cases with real tumors get synthetic ones too (never touching a real lesion).
         source: "handcrafted" renders in the loader; "bank" reads lesion files from `bank_folder`.
         bank_folder: folder of lesion files.
@@ -49,6 +51,7 @@ class DiffTumorConfig:
     size_weights: Mapping[str, float] | None = None
     contrast_hu: tuple[float, float] | None = None
     synthetic_probability: float = 0.5
+    look_alike_probability: float = 0.0
     real_cases_as_bases: bool = False
     source: str = "handcrafted"
     bank_folder: str | None = None
@@ -97,6 +100,7 @@ class DiffTumorConfig:
         check.value("size_weights", _good_weights, f"null, or shares of {', '.join(SIZE_BANDS_MM)}, some above 0")
         check.value("contrast_hu", _good_contrast, "null, or two numbers within -300 to 300, the smaller one first")
         check.value("synthetic_probability", lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 to 1")
+        check.value("look_alike_probability", lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 to 1")
         check.value("real_cases_as_bases", lambda v: isinstance(v, bool), "true or false")
         check.value("source", lambda v: v in SOURCES, f"one of {', '.join(SOURCES)}")
         check.value("bank_folder", lambda v: v is None or (isinstance(v, str) and v), "null or a folder")

@@ -53,8 +53,8 @@ class SyntheticTumorDataLoader(nnUNetDataLoader):
 
     - `index`: its number;
     - `samples`: for each sample that was to be synthetic a dict with `number` (index * batch size + position),
-      `sample` (position in the batch), `case`, `tumors` (specs), `refused` (reasons), `in_target` (whether the target
-      that the network gets has a voxel of them), `milliseconds` and `crc32` (`sample_crc32`).
+      `sample` (position in the batch), `case`, `tumors` and `look_alikes` (specs), `refused` (reasons), `in_target`
+      (whether the target that the network gets has a voxel of them), `milliseconds` and `crc32` (`sample_crc32`).
     """
 
     plan: SamplingPlan
@@ -91,6 +91,7 @@ class SyntheticTumorDataLoader(nnUNetDataLoader):
                     "sample": position,
                     "case": record.case,
                     "tumors": [tumor.spec.to_dict() for tumor in record.outcome.tumors],
+                    "look_alikes": [lesion.spec.to_dict() for lesion in record.outcome.look_alikes],
                     "refused": record.outcome.refused,
                     "in_target": self._has_tumor(target, record.outcome.tumor_label),
                     "milliseconds": record.milliseconds,

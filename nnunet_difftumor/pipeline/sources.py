@@ -13,7 +13,7 @@ from nnunet_difftumor.pipeline.statistics import StatisticsStore
 from nnunet_difftumor.synthesis.handcrafted import HandcraftedRenderer, RenderedTumor
 from nnunet_difftumor.synthesis.lesion import SUFFIX, read_lesion
 from nnunet_difftumor.synthesis.organ import Organ
-from nnunet_difftumor.synthesis.sampler import TumorSampler
+from nnunet_difftumor.synthesis.sampler import Placement, TumorSampler
 from nnunet_difftumor.synthesis.scene import patch_of
 
 # A scene in which nothing found room is drawn again, with other sizes and in another organ if there is one.
@@ -26,11 +26,13 @@ class Outcome:
 
     Attributes:
         tumors: rendered and pasted into the case.
+        look_alikes: benign lesions, pasted without a label.
         tumor_label: of the organ that they are in; 0 if there are none.
         refused: reasons why tumors were not made, "size class: reason" or "bank: reason".
     """
 
     tumors: list[RenderedTumor] = field(default_factory=list)
+    look_alikes: list[RenderedTumor] = field(default_factory=list)
     tumor_label: int = 0
     refused: list[str] = field(default_factory=list)
 
@@ -50,6 +52,7 @@ class HandcraftedSource:
             for organ in config.organs
         ]
         self.statistics = statistics
+        self.look_alike_probability = config.look_alike_probability
         self.cases = {organ.name: frozenset(statistics.cases(organ.name)) for organ in config.organs}
 
     def add_tumors(self, case: OverlayCase, rng: np.random.Generator) -> Outcome:
@@ -61,14 +64,21 @@ class HandcraftedSource:
             placed, refused = sampler.sample_scene(case, statistics, rng)
             outcome.refused += [f"{miss.size_class}: {miss.reason}" for miss in refused]
             for placement in placed:
-                patch = patch_of(case, placement.spec, sampler.organ)
-                tumor = HandcraftedRenderer().render([patch], [placement.spec])[0]
-                case.paste(tumor)
-                outcome.tumors.append(tumor)
+                outcome.tumors.append(_paste(case, placement, sampler.organ))
             if outcome.tumors:
                 outcome.tumor_label = sampler.organ.tumor_label
+                if rng.random() < self.look_alike_probability:
+                    found = sampler.sample_look_alike(case, statistics, rng, occupied=placed)
+                    if isinstance(found, Placement):
+                        outcome.look_alikes.append(_paste(case, found, sampler.organ))
                 break
         return outcome
+
+
+def _paste(case: OverlayCase, placement: Placement, organ: Organ) -> RenderedTumor:
+    tumor = HandcraftedRenderer().render([patch_of(case, placement.spec, organ)], [placement.spec])[0]
+    case.paste(tumor)
+    return tumor
 
 
 class BankSource:
@@ -95,8 +105,8 @@ class BankSource:
                 organ = self.organs.get(tumor.spec.organ)
                 if organ is None:
                     raise InputError(f"organ {tumor.spec.organ} is not in the settings")
-                if not organ.mask(case.labels(tumor.box))[tumor.mask].all():
-                    raise InputError("the mask is not inside the organ of this case")
+                if not organ.mask(case.labels(tumor.box))[tumor.mask].any():
+                    raise InputError("the mask is not in the organ of this case")
             except InputError as error:
                 outcome.refused.append(f"bank: {files[number].name}: {error}")
                 continue

@@ -40,7 +40,7 @@ class _Look:
 
 
 _LOOKS: Mapping[str, _Look] = {
-    "tiny": _Look((0.02, 0.08), (1.0, 4.0), (1.5, 2.5), 0.0, 0.0, 0.0),
+    "tiny": _Look((0.0, 0.05), (1.0, 4.0), (1.5, 2.5), 0.0, 0.0, 0.0),
     "small": _Look((0.02, 0.10), (2.0, 6.0), (1.5, 3.0), 0.1, 0.03, 0.0),
     "medium": _Look((0.03, 0.12), (3.0, 8.0), (2.0, 4.0), 0.3, 0.08, 0.3),
     "large": _Look((0.04, 0.14), (4.0, 10.0), (2.5, 6.0), 0.6, 0.15, 0.7),
@@ -112,8 +112,10 @@ class RealisticPreset(Preset):
         radius = self.sizes[size].draw_radius_mm(rng)
         ratios = SHAPES[kind.shapes][size].axis_ratios(rng) ** _SOFTENING
         semi_axes = radius * ratios / np.prod(ratios) ** (1 / 3)
+        exophytic = rng.random() < kind.exophytic[size]
         core = rng.random() < look.core
-        mass_effect = rng.random() < look.mass_effect
+        # Fat gives way without being seen to.
+        mass_effect = rng.random() < look.mass_effect and not exophytic
         capsule = rng.random() < look.capsule
         return TumorSpec(
             organ=organ,
@@ -131,7 +133,7 @@ class RealisticPreset(Preset):
             seed=draw_seed(rng),
             roughness=uniform(rng, kind.roughness[size]),
             roughness_grain_mm=uniform(rng, kind.roughness_grain_mm[size]),
-            exophytic=bool(rng.random() < kind.exophytic[size]),
+            exophytic=bool(exophytic),
             noise_sd_hu=statistics.noise.sd_hu,
             noise_correlation=statistics.noise.correlation,
             core_size=uniform(rng, (0.4, 0.7)) if core else 0.0,

@@ -7,12 +7,20 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.synthesis.look_alikes import draw_look_alike
 from nnunet_difftumor.synthesis.mass_effect import displaced
 from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
 from nnunet_difftumor.synthesis.preset import SIZE_BANDS_MM, SIZES, Preset
 from nnunet_difftumor.synthesis.presets import PRESETS
 from nnunet_difftumor.synthesis.room import room_of
-from nnunet_difftumor.synthesis.shape import mask_in, radial_field, region_of, rotation_matrix, survey
+from nnunet_difftumor.synthesis.shape import (
+    mask_in,
+    radial_field,
+    radius_mm,
+    region_of,
+    rotation_matrix,
+    survey,
+)
 from nnunet_difftumor.synthesis.spec import NoRoom, TumorSpec
 from nnunet_difftumor.synthesis.volume import Box, Volume, axes_mm, clipped_box
 
@@ -130,7 +138,34 @@ class TumorSampler:
         given up.
         """
         size = self._draw_size(rng) if size == "mix" else size
-        drawn = self._draw(size, statistics, rng)
+        drawn = self.preset.draw(self.organ.name, size, statistics=statistics, rng=rng)
+        return self._place(drawn, volume, statistics, rng=rng, occupied=occupied)
+
+    def sample_look_alike(
+        self,
+        volume: Volume,
+        statistics: OrganStatistics,
+        rng: np.random.Generator,
+        *,
+        occupied: Sequence[Placement] = (),
+    ) -> Placement | NoRoom:
+        """Draws a benign look-alike and finds it a place."""
+        drawn = draw_look_alike(self.organ.name, statistics=statistics, rng=rng)
+        return self._place(drawn, volume, statistics, rng=rng, occupied=occupied)
+
+    def _place(
+        self,
+        drawn: TumorSpec,
+        volume: Volume,
+        statistics: OrganStatistics,
+        *,
+        rng: np.random.Generator,
+        occupied: Sequence[Placement],
+    ) -> Placement | NoRoom:
+        # Deformed, the shape shall still have the volume drawn.
+        wanted = _ball_volume(_nominal_diameter_mm(drawn))
+        drawn = _scaled(drawn, (wanted / survey(drawn).volume_mm3) ** (1 / 3))
+        size = drawn.size_class
         reason = "no place with enough room in the organ"
         # What finds no fat to grow into may still fit inside.
         for spec in (drawn, replace(drawn, exophytic=False)) if drawn.exophytic else (drawn,):
@@ -147,12 +182,6 @@ class TumorSampler:
         weights = np.array(list(self.preset.weights.values()), float)
         return list(self.preset.weights)[int(rng.choice(len(weights), p=weights / weights.sum()))]
 
-    def _draw(self, size: str, statistics: OrganStatistics, rng: np.random.Generator) -> TumorSpec:
-        """Everything but the place; scaled so that the deformed shape has the volume drawn."""
-        spec = self.preset.draw(self.organ.name, size, statistics=statistics, rng=rng)
-        wanted = _ball_volume(_nominal_diameter_mm(spec))
-        return _scaled(spec, (wanted / survey(spec).volume_mm3) ** (1 / 3))
-
     def _places(
         self,
         spec: TumorSpec,
@@ -165,6 +194,8 @@ class TumorSampler:
         deep = spec.size_class in _VESSEL_FREE and not spec.exophytic
         if deep:
             cells = np.flatnonzero(statistics.free_mm >= max(spec.semi_axes_mm))
+            if not len(cells):  # an oblong one may lie along the organ, or along a vessel
+                cells = np.flatnonzero(statistics.free_mm >= radius_mm(spec))
             limit = _ATTEMPTS
         else:
             cells = np.flatnonzero(statistics.organ_cells)
@@ -219,7 +250,7 @@ class TumorSampler:
         vessel_share = float((vessels & mask).sum() / mask.sum())
         if spec.size_class in _VESSEL_FREE and vessel_share > 0:
             return "a vessel is in the way"
-        if self.preset.relative_to_surroundings:
+        if self.preset.relative_to_surroundings and spec.kind != "cyst":  # water is water anywhere
             around = organ[inner] & ~vessels
             if around.any():
                 spec = replace(spec, background_hu=float(np.median(hu[inner][around])))
@@ -263,7 +294,7 @@ def _ball_volume(diameter_mm: float) -> float:
 
 
 def _nominal_diameter_mm(spec: TumorSpec) -> float:
-    return 2 * float(np.prod(spec.semi_axes_mm)) ** (1 / 3)
+    return 2 * radius_mm(spec)
 
 
 def _scaled(spec: TumorSpec, factor: float) -> TumorSpec:

@@ -90,7 +90,7 @@ def test_a_lesion_outside_the_organ_of_the_case_is_refused(bank):
         "case_a", case.data.base, np.zeros_like(case.seg.base), spacing_mm=SPACING_MM, intensity=INTENSITY
     )
     outcome = source(bank).add_tumors(other, np.random.default_rng(0))
-    assert not outcome.tumors and "not inside the organ" in outcome.refused[0]
+    assert not outcome.tumors and "not in the organ" in outcome.refused[0]
 
 
 def test_a_lesion_of_another_grid_is_refused(bank):

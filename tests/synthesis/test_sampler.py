@@ -265,9 +265,7 @@ def test_other_organs_of_the_phantom_take_tiny_tumors(phantom, organ):
 
 
 def test_unknown_names_are_refused(phantom, phantom_liver):
-    with pytest.raises(
-        InputError, match="preset is 'best', expected one of realistic, hu2023, hu2023_visual, difftumor"
-    ):
+    with pytest.raises(InputError, match=r"preset is 'best', expected one of realistic, hu2023, .*difftumor"):
         TumorSampler(LIVER, "best")
     with pytest.raises(InputError, match="size is 'huge', expected one of tiny, small, medium, large, mix"):
         TumorSampler(LIVER).sample_scene(phantom, phantom_liver, np.random.default_rng(0), size="huge")

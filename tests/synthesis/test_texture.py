@@ -9,9 +9,8 @@ from nnunet_difftumor.synthesis.texture import attenuation, grain_texture
 @pytest.mark.parametrize("blur_vox", [0.0, 0.6, 1.5])
 def test_texture_has_mean_zero_and_standard_deviation_one_everywhere(grain_vox, blur_vox):
     rng = np.random.default_rng(0)
-    many = np.stack(
-        [grain_texture((24, 25, 26), rng, grain_vox=[grain_vox] * 3, blur_vox=[blur_vox] * 3) for _ in range(40)]
-    )
+    grain, blur = [grain_vox] * 3, [blur_vox] * 3
+    many = np.stack([grain_texture((24, 25, 26), rng, grain_vox=grain, blur_vox=blur) for _ in range(40)])
     assert many.dtype == np.float32
     assert many.shape == (40, 24, 25, 26)
     assert many.mean() == pytest.approx(0, abs=0.03)
