@@ -70,6 +70,7 @@ setup(
         "SimpleITK>=2.2.1",
         "connected-components-3d>=3.20",
         "edt>=3",
+        "filelock>=3.13",
         "surface-distance>=0.1",
         "matplotlib>=3.8",
         "tqdm>=4.66",

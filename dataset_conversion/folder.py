@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_difftumor.ct import read_ct, read_labels
-from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, write_raw_dataset
+from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, SourceCase, write_raw_dataset
 from nnunet_difftumor.errors import InputError
 
 LABEL_MAP_FILE = "label_map.json"
@@ -87,10 +87,17 @@ def convert(
         labels_name=labels_name,
     )
     return write_raw_dataset(
-        {folder.name: functools.partial(load, folder) for folder in folders},
+        {
+            folder.name: SourceCase(
+                functools.partial(load, folder),
+                (folder / ct_name, folder / labels_name, folder / LABEL_MAP_FILE),
+            )
+            for folder in folders
+        },
         dataset_id,
         name=re.sub(r"[^A-Za-z0-9]+", "_", input_folder.name).strip("_") if name is None else name,
         labels={"background": 0} | {label: number for number, label in enumerate(names, 1)},
+        settings={"values": values_by_name, "ignore_other_labels": ignore_other_labels},
         overwrite=overwrite,
     )
 

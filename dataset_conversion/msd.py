@@ -13,8 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nnunet_difftumor.ct import read_ct, read_labels
-from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, dataset_folder, write_raw_dataset
+from nnunet_difftumor.ct import read_labels
+from nnunet_difftumor.dataset_conversion.raw_dataset import (
+    RawCase,
+    SourceCase,
+    dataset_folder,
+    read_source_ct,
+    write_raw_dataset,
+)
 from nnunet_difftumor.errors import InputError
 
 
@@ -29,6 +35,7 @@ def convert(
     name: str | None = None,
     overwrite: bool = False,
     processes: int = 2,
+    keep_unknown_spacing: bool = False,
 ) -> Path:
     """Makes a raw dataset from an MSD task with one channel, CT.
 
@@ -41,6 +48,7 @@ def convert(
         name: name of the dataset; by default that of the task.
         overwrite: replaces the dataset if it exists.
         processes: for copying.
+        keep_unknown_spacing: takes cases whose header was never set at 1 mm along every axis (see `read_source_ct`).
 
     Returns:
         The dataset's folder.
@@ -57,12 +65,25 @@ def convert(
         converted = _run_nnunets_converter(input_folder, Path(temporary), processes)
         labels = json.loads((converted / "dataset.json").read_text())["labels"]
         files = sorted((converted / "imagesTr").glob("*_0000.nii.gz"))
-        load = functools.partial(_load, converted=converted, declared=labels.values(), source=input_folder)
+        load = functools.partial(
+            _load,
+            converted=converted,
+            declared=labels.values(),
+            source=input_folder,
+            keep_unknown_spacing=keep_unknown_spacing,
+        )
         return write_raw_dataset(
-            {case: functools.partial(load, case) for case in (file.name[: -len("_0000.nii.gz")] for file in files)},
+            {
+                case: SourceCase(
+                    functools.partial(load, case),
+                    (input_folder / "imagesTr" / f"{case}.nii.gz", input_folder / "labelsTr" / f"{case}.nii.gz"),
+                )
+                for case in (file.name[: -len("_0000.nii.gz")] for file in files)
+            },
             dataset_id,
             name=name,
             labels=labels,
+            settings={"keep_unknown_spacing": keep_unknown_spacing},
             overwrite=overwrite,
             about={
                 "description": task.get("description", ""),
@@ -119,7 +140,7 @@ def _nnunet_raw(folder: Path) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _load(case: str, *, converted: Path, declared: list[int], source: Path) -> RawCase:
-    scan = read_ct(converted / "imagesTr" / f"{case}_0000.nii.gz")
+def _load(case: str, *, converted: Path, declared: list[int], source: Path, keep_unknown_spacing: bool) -> RawCase:
+    scan = read_source_ct(converted / "imagesTr" / f"{case}_0000.nii.gz", keep_unknown_spacing=keep_unknown_spacing)
     labels = read_labels(converted / "labelsTr" / f"{case}.nii.gz", like=scan, declared=declared)
     return RawCase(scan, labels, str(source / "imagesTr" / f"{case}.nii.gz"))

@@ -22,7 +22,7 @@ from nnunet_difftumor.dataset_conversion.phantom_anatomy import (
     draw_abdomen,
 )
 from nnunet_difftumor.dataset_conversion.phantom_canvas import Canvas
-from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, write_raw_dataset
+from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, SourceCase, write_raw_dataset
 from nnunet_difftumor.errors import InputError
 
 SPACING_LIMITS_MM = (0.5, 8.0)
@@ -79,15 +79,17 @@ def convert(
         raise InputError(f"spacing {tuple(spacing_mm)} mm: expected {low} to {high} mm along every axis")
     loads = {}
     for number in range(cases):
-        loads[f"phantom_{number:03d}"] = functools.partial(_load, [seed, 0, number], spacing_mm, lesions=0)
+        load = functools.partial(_load, [seed, 0, number], spacing_mm, lesions=0)
+        loads[f"phantom_{number:03d}"] = SourceCase(load)
     for number in range(tumor_cases):
         load = functools.partial(_load, [seed, 1, number], spacing_mm, lesions=1 + number % 3)
-        loads[f"phantom_tumor_{number:03d}"] = load
+        loads[f"phantom_tumor_{number:03d}"] = SourceCase(load)
     return write_raw_dataset(
         loads,
         dataset_id,
         name="Phantom" if name is None else name,
         labels=LABELS,
+        settings={"seed": seed, "spacing_mm": list(spacing_mm)},
         overwrite=overwrite,
         about={"description": "anatomical phantoms, not patients", "license": "CC0-1.0"},
     )

@@ -2,21 +2,19 @@
 
 import os
 import re
-import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nnunet_difftumor import __version__
-from nnunet_difftumor.ct import Scan, write_ct, write_labels
+from nnunet_difftumor.ct import Scan, read_ct, write_ct, write_labels
+from nnunet_difftumor.dataset_conversion.unfinished import FILE_ENDING, UnfinishedDataset, unfinished_dataset
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.files import write_json
-
-FILE_ENDING = ".nii.gz"
+from nnunet_difftumor.files import atomic_path, write_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,34 +25,53 @@ class RawCase:
         scan: the CT. If its file can serve as it is, it is copied byte for byte.
         labels: integers (z, y, x), values of the dataset to be made.
         source: where it came from, for the report.
+        note: what the user should know of it, for the report.
     """
 
     scan: Scan
     labels: np.ndarray
     source: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class SourceCase:
+    """One case to be converted.
+
+    Attributes:
+        load: makes the case; raises InputError if it is to be rejected.
+        files: what it reads, whether they exist or not. A case of an interrupted run is kept if none has changed.
+    """
+
+    load: Callable[[], RawCase]
+    files: tuple[Path, ...] = ()
 
 
 def write_raw_dataset(
-    cases: Mapping[str, Callable[[], RawCase]],
+    cases: Mapping[str, SourceCase],
     dataset_id: int,
     *,
     name: str,
-    labels: Mapping[str, int],
+    labels: Mapping[str, int | Sequence[int]],
+    settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-    about: Mapping[str, str] | None = None,
+    about: Mapping[str, Any] | None = None,
     test_images: Path | None = None,
 ) -> Path:
     """Writes `nnUNet_raw/DatasetXXX_Name` with one channel, CT, and `conversion_report.json` beside dataset.json.
 
-    The dataset is built in a hidden folder beside its place and renamed at the end. Prints a line for each case.
+    The dataset is built in a hidden folder beside its place and renamed at the end. After an interruption the same call
+    keeps the cases that are there. Prints a line for each case.
 
     Args:
-        cases: by case name, a function that loads the case and raises InputError if it is to be rejected.
+        cases: what to convert, by case name.
         dataset_id: 1 to 999.
         name: the Name in DatasetXXX_Name.
-        labels: label values by name, with background 0, consecutive.
+        labels: label values by name, with background 0, consecutive; several values make a region.
+        settings: JSON; what beside files and labels decides the content of the cases.
         overwrite: replaces a dataset of the same id and name, after the new one is complete.
-        about: description, reference, release or license, for dataset.json.
+        about: more for dataset.json: description, reference, release, license, or nnU-Net's regions_class_order and
+            overwrite_image_reader_writer.
         test_images: a folder that becomes imagesTs; it is moved.
 
     Returns:
@@ -67,38 +84,89 @@ def write_raw_dataset(
 
     target = dataset_folder(dataset_id, name, overwrite=overwrite)
     report = {"converted_by": f"difftumor {__version__}", "labels": dict(labels), "cases": {}, "rejected": {}}
-    with _replacing(target) as folder, _disk_errors(target):
-        for number, (case, load) in enumerate(cases.items(), 1):
-            progress = f"[{number}/{len(cases)}] {case}:"
-            try:
-                _check_case_name(case)
-                loaded = load()
-                _check_nnunet_reads_the_same(loaded.scan)
-            except InputError as error:
-                report["rejected"][case] = str(error)
-                print(f"{progress} REJECTED: {error}", flush=True)
-                continue
-            _write_case(folder, case, loaded)
-            report["cases"][case] = _facts(loaded, labels)
-            print(f"{progress} {_line(report['cases'][case])}", flush=True)
-        if not report["cases"]:
-            reasons = "".join(f"\n  {case}: {reason}" for case, reason in report["rejected"].items())
-            raise InputError(f"no case is left for {target.name}, nothing was written{reasons or ': none was found'}")
-        if test_images is not None:
-            shutil.move(test_images, folder / "imagesTs")
-        generate_dataset_json(
-            str(folder),
-            channel_names={"0": "CT"},
-            labels=dict(labels),
-            num_training_cases=len(report["cases"]),
-            file_ending=FILE_ENDING,
-            dataset_name=name,
-            converted_by=report["converted_by"],
-            **{"license": "see the source of the images", **(about or {})},
-        )
-        write_json(folder / "conversion_report.json", report)
+    request = {"converted_by": report["converted_by"], "labels": dict(labels), "settings": dict(settings or {})}
+    try:
+        with unfinished_dataset(target, request) as unfinished:
+            for number, (case, source) in enumerate(cases.items(), 1):
+                progress = f"[{number}/{len(cases)}] {case}:"
+                kept = unfinished.kept_facts(case, source.files)
+                if kept is not None:
+                    report["cases"][case] = kept
+                    print(f"{progress} kept from the interrupted run", flush=True)
+                    continue
+                try:
+                    _check_case_name(case)
+                    loaded = source.load()
+                    _check_nnunet_reads_the_same(loaded.scan)
+                except InputError as error:
+                    report["rejected"][case] = str(error)
+                    print(f"{progress} REJECTED: {error}", flush=True)
+                    continue
+                report["cases"][case] = _facts(loaded, labels)
+                _write_case(unfinished, case, loaded)
+                unfinished.record(case, source.files, report["cases"][case])
+                print(f"{progress} {_line(report['cases'][case])}", flush=True)
+            if not report["cases"]:
+                unfinished.discard()
+                reasons = "".join(f"\n  {case}: {reason}" for case, reason in report["rejected"].items())
+                raise InputError(
+                    f"no case is left for {target.name}, nothing was written{reasons or ': none was found'}"
+                )
+            if test_images is not None:
+                shutil.rmtree(unfinished.folder / "imagesTs", ignore_errors=True)
+                shutil.move(test_images, unfinished.folder / "imagesTs")
+            generate_dataset_json(
+                str(unfinished.folder),
+                channel_names={"0": "CT"},
+                labels=dict(labels),
+                num_training_cases=len(report["cases"]),
+                file_ending=FILE_ENDING,
+                dataset_name=name,
+                converted_by=report["converted_by"],
+                **{"license": "see the source of the images", **(about or {})},
+            )
+            write_json(unfinished.folder / "conversion_report.json", report)
+            unfinished.finish(report["cases"])
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error}); {_GOES_ON}") from error
     print(f"{target}: {len(report['cases'])} cases, {len(report['rejected'])} rejected", flush=True)
     return target
+
+
+_GOES_ON = "the cases that are done are kept, the same command goes on there"
+
+
+def read_source_ct(path: Path, *, keep_unknown_spacing: bool) -> Scan:
+    """Reads a CT of a public collection, in some of which the true voxel size was lost.
+
+    Volumes 28 to 47 of LiTS, and what was made from them (MSD Liver, AbdomenAtlas), have a header that was never set:
+    1 mm along every axis.
+
+    Args:
+        path: of the CT.
+        keep_unknown_spacing: takes such a header at its word.
+
+    Raises:
+        InputError: as in `read_ct`, or the voxel size is unknown.
+    """
+    scan = read_ct(path)
+    if not keep_unknown_spacing and is_header_unset(scan.affine, scan.hu.shape):
+        raise InputError(
+            f"{path}: the header seems never to have been set (a spacing of exactly 1 mm along every axis), so sizes "
+            "in mm are unknown; correct the header, or take it as it is with --keep-unknown-spacing"
+        )
+    return scan
+
+
+def is_header_unset(affine: np.ndarray, shape: Sequence[int]) -> bool:
+    """Whether a header gives 1 mm along every axis and either no place in space or a field of view of 512 mm.
+
+    Args:
+        affine: 4 x 4, from indices to mm.
+        shape: voxels, in any order.
+    """
+    of_identity = np.allclose(np.abs(affine[:3, :3]), np.eye(3), atol=1e-4)
+    return bool(of_identity and (np.abs(affine[:3, 3]).max() <= 1 or sorted(shape)[1:] == [512, 512]))
 
 
 def dataset_folder(dataset_id: int, name: str, *, overwrite: bool) -> Path:
@@ -130,36 +198,6 @@ def dataset_folder(dataset_id: int, name: str, *, overwrite: bool) -> Path:
     return target
 
 
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A hidden folder that takes the place of target at the end; after an error it is removed, target untouched."""
-    new = target.with_name(f".tmp-{secrets.token_hex(4)}-{target.name}")
-    old = new.with_name(f"{new.name}-replaced")
-    try:
-        for part in ("imagesTr", "labelsTr"):
-            (new / part).mkdir(parents=True)
-        yield new
-        if target.exists():
-            target.rename(old)
-        try:
-            new.rename(target)
-        except OSError:
-            if old.exists():
-                old.rename(target)
-            raise
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def _disk_errors(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error}); nothing was left there") from error
-
-
 def _check_case_name(case: str) -> None:
     if not re.fullmatch(r"\w[\w.-]*", case):
         raise InputError(f"{case!r} cannot be a case name; use letters, digits, '_', '-' and '.'")
@@ -188,31 +226,45 @@ def _check_nnunet_reads_the_same(scan: Scan) -> None:
         )
 
 
-def _write_case(folder: Path, case: str, loaded: RawCase) -> None:
-    image = folder / "imagesTr" / f"{case}_0000{FILE_ENDING}"
+def _write_case(unfinished: UnfinishedDataset, case: str, loaded: RawCase) -> None:
     scan = loaded.scan
-    if scan.path is not None and scan.path.name.endswith(FILE_ENDING) and len(scan.header.get_data_shape()) == 3:
-        shutil.copyfile(scan.path, image)
-    else:
-        write_ct(image, scan.hu, scan, description=None)
-    write_labels(folder / "labelsTr" / f"{case}{FILE_ENDING}", loaded.labels, scan)
+    try:
+        if scan.path is not None and scan.path.name.endswith(FILE_ENDING) and len(scan.header.get_data_shape()) == 3:
+            with atomic_path(unfinished.image(case)) as temporary:
+                shutil.copyfile(scan.path, temporary)
+        else:
+            write_ct(unfinished.image(case), scan.hu, scan, description=None)
+        write_labels(unfinished.labels(case), loaded.labels, scan)
+    except InputError as error:
+        raise InputError(f"{error}; {_GOES_ON}") from error
 
 
-def _facts(loaded: RawCase, labels: Mapping[str, int]) -> dict:
+def _facts(loaded: RawCase, labels: Mapping[str, int | Sequence[int]]) -> dict:
     scan = loaded.scan
     voxel_ml = float(np.prod(scan.spacing_mm)) / 1000
-    volumes = {name: np.count_nonzero(loaded.labels == value) * voxel_ml for name, value in labels.items() if value}
-    return {
+    voxels = np.bincount(loaded.labels.ravel())
+    volumes = {
+        name: sum(int(voxels[v]) for v in _values(value) if v < len(voxels)) * voxel_ml
+        for name, value in labels.items()
+        if name != "background"
+    }
+    facts = {
         "source": loaded.source,
         "shape": list(scan.hu.shape),
         "spacing_mm": [round(spacing, 4) for spacing in scan.spacing_mm],
         "hu_range": [float(scan.hu.min()), float(scan.hu.max())],
         "volume_ml": {name: round(volume, 3) for name, volume in volumes.items()},
     }
+    return facts | ({"note": loaded.note} if loaded.note else {})
+
+
+def _values(value: int | Sequence[int]) -> Collection[int]:
+    return (value,) if isinstance(value, int) else value
 
 
 def _line(facts: dict) -> str:
     grid = " x ".join(str(n) for n in facts["shape"])
     spacing = " x ".join(f"{step:.3g}" for step in facts["spacing_mm"])
     volumes = ", ".join(f"{name} {volume:.1f} ml" for name, volume in facts["volume_ml"].items() if volume)
-    return f"{grid} voxels of {spacing} mm; {volumes or 'no label'}"
+    note = f"; {facts['note']}" if "note" in facts else ""
+    return f"{grid} voxels of {spacing} mm; {volumes or 'no label'}{note}"

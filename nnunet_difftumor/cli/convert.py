@@ -1,7 +1,8 @@
 """Turn CT scans and label maps into an nnU-Net raw dataset, checking every case.
 
 Rejected cases are listed with their reasons, here and in the dataset's conversion_report.json. Nothing is overwritten
-without --overwrite, and nothing half-written is left.
+without --overwrite. The dataset appears when it is complete; after an interruption the same command goes on where it
+stopped.
 """
 
 import argparse
@@ -18,11 +19,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         sub = converters.add_parser(
             name, help=line, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        if "input_folder" in inspect.signature(module.convert).parameters:
+        parameters = inspect.signature(module.convert).parameters
+        if "input_folder" in parameters:
             sub.add_argument("-i", dest="input_folder", required=True, metavar="FOLDER", help="what to convert")
         sub.add_argument("-d", dest="dataset_id", type=int, required=True, metavar="ID", help="dataset id, 1 to 999")
         sub.add_argument("--name", help="the Name in DatasetXXX_Name")
         sub.add_argument("--overwrite", action="store_true", help="replace the dataset of this id and name")
+        if "keep_unknown_spacing" in parameters:
+            sub.add_argument(
+                "--keep-unknown-spacing",
+                action="store_true",
+                help="take scans whose header was never set (as LiTS 28 to 47) at 1 mm along every axis",
+            )
         module.add_arguments(sub)
 
 

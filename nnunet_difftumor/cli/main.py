@@ -21,7 +21,7 @@ VERBS = {
 }
 
 # Run again, these keep what is done.
-RESUMABLE = ("prepare", "synthesize", "demo")
+RESUMABLE = ("convert", "prepare", "synthesize", "demo")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,6 @@
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +11,11 @@ import numpy as np
 import pytest
 
 from nnunet_difftumor.cli.main import main
+from nnunet_difftumor.ct import read_ct
 from nnunet_difftumor.dataset_conversion.folder import convert
+from nnunet_difftumor.dataset_conversion.phantom import convert as convert_phantom
+from nnunet_difftumor.dataset_conversion.raw_dataset import is_header_unset
+from nnunet_difftumor.dataset_conversion.unfinished import unfinished_dataset
 from nnunet_difftumor.errors import InputError
 
 LABELS = {"liver": [1], "tumor": [2]}
@@ -113,20 +119,134 @@ def run(*arguments) -> subprocess.Popen:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file size limits are POSIX")
-def test_a_full_disk_leaves_nothing(raw):
+def test_a_full_disk_leaves_no_dataset_and_says_that_the_command_goes_on(raw):
     process = run("limit", "2")
     error = process.communicate(timeout=100)[1]
     assert process.returncode == 2, error
-    assert "cannot be written" in error
-    assert list(raw.iterdir()) == []
+    assert "cannot be written" in error and "the same command goes on" in error
+    assert [path.name for path in raw.iterdir()] == [".unfinished-Dataset007_Phantom"]
+    assert [path for path in raw.rglob("*.nii.gz") if not path.name.startswith(".")] == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
-def test_a_killed_conversion_leaves_no_dataset(raw):
-    process = run("kill", "100")
-    while not list(raw.glob(".tmp-*/imagesTr/phantom_000_0000.nii.gz")):
+def test_a_killed_conversion_leaves_no_dataset_and_goes_on_with_the_cases_that_are_done(raw, capsys):
+    process = run("kill", "4")
+    record = raw / ".unfinished-Dataset007_Phantom" / "records" / "phantom_001.json"
+    while not record.exists():
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=100)
     assert not list(raw.glob("Dataset*"))
+    unfinished = raw / ".unfinished-Dataset007_Phantom"
+    (unfinished / "imagesTr" / ".tmp-1234-phantom_002_0000.nii.gz").write_bytes(b"left by the kill")
+    made = (unfinished / "imagesTr" / "phantom_000_0000.nii.gz").stat().st_mtime_ns
+
+    arguments = ["-d", "7", "--spacing", "6", "6", "6", "--cases", "4", "--tumor-cases", "0"]
+    assert main(["convert", "phantom", *arguments]) == 0
+    output = capsys.readouterr().out
+    assert "[1/4] phantom_000: kept from the interrupted run" in output
+    assert "[2/4] phantom_001: kept from the interrupted run" in output
+    assert "[4/4] phantom_003: kept" not in output
+    dataset = raw / "Dataset007_Phantom"
+    assert [path.name for path in raw.iterdir()] == ["Dataset007_Phantom"]
+    assert sorted(path.name for path in dataset.iterdir()) == [
+        "conversion_report.json",
+        "dataset.json",
+        "imagesTr",
+        "labelsTr",
+    ]
+    assert sorted(path.name for path in (dataset / "imagesTr").iterdir()) == [
+        f"phantom_{number:03d}_0000.nii.gz" for number in range(4)
+    ]
+    assert (dataset / "imagesTr" / "phantom_000_0000.nii.gz").stat().st_mtime_ns == made
+    report = json.loads((dataset / "conversion_report.json").read_text())
+    again = convert_phantom(70, cases=4, tumor_cases=0, spacing_mm=(6, 6, 6))
+    assert json.loads((again / "conversion_report.json").read_text()) == report
+
+
+def interrupt(monkeypatch, at: str) -> None:
+    """The user presses Ctrl-C while the case of this name is read."""
+
+    def read(path):
+        if at in str(path):
+            raise KeyboardInterrupt
+        return read_ct(path)
+
+    monkeypatch.setattr("nnunet_difftumor.dataset_conversion.folder.read_ct", read)
+
+
+def converted(output: str) -> list[str]:
+    """Names of the cases that were converted, not kept."""
+    return [line.split()[1][:-1] for line in output.splitlines() if "voxels of" in line]
+
+
+def test_a_repeated_run_converts_again_only_what_has_changed(tmp_path, raw, save_case, monkeypatch, capsys):
+    for case in "abcd":
+        save_case(tmp_path / "in" / case)
+    arguments = ["convert", "folder", "-i", str(tmp_path / "in"), "-d", "7", "--labels", "liver=1", "tumor=2"]
+    with monkeypatch.context() as patch:
+        interrupt(patch, "/in/d/")
+        assert main(arguments) == 130
+    captured = capsys.readouterr()
+    assert converted(captured.out) == ["a", "b", "c"]
+    assert "the same command goes on where it stopped" in captured.err
+    (tmp_path / "in/a/label_map.json").write_text('{"liver": [1, 2]}')
+    shutil.rmtree(tmp_path / "in/b")
+    assert main(arguments) == 0
+    assert converted(capsys.readouterr().out) == ["a", "d"]
+    dataset = raw / "Dataset007_in"
+    assert sorted(path.name for path in (dataset / "labelsTr").iterdir()) == ["a.nii.gz", "c.nii.gz", "d.nii.gz"]
+    assert set(np.unique(nib.load(dataset / "labelsTr/a.nii.gz").dataobj)) == {0, 1}
+
+
+def test_other_settings_start_anew(tmp_path, raw, save_case, monkeypatch, capsys):
+    for case in "ab":
+        save_case(tmp_path / "in" / case)
+    with monkeypatch.context() as patch:
+        interrupt(patch, "/in/b/")
+        with pytest.raises(KeyboardInterrupt):
+            convert(tmp_path / "in", 7, labels=LABELS)
+    capsys.readouterr()
+    convert(tmp_path / "in", 7, labels={"liver": [2], "tumor": [1]})
+    assert converted(capsys.readouterr().out) == ["a", "b"]
+
+
+def test_an_interrupted_replacement_leaves_the_old_dataset(tmp_path, raw, save_case, monkeypatch):
+    for case in "ab":
+        save_case(tmp_path / "in" / case)
+    dataset = convert(tmp_path / "in", 7, labels=LABELS)
+    before = snapshot(dataset)
+    with monkeypatch.context() as patch:
+        interrupt(patch, "/in/b/")
+        with pytest.raises(KeyboardInterrupt):
+            convert(tmp_path / "in", 7, labels={"liver": [1, 2]}, overwrite=True)
+    assert snapshot(dataset) == before
+    convert(tmp_path / "in", 7, labels={"liver": [1, 2]}, overwrite=True)
+    assert snapshot(dataset) != before
+    assert [path.name for path in raw.iterdir()] == ["Dataset007_in"]
+
+
+def test_two_processes_do_not_make_one_dataset(tmp_path, raw, save_case):
+    save_case(tmp_path / "in" / "a")
+    with (
+        unfinished_dataset(raw / "Dataset007_in", {}),
+        pytest.raises(InputError, match="another process is making it"),
+    ):
+        convert(tmp_path / "in", 7, labels=LABELS)
+
+
+@pytest.mark.parametrize(
+    ("affine", "shape", "unset"),
+    [
+        (np.eye(4), (60, 300, 300), True),
+        (np.diag([-1.0, -1.0, 1.0, 1.0]), (60, 300, 300), True),
+        ([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1], [0, 0, 0, 1]], (60, 300, 300), True),
+        ([[-1, 0, 0, 511], [0, -1, 0, 511], [0, 0, 1, 0], [0, 0, 0, 1]], (60, 512, 512), True),
+        ([[-1, 0, 0, 150], [0, -1, 0, 150], [0, 0, 1, -400], [0, 0, 0, 1]], (60, 300, 300), False),
+        (np.diag([0.7, 0.7, 1.0, 1.0]), (60, 512, 512), False),
+        (np.diag([1.0, 1.0, 2.0, 1.0]), (60, 512, 512), False),
+    ],
+)
+def test_headers_that_were_never_set_are_known_by_their_spacing_and_place(affine, shape, unset):
+    assert is_header_unset(np.asarray(affine, float), shape) == unset

@@ -25,6 +25,10 @@ def install_editable_nnunet(environment: Environment, folder: Path) -> None:
         "from setuptools import find_packages, setup\n"
         "setup(name='nnunetv2', version='2.8.1', packages=find_packages(include=['nnunetv2', 'nnunetv2.*']))\n"
     )
+    # Without it older versions of pip call setup.py, which does not get the setting.
+    (folder / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+    )
     environment.pip(
         "install", "--no-deps", "--no-build-isolation", "--config-settings", "editable_mode=compat", "-e", folder
     )

@@ -1,0 +1,236 @@
+"""Healthy pools: a folder of CTs with organ masks, stored as crops around the organs, with tumor labels that are empty.
+
+Each sub-folder is a case with ct.nii.gz and either segmentations/ORGAN.nii.gz (AbdomenAtlas, TotalSegmentator) or one
+label map, labels.nii.gz. The dataset can be trained on by itself, label-free, or lend its cases to another dataset as
+bases for synthetic tumors: `--like ID` gives it the labels of that one.
+"""
+
+import argparse
+import functools
+import json
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+
+from nnunet_difftumor.dataset_conversion.healthy_layouts import (
+    CT_NAME,
+    LAYOUTS,
+    detect_layout,
+    mask_files,
+    organ_parts,
+    read_organs,
+)
+from nnunet_difftumor.dataset_conversion.placement_in_space import crop_around_labels, reorient
+from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, SourceCase, read_source_ct, write_raw_dataset
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.label_names import is_tumor_name
+
+# nnU-Net's reader that brings all images into one orientation: pools mix sources.
+REORIENTING_READER = "NibabelIOWithReorient"
+MIN_MARGIN_MM = 10.0
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """The labels of the dataset to be made.
+
+    Attributes:
+        labels: as in dataset.json.
+        values: of healthy tissue, by organ.
+        about: more for dataset.json that belongs to the labels and the images.
+        orientation: that the images must have, such as "LPS"; None if the reader takes care of it.
+    """
+
+    labels: Mapping[str, int | Sequence[int]]
+    values: Mapping[str, int]
+    about: Mapping[str, Any] = field(default_factory=lambda: {"overwrite_image_reader_writer": REORIENTING_READER})
+    orientation: str | None = None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--organs",
+        type=_name_and_parts,
+        nargs="+",
+        required=True,
+        metavar="ORGAN[=PART,PART]",
+        help="organs to keep, such as `liver kidney`; after '=' the mask files (without .nii.gz) or label values that "
+        "mean it, where the layout's own are not right: kidney=kidney_left,kidney_right or kidney=2,3",
+    )
+    parser.add_argument("--layout", choices=LAYOUTS, help="instead of the one that is recognized; btcv never is")
+    parser.add_argument(
+        "--margin-mm", type=float, default=40.0, help="what is kept around the organs on every side (%(default)s)"
+    )
+    parser.add_argument("--no-crop", dest="crop", action="store_false", help="keep whole scans")
+    parser.add_argument(
+        "--like", type=int, metavar="ID", help="take labels and orientation of this raw dataset, to lend it the cases"
+    )
+
+
+def convert(
+    input_folder: str | Path,
+    dataset_id: int,
+    *,
+    organs: Mapping[str, Collection[str | int] | None] | Iterable[tuple[str, Collection[str | int] | None]],
+    layout: str | None = None,
+    margin_mm: float = 40.0,
+    crop: bool = True,
+    like: int | None = None,
+    name: str | None = None,
+    overwrite: bool = False,
+    keep_unknown_spacing: bool = False,
+) -> Path:
+    """Makes a raw dataset from healthy CTs with organ masks.
+
+    Args:
+        input_folder: its sub-folders are the cases; their names become the case names.
+        dataset_id: 1 to 999.
+        organs: by organ, the mask files without .nii.gz or the label values that mean it; None for those of the
+            layout's table.
+        layout: a name in `healthy_layouts.LAYOUTS`; None to recognize it.
+        margin_mm: around the organs, 10 or more.
+        crop: False keeps whole scans.
+        like: id of a raw dataset whose labels and orientation are taken; its organs must be the ones asked for.
+        name: name of the dataset; by default that of input_folder.
+        overwrite: replaces the dataset if it exists.
+        keep_unknown_spacing: takes cases whose header was never set at 1 mm along every axis (see `read_source_ct`).
+
+    Returns:
+        The dataset's folder.
+
+    Raises:
+        InputError: the arguments are wrong, or no case is good.
+    """
+    input_folder = Path(input_folder).absolute()
+    organs = list(organs.items() if isinstance(organs, Mapping) else organs)
+    names = [organ for organ, _ in organs]
+    if len(set(names)) < len(names) or any(organ == "background" or is_tumor_name(organ) for organ in names):
+        raise InputError(f"organs {', '.join(names)}: expected each once, without background and tumors")
+    if not margin_mm >= MIN_MARGIN_MM:
+        raise InputError(f"margin {margin_mm:g} mm: expected {MIN_MARGIN_MM:g} or more, tumors need surroundings")
+    if not input_folder.is_dir():
+        raise InputError(f"{input_folder}: no such folder; expected one with a sub-folder for each case")
+    folders = sorted(path for path in input_folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not folders:
+        raise InputError(f"{input_folder}: has no sub-folders; expected one for each case, with {CT_NAME}")
+    layout = detect_layout(folders) if layout is None else layout
+    parts = organ_parts(layout, dict(organs))
+    labelling = new_labelling(names) if like is None else labelling_like(like, names)
+    print(f"{input_folder}: {len(folders)} cases in the layout {layout}", flush=True)
+    load = functools.partial(
+        _load,
+        layout=layout,
+        parts=parts,
+        labelling=labelling,
+        margin_mm=margin_mm if crop else None,
+        keep_unknown_spacing=keep_unknown_spacing,
+    )
+    return write_raw_dataset(
+        {
+            folder.name: SourceCase(
+                functools.partial(load, folder), (folder / CT_NAME, *mask_files(layout, folder, parts))
+            )
+            for folder in folders
+        },
+        dataset_id,
+        name=re.sub(r"[^A-Za-z0-9]+", "_", input_folder.name).strip("_") if name is None else name,
+        labels=labelling.labels,
+        settings={
+            "layout": layout,
+            "parts": parts,
+            "values": labelling.values,
+            "orientation": labelling.orientation,
+            "margin_mm": margin_mm if crop else None,
+            "keep_unknown_spacing": keep_unknown_spacing,
+        },
+        overwrite=overwrite,
+        about={"description": f"healthy {', '.join(names)}; no case has a tumor label", **labelling.about},
+    )
+
+
+def new_labelling(organs: Sequence[str]) -> Labelling:
+    """Each organ is followed by its tumor, which no case has: liver 1, liver_tumor 2, kidney 3 and so on."""
+    labels, values = {"background": 0}, {}
+    for organ in organs:
+        values[organ] = labels[organ] = len(labels)
+        labels[f"{organ}_tumor"] = len(labels)
+    return Labelling(labels, values)
+
+
+def labelling_like(dataset_id: int, organs: Sequence[str]) -> Labelling:
+    """The labels of a raw dataset, with what nnU-Net needs to read the images alike.
+
+    Raises:
+        InputError: the dataset is not there, or its organs are not the ones asked for: an organ that one of two
+            merged datasets does not label would be background there.
+    """
+    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+    from nnunet_difftumor.preparation.organs import find_organs
+
+    folder = _raw_folder(dataset_id)
+    dataset = json.loads((folder / "dataset.json").read_text())
+    pairs = find_organs(dataset)
+    taken = {value for pair in pairs for value in (*pair.organ_labels, pair.tumor_label, *pair.avoid_labels)}
+    healthy = {pair.name: pair.organ_labels for pair in pairs} | {
+        name: (value,)
+        for name, value in dataset["labels"].items()
+        if isinstance(value, int) and name not in ("background", "ignore") and value not in taken
+    }
+    if sorted(healthy) != sorted(organs):
+        raise InputError(
+            f"--like {dataset_id}: {folder.name} labels {', '.join(sorted(healthy))}, but --organs names "
+            f"{', '.join(sorted(organs))}; name the same organs, since one that is not labelled would be background"
+        )
+    several = [organ for organ in organs if len(healthy[organ]) != 1]
+    if several:
+        raise InputError(
+            f"--like {dataset_id}: {several[0]} has the values {healthy[several[0]]} in {folder.name}; expected one"
+        )
+    about = {key: dataset[key] for key in ("regions_class_order", "overwrite_image_reader_writer") if dataset.get(key)}
+    orientation = None
+    if about.get("overwrite_image_reader_writer") != REORIENTING_READER:
+        first = next(iter(get_filenames_of_train_images_and_targets(str(folder)).values()))["images"][0]
+        orientation = "".join(nib.aff2axcodes(nib.load(first).affine))
+    values = {organ: healthy[organ][0] for organ in organs}
+    return Labelling(dataset["labels"], values, about, orientation)
+
+
+def _raw_folder(dataset_id: int) -> Path:
+    raw = os.environ.get("nnUNet_raw")
+    if not raw:
+        raise InputError("nnUNet_raw is not set; give nnU-Net a folder for raw datasets: export nnUNet_raw=/a/folder")
+    found = [path.parent for path in Path(raw).glob(f"Dataset{dataset_id:03d}_*/dataset.json")]
+    if len(found) != 1:
+        raise InputError(f"--like {dataset_id}: expected one Dataset{dataset_id:03d}_NAME in {raw}, found {len(found)}")
+    return found[0]
+
+
+def _load(
+    folder: Path,
+    *,
+    layout: str,
+    parts: Mapping[str, Collection[str | int]],
+    labelling: Labelling,
+    margin_mm: float | None,
+    keep_unknown_spacing: bool,
+) -> RawCase:
+    scan = read_source_ct(folder / CT_NAME, keep_unknown_spacing=keep_unknown_spacing)
+    labels = read_organs(layout, folder, scan, parts=parts, values=labelling.values)
+    if margin_mm is not None:
+        scan, labels = crop_around_labels(scan, labels, margin_mm=margin_mm)
+    if labelling.orientation is not None:
+        scan, labels = reorient(scan, labels, labelling.orientation)
+    return RawCase(scan, labels, str(folder))
+
+
+def _name_and_parts(text: str) -> tuple[str, list[str] | None]:
+    match = re.fullmatch(r"(\w+)(?:=([^,=\s]+(?:,[^,=\s]+)*))?", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected ORGAN or ORGAN=PART,PART, such as kidney=2,3")
+    return match[1], None if match[2] is None else match[2].split(",")

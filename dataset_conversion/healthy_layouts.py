@@ -1,0 +1,183 @@
+"""How collections of CT with organ masks are laid out, and which files or values mean an organ in each."""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_difftumor.ct import Scan, read_labels
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.label_names import is_tumor_name
+
+CT_NAME = "ct.nii.gz"
+MASKS_FOLDER = "segmentations"
+LABEL_MAP_NAME = "labels.nii.gz"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the masks of a case are.
+
+    Attributes:
+        one_file_per_organ: CASE/segmentations/NAME.nii.gz; else values in CASE/labels.nii.gz.
+        organs: what means an organ: names of files without .nii.gz, or values.
+    """
+
+    one_file_per_organ: bool
+    organs: Mapping[str, tuple[str | int, ...]]
+
+
+def _files(**more: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Names that AbdomenAtlas and TotalSegmentator share, and more."""
+    alike = ("liver", "pancreas", "spleen", "stomach", "colon", "duodenum", "esophagus", "prostate")
+    paired = ("kidney", "adrenal_gland")
+    sides = {organ: (f"{organ}_left", f"{organ}_right") for organ in paired}
+    return {organ: (organ,) for organ in alike} | sides | more
+
+
+LAYOUTS = {
+    "abdomenatlas": Layout(
+        one_file_per_organ=True,
+        organs=_files(gallbladder=("gall_bladder",), bladder=("bladder",), lung=("lung_left", "lung_right")),
+    ),
+    "totalsegmentator": Layout(
+        one_file_per_organ=True,
+        organs=_files(
+            gallbladder=("gallbladder",),
+            bladder=("urinary_bladder",),
+            lung=(
+                *("lung_upper_lobe_left", "lung_lower_lobe_left"),
+                *("lung_upper_lobe_right", "lung_middle_lobe_right", "lung_lower_lobe_right"),
+            ),
+        ),
+    ),
+    "btcv": Layout(
+        one_file_per_organ=False,
+        organs={
+            "spleen": (1,),
+            "kidney": (2, 3),
+            "gallbladder": (4,),
+            "esophagus": (5,),
+            "liver": (6,),
+            "stomach": (7,),
+            "pancreas": (11,),
+            "adrenal_gland": (12, 13),
+        },
+    ),
+    "labelmap": Layout(one_file_per_organ=False, organs={}),
+}
+
+
+def detect_layout(folders: Collection[Path]) -> str:
+    """Name of the layout of the first case that has one.
+
+    Args:
+        folders: the cases.
+
+    Raises:
+        InputError: no case has masks where they are looked for.
+    """
+    for folder in folders:
+        if (folder / MASKS_FOLDER).is_dir():
+            names = {path.name for path in (folder / MASKS_FOLDER).iterdir()}
+            of_atlas = {"gall_bladder.nii.gz", "postcava.nii.gz"} & names or (
+                folder / "combined_labels.nii.gz"
+            ).exists()
+            return "abdomenatlas" if of_atlas else "totalsegmentator"
+        if (folder / LABEL_MAP_NAME).is_file():
+            return "labelmap"
+    parent = next(iter(folders)).parent
+    raise InputError(
+        f"{parent}: no sub-folder has {MASKS_FOLDER}/ with a mask for each organ, nor {LABEL_MAP_NAME}; expected "
+        f"{CT_NAME} and one of them in each"
+    )
+
+
+def organ_parts(
+    layout: str, organs: Mapping[str, Collection[str | int] | None]
+) -> dict[str, tuple[str, ...] | tuple[int, ...]]:
+    """Files or values for each organ: those given, else those of the layout's table.
+
+    Args:
+        layout: a name in LAYOUTS.
+        organs: names of files or values by organ; None for those of the table.
+
+    Raises:
+        InputError: an organ is not in the table, a value is no number from 1 to 32767, or something is given twice.
+    """
+    table, owner, found = LAYOUTS[layout], {}, {}
+    for organ, given in organs.items():
+        parts = tuple(given) if given is not None else table.organs.get(organ)
+        if not parts:
+            how = f"--organs {organ}={'FILE,FILE' if table.one_file_per_organ else 'VALUE,VALUE'}"
+            known = f" (it knows {', '.join(table.organs)})" if table.organs else ""
+            raise InputError(f"{organ}: the layout {layout} does not say what means it{known}; give it: {how}")
+        if not table.one_file_per_organ:
+            parts = tuple(_value(organ, part) for part in parts)
+        for part in parts:
+            if owner.setdefault(part, organ) != organ:
+                raise InputError(f"--organs: {part} is given to both {owner[part]} and {organ}")
+        found[organ] = parts
+    return found
+
+
+def mask_files(layout: str, folder: Path, parts: Mapping[str, Collection[str | int]]) -> tuple[Path, ...]:
+    """All files of a case that hold asked organs."""
+    if not LAYOUTS[layout].one_file_per_organ:
+        return (folder / LABEL_MAP_NAME,)
+    return tuple(_mask_file(folder, part) for organ in parts for part in parts[organ])
+
+
+def read_organs(
+    layout: str, folder: Path, scan: Scan, *, parts: Mapping[str, Collection[str | int]], values: Mapping[str, int]
+) -> np.ndarray:
+    """Label map of a case with one value for each organ; where masks overlap, the organ that comes first has it.
+
+    Args:
+        layout: a name in LAYOUTS.
+        folder: of the case.
+        scan: its CT.
+        parts: files or values by organ.
+        values: value in the result by organ.
+
+    Returns:
+        uint8 (z, y, x).
+
+    Raises:
+        InputError: a mask is missing or lies elsewhere, no organ is there, or there is a lesion of an asked organ.
+    """
+    labels = np.zeros(scan.hu.shape, np.uint8)
+    if LAYOUTS[layout].one_file_per_organ:
+        _check_no_lesion(folder, scan, parts)
+        for organ in parts:
+            for part in parts[organ]:
+                mask = read_labels(_mask_file(folder, part), like=scan) > 0
+                labels[mask & (labels == 0)] = values[organ]
+    else:
+        source = read_labels(folder / LABEL_MAP_NAME, like=scan)
+        for organ in parts:
+            labels[np.isin(source, list(parts[organ]))] = values[organ]
+    if not labels.any():
+        raise InputError(f"{folder}: none of {', '.join(parts)} is in the scan")
+    return labels
+
+
+def _value(organ: str, part: str | int) -> int:
+    if not re.fullmatch(r"[0-9]+", str(part)) or not 1 <= int(part) <= 32767:
+        raise InputError(f"--organs {organ}={part}: this layout has label values, expected 1 to 32767")
+    return int(part)
+
+
+def _mask_file(folder: Path, part: str | int) -> Path:
+    return folder / MASKS_FOLDER / f"{part}.nii.gz"
+
+
+def _check_no_lesion(folder: Path, scan: Scan, organs: Collection[str]) -> None:
+    """A file named like a lesion of an organ (pancreatic_lesion for pancreas) must be empty."""
+    for path in sorted((folder / MASKS_FOLDER).glob("*.nii.gz")):
+        name = path.name.lower()
+        organ = next((organ for organ in organs if organ[:6] in name), None)
+        if organ and is_tumor_name(name) and read_labels(path, like=scan).any():
+            raise InputError(f"{path}: holds a lesion of the {organ}; a healthy pool takes scans without")

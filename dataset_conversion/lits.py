@@ -1,0 +1,138 @@
+"""LiTS as distributed: volume-N.nii and segmentation-N.nii, anywhere below the folder; liver is 1, liver_tumor is 2.
+
+A segmentation whose header was never set is taken voxel for voxel. In every case the liver must look like a liver in
+the CT: a flipped mask does not.
+"""
+
+import argparse
+import functools
+import re
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from nnunet_difftumor.ct import Scan, read_labels
+from nnunet_difftumor.dataset_conversion.raw_dataset import (
+    RawCase,
+    SourceCase,
+    is_header_unset,
+    read_source_ct,
+    write_raw_dataset,
+)
+from nnunet_difftumor.errors import InputError
+
+# Values in the files and in the dataset.
+LABELS = {"background": 0, "liver": 1, "liver_tumor": 2}
+# Of a true liver mask at least 0.98 of the voxels lie within 100 HU of their median, of one that is flipped along any
+# axes at most 0.84 (three CTs, with and without contrast and tumors).
+LIVER_RANGE_HU, LIVER_SHARE = 100.0, 0.9
+LIVER_MEDIAN_LIMITS_HU = (-50.0, 300.0)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Has no arguments of its own."""
+
+
+def convert(
+    input_folder: str | Path,
+    dataset_id: int,
+    *,
+    name: str | None = None,
+    overwrite: bool = False,
+    keep_unknown_spacing: bool = False,
+) -> Path:
+    """Makes a raw dataset from the training part of LiTS. Cases are named lits_000 and so on, after the volumes.
+
+    Args:
+        input_folder: with volume-N.nii and segmentation-N.nii, or .nii.gz, in it or in sub-folders.
+        dataset_id: 1 to 999.
+        name: name of the dataset; by default LiTS.
+        overwrite: replaces the dataset if it exists.
+        keep_unknown_spacing: takes cases whose header was never set at 1 mm along every axis (see `read_source_ct`).
+
+    Returns:
+        The dataset's folder.
+
+    Raises:
+        InputError: there is no volume, or no case is good.
+    """
+    input_folder = Path(input_folder).absolute()
+    volumes, segmentations = _numbered(input_folder, "volume"), _numbered(input_folder, "segmentation")
+    if not volumes:
+        raise InputError(
+            f"{input_folder}: no volume-N.nii or volume-N.nii.gz in it or in its sub-folders; expected LiTS as it "
+            "comes out of the archives (for Task03_Liver use `difftumor convert msd`)"
+        )
+    cases = {}
+    for number in sorted(volumes):
+        files = volumes[number] + segmentations.get(number, [])
+        load = functools.partial(
+            _load, volumes[number], segmentations.get(number, []), keep_unknown_spacing=keep_unknown_spacing
+        )
+        cases[f"lits_{number:03d}"] = SourceCase(load, tuple(files))
+    return write_raw_dataset(
+        cases,
+        dataset_id,
+        name="LiTS" if name is None else name,
+        labels=LABELS,
+        settings={"keep_unknown_spacing": keep_unknown_spacing},
+        overwrite=overwrite,
+        about={
+            "description": "LiTS, the Liver Tumor Segmentation Benchmark",
+            "reference": "https://competitions.codalab.org/competitions/17094",
+            "license": "CC BY-NC-ND 4.0; see the challenge's site",
+        },
+    )
+
+
+def _numbered(folder: Path, kind: str) -> dict[int, list[Path]]:
+    """Files `kind-N.nii` or `.nii.gz` by N; macOS's `._` files are left out."""
+    found: dict[int, list[Path]] = {}
+    for path in sorted(folder.rglob(f"{kind}-*.nii*")):
+        match = re.fullmatch(rf"{kind}-(\d+)\.nii(\.gz)?", path.name)
+        if match:
+            found.setdefault(int(match[1]), []).append(path)
+    return found
+
+
+def _load(volumes: list[Path], segmentations: list[Path], *, keep_unknown_spacing: bool) -> RawCase:
+    if len(volumes) > 1 or len(segmentations) != 1:
+        files = ", ".join(map(str, volumes + segmentations))
+        raise InputError(f"expected one volume and one segmentation, found {files}")
+    (volume,), (segmentation,) = volumes, segmentations
+    scan = read_source_ct(volume, keep_unknown_spacing=keep_unknown_spacing)
+    labels, note = _read_segmentation(segmentation, scan)
+    _check_liver(labels, scan, segmentation)
+    return RawCase(scan, labels, str(volume), note)
+
+
+def _read_segmentation(path: Path, scan: Scan) -> tuple[np.ndarray, str]:
+    """The labels, and a note if their header was not used."""
+    declared = set(LABELS.values())
+    try:
+        return read_labels(path, like=scan, declared=declared), ""
+    except InputError:
+        labels = read_labels(path, declared=declared)
+        if labels.shape != scan.hu.shape or not is_header_unset(nib.load(path).affine, labels.shape):
+            raise
+        return labels, "the segmentation's header was never set, its voxels were taken as those of the volume"
+
+
+def _check_liver(labels: np.ndarray, scan: Scan, path: Path) -> None:
+    liver_hu = scan.hu[labels > 0]
+    if not liver_hu.size:
+        raise InputError(f"{path}: holds no liver")
+    median = float(np.median(liver_hu))
+    low, high = LIVER_MEDIAN_LIMITS_HU
+    if not low <= median <= high:
+        raise InputError(
+            f"{path}: the median of the liver is {median:.0f} HU in {scan.path}, expected {low:.0f} to {high:.0f}; is "
+            "the CT offset, or the mask in another place?"
+        )
+    share = float(np.mean(np.abs(liver_hu - median) <= LIVER_RANGE_HU))
+    if share < LIVER_SHARE:
+        raise InputError(
+            f"{path}: only {100 * share:.0f} % of the liver lie within {LIVER_RANGE_HU:.0f} HU of its median in "
+            f"{scan.path}, expected {100 * LIVER_SHARE:.0f} %; the mask seems to be flipped or of another scan"
+        )
