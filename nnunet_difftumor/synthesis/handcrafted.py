@@ -8,11 +8,11 @@ from scipy.ndimage import gaussian_filter
 from scipy.special import expit
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.synthesis.mass_effect import displaced
+from nnunet_difftumor.synthesis.mass_effect import displaced, displaced_labels
 from nnunet_difftumor.synthesis.noise import Noise, noise_under
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.room import room_of
-from nnunet_difftumor.synthesis.shape import alpha_in, radial_field
+from nnunet_difftumor.synthesis.shape import alpha_in, radial_field, region_of
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.texture import grain_texture
 from nnunet_difftumor.synthesis.volume import Box, axes_mm
@@ -21,7 +21,7 @@ from nnunet_difftumor.synthesis.volume import Box, axes_mm
 _CAPSULE_FROM, _CAPSULE_TO, _CAPSULE_BLUR_MM = 0.4, 0.7, 0.8
 # A core's border is this wide, in units of the tumor's size.
 _CORE_EDGE = 0.12
-# Streams of the spec's seed; the displacement uses the seed itself, and the relief 2.
+# Streams of the spec's seed; the displacement uses the seed itself, the relief 2, mass effect 4.
 _TEXTURE_STREAM, _NOISE_STREAM = 1, 3
 
 
@@ -80,14 +80,10 @@ class HandcraftedRenderer:
         return [self._render(patch, spec) for patch, spec in zip(patches, specs, strict=True)]
 
     def _render(self, patch: Patch, spec: TumorSpec) -> RenderedTumor:
-        hu, labels = displaced(patch.hu, patch.labels, spec, box=patch.box, spacing_mm=patch.spacing_mm)
-        room = room_of(hu, labels, spec, organ=patch.organ, spacing_mm=patch.spacing_mm)
-        alpha = alpha_in(spec, patch.box, patch.spacing_mm, room)
-        mask = alpha >= 0.5
-        if not mask.any():
-            return RenderedTumor(spec, patch.box, patch.hu, patch.labels, mask)
-        # Beyond the tumor's own region, which mass effect may exceed by far, there is nothing to blend.
-        near = _bounding_box(alpha > 0)
+        hu = displaced(patch.hu, spec, box=patch.box, spacing_mm=patch.spacing_mm)
+        labels = displaced_labels(patch.labels, spec, box=patch.box, spacing_mm=patch.spacing_mm)
+        # Mass effect reaches farther than what is blended.
+        near = _region_within(patch, spec)
         around = Patch(
             tuple(slice(part.start + a.start, part.start + a.stop) for part, a in zip(patch.box, near, strict=True)),
             patch.hu[near],
@@ -95,15 +91,31 @@ class HandcraftedRenderer:
             patch.organ,
             patch.spacing_mm,
         )
+        room = room_of(around.hu, labels[near], spec, organ=patch.organ, spacing_mm=patch.spacing_mm)
+        alpha = alpha_in(spec, around.box, patch.spacing_mm, room)
+        mask = np.zeros(patch.hu.shape, bool)
+        mask[near] = alpha >= 0.5
+        if not mask.any():
+            return RenderedTumor(spec, patch.box, patch.hu, patch.labels, mask)
         tumor = _tissue(around, spec, mask[near])
-        blended = hu[near] + alpha[near] * (tumor - hu[near])
+        blended = hu[near] + alpha * (tumor - hu[near])
         if spec.capsule_hu > 0:
-            blended += np.float32(spec.capsule_hu) * _capsule(alpha[near], patch.spacing_mm)
+            blended += np.float32(spec.capsule_hu) * _capsule(alpha, patch.spacing_mm)
         hu = hu.copy() if hu is patch.hu else hu
-        hu[near] = np.where(alpha[near] > 0, blended, hu[near])
+        hu[near] = np.where(alpha > 0, blended, hu[near])
         if spec.kind == "tumor":
             labels = np.where(mask, labels.dtype.type(patch.organ.tumor_label), labels)
         return RenderedTumor(spec, patch.box, hu, labels, mask)
+
+
+def _region_within(patch: Patch, spec: TumorSpec) -> Box:
+    """The region of the tumor itself as part of the patch."""
+    grid = [part.stop for part in patch.box]
+    region = region_of(spec, grid, patch.spacing_mm, with_mass_effect=False)
+    return tuple(
+        slice(max(part.start, whole.start) - whole.start, max(part.stop, whole.start) - whole.start)
+        for part, whole in zip(region, patch.box, strict=True)
+    )
 
 
 def _tissue(patch: Patch, spec: TumorSpec, mask: np.ndarray) -> np.ndarray:
@@ -138,12 +150,3 @@ def _capsule(alpha: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     """Equations 6 and 7, float32 (z, y, x) within 0 to 1."""
     edge = ((alpha >= _CAPSULE_FROM) & (alpha <= _CAPSULE_TO)).astype(np.float32)
     return gaussian_filter(edge, _CAPSULE_BLUR_MM / np.asarray(spacing_mm))
-
-
-def _bounding_box(mask: np.ndarray) -> Box:
-    """Of a mask that is not empty."""
-    box = []
-    for axis in range(mask.ndim):
-        hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        box.append(slice(int(hit[0]), int(hit[-1]) + 1))
-    return tuple(box)

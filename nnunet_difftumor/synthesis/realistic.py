@@ -140,7 +140,7 @@ class RealisticPreset(Preset):
             core_contrast_hu=uniform(rng, (-30.0, -10.0)) if core else 0.0,
             capsule_hu=uniform(rng, (30.0, 80.0)) if capsule else 0.0,
             mass_effect=uniform(rng, (0.2, 0.6)) if mass_effect else 0.0,
-            mass_effect_radius_mm=float(max(semi_axes)) * uniform(rng, (1.6, 2.0)) if mass_effect else 0.0,
+            mass_effect_radius_mm=radius * uniform(rng, (1.4, 1.8)) if mass_effect else 0.0,
         )
 
     def _draw_contrast_hu(self, kind: _Organ, statistics: OrganStatistics, rng: np.random.Generator) -> float:

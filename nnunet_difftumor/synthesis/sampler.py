@@ -8,7 +8,7 @@ from scipy.ndimage import maximum_filter
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.synthesis.look_alikes import draw_look_alike
-from nnunet_difftumor.synthesis.mass_effect import displaced
+from nnunet_difftumor.synthesis.mass_effect import displaced_labels
 from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
 from nnunet_difftumor.synthesis.preset import SIZE_BANDS_MM, SIZES, Preset
 from nnunet_difftumor.synthesis.presets import PRESETS
@@ -27,12 +27,14 @@ from nnunet_difftumor.synthesis.volume import Box, Volume, axes_mm, clipped_box
 # Tiny and small tumors keep clear of vessels; larger ones take the place with the least of them among this many.
 _VESSEL_FREE = ("tiny", "small")
 _PLACES = 32
-_ATTEMPTS = 12
+_ATTEMPTS, _ANYWHERE = 12, 1
 _SHRINK = 0.88
 # At least this share of the tumor's ellipsoid is inside the organ; the rest is cut off by the organ's border.
 _INSIDE = ((0.9, 1.0), (0.7, 1.0))
 # Of one that grows out of the organ between these; real ones of the kidney lie half outside.
 _INSIDE_EXOPHYTIC = ((0.3, 0.7), (0.2, 0.9))
+# What no displacement or relief takes away from a tumor, relative to its size.
+_MIDDLE = 0.6
 # Bone does not give way: no mass effect near it.
 _BONE_HU = 300.0
 _GAP_MM = 1.0
@@ -193,16 +195,17 @@ class TumorSampler:
         """Centres in mm that look good on the statistics' cells, best first."""
         deep = spec.size_class in _VESSEL_FREE and not spec.exophytic
         if deep:
-            cells = np.flatnonzero(statistics.free_mm >= max(spec.semi_axes_mm))
+            cells, limit = np.flatnonzero(statistics.free_mm >= max(spec.semi_axes_mm)), _ATTEMPTS
             if not len(cells):  # an oblong one may lie along the organ, or along a vessel
-                cells = np.flatnonzero(statistics.free_mm >= radius_mm(spec))
-            limit = _ATTEMPTS
+                cells, limit = np.flatnonzero(statistics.free_mm >= radius_mm(spec)), _ATTEMPTS // 6
         else:
-            cells = np.flatnonzero(statistics.organ_cells)
-            limit = 16 * _PLACES
+            cells, limit = np.flatnonzero(statistics.organ_cells), 16 * _PLACES
         if not len(cells):
             return
-        cells = rng.choice(cells, min(limit, len(cells)), replace=False)
+        cells = rng.choice(cells, min(4 * limit if deep else limit, len(cells)), replace=False)
+        if deep:  # anywhere first; where noise looks like vessels nearly everywhere, then rather where there is room
+            order = np.argsort(-statistics.free_mm.ravel()[cells[_ANYWHERE:]], kind="stable")
+            cells = np.concatenate([cells[:_ANYWHERE], cells[_ANYWHERE:][order]])[:limit]
         index = np.stack(np.unravel_index(cells, statistics.organ_cells.shape), 1)
         index = index + rng.uniform(0, 1, index.shape)
         centres = (statistics.cell_origin + index * statistics.cell_voxels - 0.5) * np.asarray(spacing_mm)
@@ -221,10 +224,14 @@ class TumorSampler:
             spec = replace(spec, mass_effect=0.0, mass_effect_radius_mm=0.0)
         # The organ's border cuts tumors down: one correction of the size, towards the band, then it must fit.
         for correction in (True, False):
-            box = region_of(spec, volume.shape, spacing)
+            box = region_of(spec, volume.shape, spacing, with_mass_effect=False)
             hu, labels, inner = self._with_margin(box, statistics, volume)
-            pushed = displaced(hu[inner], labels[inner], spec, box=box, spacing_mm=spacing)
-            mask = mask_in(spec, box, spacing, room_of(*pushed, spec, organ=self.organ, spacing_mm=spacing))
+            organ = self.organ.mask(labels)
+            vessels = statistics.vessels(hu, organ, spacing)[inner]
+            if spec.size_class in _VESSEL_FREE and (vessels & _middle(spec, box, spacing)).any():
+                return "a vessel is in the way"
+            pushed = displaced_labels(labels[inner], spec, box=box, spacing_mm=spacing)
+            mask = mask_in(spec, box, spacing, room_of(hu[inner], pushed, spec, organ=self.organ, spacing_mm=spacing))
             diameter = equivalent_diameter_mm(mask, spacing)
             if diameter < _LEAST_LEFT * low:
                 return "cut by the organ's border to less than its size"
@@ -237,7 +244,6 @@ class TumorSampler:
         reach = survey(spec).reach_mm
         if not _clear_of(occupied, np.array([spec.centre_mm]), reach, spacing).all():
             return "another synthetic tumor is in the way"
-        organ = self.organ.mask(labels)
         if spec.exophytic and not (mask & organ[inner]).any():
             return "outside of the organ altogether"
         lesions = self.organ.lesions(labels[inner])
@@ -246,7 +252,6 @@ class TumorSampler:
             near = maximum_filter(mask, 3) | (radial_field(spec, axes_mm(box, spacing)) <= _LESION_DISTANCE)
             if (lesions & near).any():
                 return "a real lesion is in the way"
-        vessels = statistics.vessels(hu, organ, spacing)[inner]
         vessel_share = float((vessels & mask).sum() / mask.sum())
         if spec.size_class in _VESSEL_FREE and vessel_share > 0:
             return "a vessel is in the way"
@@ -266,6 +271,12 @@ class TumorSampler:
             slice(part.start - around.start, part.stop - around.start) for part, around in zip(box, outer, strict=True)
         )
         return volume.hu(outer), volume.labels(outer), inner
+
+
+def _middle(spec: TumorSpec, box: Box, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Boolean (z, y, x): for certain inside the tumor; quicker than the whole shape, to turn down a place."""
+    ellipsoid = replace(spec, deformation_mm=0.0, roughness=0.0)
+    return radial_field(ellipsoid, axes_mm(box, spacing_mm)) < _MIDDLE
 
 
 def equivalent_diameter_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
@@ -333,7 +344,8 @@ def _least_vessels(
     for least, most in _INSIDE_EXOPHYTIC if spec.exophytic else _INSIDE:
         room = np.flatnonzero((inside >= least) & (inside <= most))[:_PLACES]
         if len(room):
-            return centres[room[np.argsort(vessels[room], kind="stable")]][:_EXAMINED]
+            examined = _ATTEMPTS if spec.size_class in _VESSEL_FREE else _EXAMINED
+            return centres[room[np.argsort(vessels[room], kind="stable")]][:examined]
     return centres[:0]
 
 

@@ -206,10 +206,12 @@ def _survey(
     return Survey(float(share.sum() * np.prod(steps)), bounds, float(farthest + np.linalg.norm(steps)))
 
 
-def region_of(spec: TumorSpec, shape: Sequence[int], spacing_mm: Sequence[float]) -> Box:
-    """The box, cut to the grid, outside of which the tumor changes nothing."""
+def region_of(
+    spec: TumorSpec, shape: Sequence[int], spacing_mm: Sequence[float], *, with_mass_effect: bool = True
+) -> Box:
+    """The box, cut to the grid, outside of which the tumor changes nothing; or only what it displaces."""
     reach = survey(spec).half_extents_mm
-    if spec.mass_effect > 0:
+    if with_mass_effect and spec.mass_effect > 0:
         reach = np.maximum(reach, spec.mass_effect_radius_mm)
     centre = np.asarray(spec.centre_mm)
     spacing = np.asarray(spacing_mm)
