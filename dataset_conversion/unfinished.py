@@ -47,8 +47,6 @@ class UnfinishedDataset:
             for path in (self.folder / part).iterdir():
                 if path not in wanted:
                     path.unlink()
-        shutil.rmtree(self.folder / "records")
-        (self.folder / "request.json").unlink()
         old = self.folder.with_name(f"{self.folder.name}-replaced")
         if self._target.exists():
             self._target.rename(old)
@@ -58,6 +56,9 @@ class UnfinishedDataset:
             if old.exists():
                 old.rename(self._target)
             raise
+        # Only now: killed before, the run is gone on with.
+        shutil.rmtree(self._target / "records")
+        (self._target / "request.json").unlink()
         shutil.rmtree(old, ignore_errors=True)
 
     def discard(self) -> None:

@@ -1,4 +1,4 @@
-"""Which array axis runs from left to right: from the direction that the reader found and nnU-Net's transposition."""
+"""How a preprocessed array lies in the patient: from the reader's direction and nnU-Net's transposition."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,8 +9,8 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.config import MIRROR_AXES
 
 
-def patient_axes(properties: Mapping[str, Any], transpose_forward: Sequence[int]) -> tuple[int, int, int]:
-    """For left-right, front-back and head-foot the array axis (0, 1, 2) that is nearest to it.
+def directions(properties: Mapping[str, Any], transpose_forward: Sequence[int]) -> np.ndarray:
+    """Float (3, 3): its columns are the directions of a preprocessed array's axes in RAS space.
 
     Args:
         properties: of a preprocessed case, as nnU-Net stores them.
@@ -20,18 +20,27 @@ def patient_axes(properties: Mapping[str, Any], transpose_forward: Sequence[int]
         InputError: if the properties hold no direction (a reader without geometry).
     """
     if "sitk_stuff" in properties:
-        direction = np.asarray(properties["sitk_stuff"]["direction"], float).reshape(3, 3)
+        # SimpleITK's patient axes are left, posterior, superior.
+        direction = np.asarray(properties["sitk_stuff"]["direction"], float).reshape(3, 3) * [[-1], [-1], [1]]
     elif "nibabel_stuff" in properties:
         stored = properties["nibabel_stuff"]
         direction = np.asarray(stored.get("reoriented_affine", stored["original_affine"]), float)[:3, :3]
         direction = direction / np.linalg.norm(direction, axis=0)
     else:
         raise InputError(
-            "mirror_axes: the images' reader gives no directions, so left and right cannot be told apart; "
-            "set mirror_axes to [] in difftumor.json, or use NIfTI files"
+            "the images' reader gives no directions, so left and right cannot be told apart; use NIfTI files, or, to "
+            "train all the same, set mirror_axes to [] in difftumor.json"
         )
     # Columns x, y, z of the file; arrays are z, y, x, and then transposed.
-    columns = np.abs(direction)[:, ::-1][:, list(transpose_forward)]
+    return direction[:, ::-1][:, list(transpose_forward)]
+
+
+def patient_axes(properties: Mapping[str, Any], transpose_forward: Sequence[int]) -> tuple[int, int, int]:
+    """For left-right, front-back and head-foot the array axis (0, 1, 2) that is nearest to it.
+
+    Arguments and errors are those of `directions`.
+    """
+    columns = np.abs(directions(properties, transpose_forward))
     nearest, remaining = [0, 0, 0], [0, 1, 2]
     for patient in np.argsort(-columns.max(1), kind="stable"):
         nearest[patient] = max(remaining, key=lambda axis: columns[patient, axis])

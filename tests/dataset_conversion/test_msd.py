@@ -8,6 +8,7 @@ import pytest
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.dataset_conversion.msd import convert
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.preparation.organs import find_organs
 
 
 @pytest.fixture
@@ -107,3 +108,46 @@ def test_a_taken_id_is_refused_before_nnunets_converter_runs(task, raw):
     (raw / "Dataset009_Other").rename(raw / "Dataset009_Mini")
     with pytest.raises(InputError, match="--overwrite"):
         convert(task, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "case", "labels", "organ"),
+    [
+        ("Task03_Liver", "liver_{}", ["background", "liver", "cancer"], "liver"),
+        ("Task07_Pancreas", "pancreas_{:03d}", ["background", "pancreas", "cancer"], "pancreas"),
+    ],
+)
+def test_the_liver_and_the_pancreas_task_convert_and_their_tumors_are_found(
+    tmp_path, raw, miniature, verify, report_of, name, case, labels, organ
+):
+    task = tmp_path / name
+    for number in (1, 28):
+        made = miniature() if number == 1 else miniature(affine=np.eye(4))
+        made.save(task / "imagesTr" / f"{case.format(number)}.nii.gz", made.hu)
+        made.save(task / "labelsTr" / f"{case.format(number)}.nii.gz", made.organ + 1 * made.tumor)
+    made.save(task / "imagesTs" / f"{case.format(2)}.nii.gz", made.hu)
+    content = {
+        "name": name[7:],
+        "description": "as distributed",
+        "reference": "somebody",
+        "licence": "CC-BY-SA 4.0",
+        "release": "1.0",
+        "tensorImageSize": "3D",
+        "modality": {"0": "CT"},
+        "labels": {str(value): label for value, label in enumerate(labels)},
+        "numTraining": 2,
+        "numTest": 1,
+        "training": [],
+        "test": [],
+    }
+    (task / "dataset.json").write_text(json.dumps(content))
+    dataset = convert(task, 9, processes=1)
+    verify(dataset)
+    (found,) = find_organs(json.loads((dataset / "dataset.json").read_text()))
+    assert (found.name, found.organ_labels, found.tumor_label) == (organ, (1,), 2)
+    report = report_of(dataset)
+    assert list(report["cases"]) == [case.format(1)]
+    # As in volumes 28 to 47 of LiTS.
+    assert "--keep-unknown-spacing" in report["rejected"][case.format(28)]
+    dataset = convert(task, 10, processes=1, keep_unknown_spacing=True)
+    assert len(report_of(dataset)["cases"]) == 2

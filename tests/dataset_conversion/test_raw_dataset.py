@@ -25,13 +25,10 @@ def snapshot(folder) -> dict:
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.slow
-def test_the_dataset_passes_nnunets_own_verification(tmp_path, raw, save_case):
-    from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
-
+def test_the_dataset_passes_nnunets_own_verification(tmp_path, raw, save_case, verify):
     for case in ("a", "b", "healthy"):
         save_case(tmp_path / "in" / case, values=(1,) if case == "healthy" else (1, 2))
-    verify_dataset_integrity(str(convert(tmp_path / "in", 7, labels=LABELS)), num_processes=1)
+    verify(convert(tmp_path / "in", 7, labels=LABELS))
 
 
 def test_an_existing_dataset_is_replaced_only_on_request(tmp_path, raw, save_case, capsys):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.pipeline.orientation import array_axes, patient_axes
+from nnunet_difftumor.pipeline.orientation import array_axes, directions, patient_axes
 
 IDENTITY = {"sitk_stuff": {"direction": (1, 0, 0, 0, 1, 0, 0, 0, 1)}}
 # File axes: x runs front to back, y head to foot, z left to right (a sagittal series).
@@ -13,6 +13,14 @@ SAGITTAL = {"sitk_stuff": {"direction": (0, 0, 1, 1, 0, 0, 0, -1, 0)}}
 
 def test_axial_series_as_simpleitk_reads_it():
     assert patient_axes(IDENTITY, [0, 1, 2]) == (2, 1, 0)
+
+
+def test_directions_of_both_readers_are_in_ras_space():
+    # Array axes head, back, left: SimpleITK's identity is left, back, head.
+    expected = [[0, 0, -1], [0, -1, 0], [1, 0, 0]]
+    assert np.array_equal(directions(IDENTITY, [0, 1, 2]), expected)
+    affine = np.diag([-0.7, -0.7, 2.0, 1.0])
+    assert np.array_equal(directions({"nibabel_stuff": {"original_affine": affine}}, [0, 1, 2]), expected)
 
 
 def test_sagittal_series_has_left_and_right_along_its_slices():

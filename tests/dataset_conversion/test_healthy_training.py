@@ -1,0 +1,47 @@
+"""A healthy pool of real CT is a dataset of its own: it is prepared and trained on without any annotated tumor."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json
+
+from nnunet_difftumor.dataset_conversion.healthy import convert
+from nnunet_difftumor.preparation.prepare import prepare
+from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorLabelFreeTiny
+
+
+@pytest.mark.slow
+def test_a_pool_of_two_real_scans_trains_label_free(
+    tmp_path, nnunet_folders, totalsegmentator_like, test_data, monkeypatch
+):
+    totalsegmentator_like(tmp_path / "pool" / "abdomen")
+    chaos = tmp_path / "pool" / "chaos"
+    (chaos / "segmentations").mkdir(parents=True)
+    (chaos / "ct.nii.gz").symlink_to(test_data / "liver_healthy" / "ct.nii.gz")
+    (chaos / "segmentations" / "liver.nii.gz").symlink_to(test_data / "liver_healthy" / "labels.nii.gz")
+    raw = convert(tmp_path / "pool", 531, organs={"liver": None}, margin_mm=20)
+    # The scans were stored in different orientations.
+    codes = {nib.aff2axcodes(nib.load(path).affine) for path in (raw / "imagesTr").iterdir()}
+    assert len(codes) == 2
+
+    folder = prepare(531, spacing_mm=(4, 3, 3), patch_size=(32, 32, 32), processes=1).parent
+    splits = json.loads((folder / "splits_final.json").read_text())
+    assert splits[0]["train"] == [] and splits[0]["synthesis_bases"] == ["abdomen", "chaos"]
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    plans = load_json(str(folder / "nnUNetPlansDiffTumor.json"))
+    trainer = nnUNetTrainerDiffTumorLabelFreeTiny(
+        {**plans, "continue_training": False},
+        "3d_fullres",
+        0,
+        load_json(str(folder / "dataset.json")),
+        torch.device("cpu"),
+    )
+    trainer.initialize()
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    batch = next(trainer.dataloader_train)
+    assert {1, 2} <= set(np.unique(batch["target"][0]).tolist())
+    assert np.isfinite(trainer.train_step(batch)["loss"])
