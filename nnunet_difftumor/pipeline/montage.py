@@ -23,7 +23,7 @@ from nnunet_difftumor.pipeline.roles import Roles, label_free_roles, roles_with_
 from nnunet_difftumor.pipeline.sources import Outcome, TumorSource, make_source
 from nnunet_difftumor.pipeline.training import TrainingSynthesis
 from nnunet_difftumor.synthesis.organ import Organ
-from nnunet_difftumor.synthesis.presets import SIZE_BANDS_MM
+from nnunet_difftumor.synthesis.preset import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.sampler import equivalent_diameter_mm
 from nnunet_difftumor.synthesis.volume import clipped_box
 

@@ -11,7 +11,7 @@ from nnunet_difftumor.files import write_json
 from nnunet_difftumor.pipeline.montage import Montage, PreviewSample
 from nnunet_difftumor.pipeline.montage_pictures import Cell, animate_sweep, draw_montage
 from nnunet_difftumor.pipeline.sources import Outcome
-from nnunet_difftumor.synthesis.presets import SIZE_BANDS_MM
+from nnunet_difftumor.synthesis.preset import SIZE_BANDS_MM
 
 _COLUMNS = 4
 _MIX_ROWS = 2

@@ -13,7 +13,7 @@ from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.pipeline.config import DiffTumorConfig
 from nnunet_difftumor.pipeline.montage import Montage
 from nnunet_difftumor.pipeline.montage_pictures import AxialView
-from nnunet_difftumor.synthesis.presets import SIZE_BANDS_MM
+from nnunet_difftumor.synthesis.preset import SIZE_BANDS_MM
 from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorTiny
 
 
