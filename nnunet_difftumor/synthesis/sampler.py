@@ -197,20 +197,23 @@ class TumorSampler:
         if deep:
             cells, limit = np.flatnonzero(statistics.free_mm >= max(spec.semi_axes_mm)), _ATTEMPTS
             if not len(cells):  # an oblong one may lie along the organ, or along a vessel
-                cells, limit = np.flatnonzero(statistics.free_mm >= radius_mm(spec)), _ATTEMPTS // 6
+                cells = np.flatnonzero(statistics.free_mm >= radius_mm(spec))
+                smallest = _nominal_diameter_mm(spec) < 1.05 * SIZE_BANDS_MM[spec.size_class][0]
+                limit = _ATTEMPTS if smallest else _ATTEMPTS // 6
         else:
             cells, limit = np.flatnonzero(statistics.organ_cells), 16 * _PLACES
         if not len(cells):
             return
-        cells = rng.choice(cells, min(4 * limit if deep else limit, len(cells)), replace=False)
-        if deep:  # anywhere first; where noise looks like vessels nearly everywhere, then rather where there is room
-            order = np.argsort(-statistics.free_mm.ravel()[cells[_ANYWHERE:]], kind="stable")
-            cells = np.concatenate([cells[:_ANYWHERE], cells[_ANYWHERE:][order]])[:limit]
+        cells = rng.choice(cells, min(8 * limit if deep else limit, len(cells)), replace=False)
         index = np.stack(np.unravel_index(cells, statistics.organ_cells.shape), 1)
         index = index + rng.uniform(0, 1, index.shape)
         centres = (statistics.cell_origin + index * statistics.cell_voxels - 0.5) * np.asarray(spacing_mm)
-        centres = centres[_clear_of(occupied, centres, survey(spec).reach_mm, spacing_mm)]
-        if not deep:
+        clear = _clear_of(occupied, centres, survey(spec).reach_mm, spacing_mm)
+        centres, cells = centres[clear], cells[clear]
+        if deep:  # anywhere first; where noise looks like vessels nearly everywhere, then rather where there is room
+            order = np.argsort(-statistics.free_mm.ravel()[cells[_ANYWHERE:]], kind="stable")
+            centres = np.concatenate([centres[:_ANYWHERE], centres[_ANYWHERE:][order]])[:limit]
+        else:
             centres = _least_vessels(spec, centres, statistics, spacing_mm)
         yield from (tuple(float(value) for value in centre) for centre in centres)
 

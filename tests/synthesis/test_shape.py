@@ -69,6 +69,7 @@ def test_thick_slices_get_their_partial_volume():
 @given(tumor=specs(), spacing_mm=st.sampled_from(GRIDS_MM))
 def test_the_mask_is_one_component_with_peak_one_and_a_near_edge(tumor, spacing_mm):
     alpha = alpha_everywhere(tumor, spacing_mm, edge_mm=46.0)
+    assume(alpha.any())  # a small one may fall between voxels
     assert alpha.dtype == np.float32
     assert alpha.min() >= 0
     assert alpha.max() == 1
