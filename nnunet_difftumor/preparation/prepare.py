@@ -112,7 +112,7 @@ def prepare(
     # Last: trainers take this file as the sign that the dataset is prepared.
     config.save(config_path)
     report(
-        f"prepared: {config_path}\ntrain with: nnUNetv2_train {dataset_id} {CONFIGURATION} 0 -tr "
+        f"prepared: {config_path}\nlook at: difftumor preview -d {dataset_id}\ntrain with: nnUNetv2_train {dataset_id} {CONFIGURATION} 0 -tr "
         f"{'nnUNetTrainerDiffTumor' if real else 'nnUNetTrainerDiffTumorLabelFree'} -p {PLANS_NAME}"
     )
     return config_path

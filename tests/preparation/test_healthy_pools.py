@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -14,6 +15,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.dataset_conversion import phantom
+from nnunet_difftumor.pipeline.montage import Montage
 from nnunet_difftumor.pipeline.pools import PooledDataset, pools_folder
 from nnunet_difftumor.pipeline.statistics import StatisticsStore
 from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorTiny
@@ -122,6 +124,16 @@ def test_training_puts_tumors_into_pool_cases(pooled, monkeypatch):
     samples = [sample for number in range(20) for sample in loader.make_batch(number)["samples"]]
     in_pools = [sample for sample in samples if sample["case"] in (*HEALTHY, TURNED)]
     assert in_pools and any(sample["in_target"] for sample in in_pools)
+    trainer.synthesis.config = replace(trainer.synthesis.config, mirror_axes=("head-foot",))
+    assert trainer.synthesis.mirror_axes([*HEALTHY, TURNED, "phantom_000"]) == (0,)
+
+
+@pytest.mark.slow
+def test_preview_shows_pool_cases(pooled):
+    montage = Montage(pooled[0].preprocessed, configuration="3d_fullres")
+    row = list(montage.row(montage.config.organs[0], "small", columns=7))
+    assert {*HEALTHY, TURNED} < {sample.case for sample in row}
+    assert all(sample.panel.contour.any() for sample in row if sample.outcome.tumors)
 
 
 @pytest.mark.slow
