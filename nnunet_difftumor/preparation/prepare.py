@@ -111,9 +111,11 @@ def prepare(
     _make_validation_cases(folder, plans, dataset_json, config, splits, pools, overwrite, report)
     # Last: trainers take this file as the sign that the dataset is prepared.
     config.save(config_path)
+    trainer = "nnUNetTrainerDiffTumor" if real else "nnUNetTrainerDiffTumorLabelFree"
     report(
-        f"prepared: {config_path}\nlook at: difftumor preview -d {dataset_id}\ntrain with: nnUNetv2_train {dataset_id} {CONFIGURATION} 0 -tr "
-        f"{'nnUNetTrainerDiffTumor' if real else 'nnUNetTrainerDiffTumorLabelFree'} -p {PLANS_NAME}"
+        f"prepared: {config_path}\n"
+        f"look at: difftumor preview -d {dataset_id}\n"
+        f"train with: nnUNetv2_train {dataset_id} {CONFIGURATION} 0 -tr {trainer} -p {PLANS_NAME}"
     )
     return config_path
 
