@@ -1,10 +1,11 @@
-"""The README's commands exist as they are written there, its quick ones run, and its table is that of the presets."""
+"""Commands exist as README and docs write them, the README's quick ones run, and its table is that of the presets."""
 
 import argparse
 import importlib
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,12 @@ from nnunet_difftumor.trainers import TRAINERS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()
+PAGES = [README, *(page.read_text() for page in sorted((REPOSITORY / "docs").glob("*.md")))]
 
 
-def commands(*names: str) -> list[list[str]]:
+def commands(*names: str, pages: Sequence[str] = PAGES) -> list[list[str]]:
     """Words of the lines in fenced shell blocks that begin with one of the names."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```sh\n(.*?)^```", "\n".join(pages), re.MULTILINE | re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True)) and words[0] in names]
 
@@ -40,6 +42,13 @@ def parse(words: list[str]) -> argparse.Namespace:
 
 def test_every_fenced_block_is_shell():
     assert set(re.findall(r"^```(\w*)", README, re.MULTILINE)) == {"sh", ""}
+
+
+def test_links_lead_to_pages_that_exist():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert "docs/healthy_cts.md" in links
+    for link in links:
+        assert (REPOSITORY / link).is_file()
 
 
 @pytest.mark.parametrize("words", commands("difftumor"), ids=as_id)
@@ -125,8 +134,8 @@ def test_quick_lines_run_on_the_phantom(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
-    convert = next(words for words in commands("difftumor") if words[1:3] == ["convert", "phantom"])
-    synthesize = next(words for words in commands("difftumor") if words[1] == "synthesize")
+    convert = next(words for words in commands("difftumor", pages=[README]) if words[1:3] == ["convert", "phantom"])
+    synthesize = next(words for words in commands("difftumor", pages=[README]) if words[1] == "synthesize")
     few = ["--cases", "1", "--tumor-cases", "0", "--spacing", "3", "3", "3"]
     for words in ([*convert, *few], synthesize):
         assert main([os.path.expandvars(word) for word in words[1:]]) == 0

@@ -1,6 +1,7 @@
-"""Checks the installation, one line per check, with what to do about each problem.
+"""Checks the installation and the machine, one line per check, with what to do about each problem.
 
-Exit status: 0 if there is no problem, 1 otherwise.
+Versions, nnU-Net's folders and their free space, torchvision, the trainers, GPU, driver and Triton, cores and workers,
+shared memory. Exit status: 0 if there is no problem, 1 otherwise; notes are no problems.
 """
 
 import argparse

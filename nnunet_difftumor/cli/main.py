@@ -17,7 +17,7 @@ VERBS = {
     "evaluate": "compare predicted with true tumors: DSC, NSD, detection by size, specificity",
     "export": "make a trained model that predicts under plain nnU-Net",
     "demo": "the whole way on a phantom or on your CT scans, in minutes, on a CPU",
-    "doctor": "check the installation, and repair what can be repaired",
+    "doctor": "check installation and machine, and repair what can be repaired",
     "env": "print the shell line that lets nnU-Net find the trainers where .pth files are not read",
 }
 

@@ -2,7 +2,8 @@
 
 Runs nnU-Net's own fingerprint, planner and preprocessing into plans nnUNetPlansDiffTumor (HU window -175 to 250, to be
 used by baselines too), measures the organs, writes folds and roles (splits_final.json) and the settings
-(difftumor.json, made to be edited). Run it again after an interruption: what is done is kept.
+(difftumor.json, made to be edited). Run it again after an interruption: what is done is kept. With --healthy, the cases
+of other raw datasets become bases for synthetic tumors, preprocessed with this dataset's plans.
 """
 
 import argparse
@@ -21,6 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="label values of a pair, for example liver=1:2; several allowed (default: found in dataset.json)",
     )
     parser.add_argument("--preset", help="realistic, hu2023 or difftumor (default: realistic)")
+    parser.add_argument(
+        "--healthy",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="ID",
+        help="raw datasets of healthy cases with the same labels, which become further bases for synthetic tumors",
+    )
     parser.add_argument("-np", "--processes", type=int, help="for preprocessing (default: one per core, at most 8)")
     parser.add_argument("--overwrite", action="store_true", help="start anew; replaces plans, folds and settings")
 
@@ -40,6 +49,7 @@ def run(args: argparse.Namespace) -> None:
         patch_size=args.patch_size,
         organs=[parse_organ(text) for text in args.organ] or None,
         preset=args.preset,
+        healthy=args.healthy,
         processes=args.processes,
         overwrite=args.overwrite,
     )

@@ -1,44 +1,49 @@
 """The checks of `difftumor doctor`, each one line: what was found and, if it is wrong, what to do."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from nnunet_difftumor import __version__
 from nnunet_difftumor.installation import SHIM_FILE
+from nnunet_difftumor.installation.finding import Finding
+from nnunet_difftumor.installation.machine import check_gpu, check_shared_memory, check_triton, check_workers
 from nnunet_difftumor.installation.torchvision_repair import TIMEOUT_SECONDS, Probe, probe
 
 TRAINER = "nnUNetTrainerDiffTumor"
 FOLDER_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-CPU_ADVICE = "set OMP_WAIT_POLICY=PASSIVE nnUNet_n_proc_DA=1 nnUNet_def_n_proc=1, and give nnU-Net `-device cpu`"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report: status is "ok", "problem" or "note"; advice says what to do about it."""
-
-    status: str
-    text: str
-    advice: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.status:<8} {self.text}" + (f". To do: {self.advice}" if self.advice else "")
+VERSIONS_OF = (
+    "torch",
+    "triton",
+    "batchgenerators",
+    "batchgeneratorsv2",
+    "dynamic-network-architectures",
+    "numpy",
+)
+# A hundred abdominal CTs are about 10 GB as they are and 30 GB preprocessed; checkpoints of a fold up to 3 GB.
+LEAST_FREE_GB = {"nnUNet_raw": 10, "nnUNet_preprocessed": 30, "nnUNet_results": 5}
 
 
 def findings() -> Iterator[Finding]:
     """Runs all checks, one after the other (half a minute, for two of them start nnU-Net and torch)."""
     yield check_python(sys.version_info)
     yield check_nnunet()
+    yield check_versions()
     for variable in FOLDER_VARIABLES:
         yield check_folder(variable)
     seen = probe()
     yield check_torchvision(seen)
     yield check_announcement()
     yield check_trainer()
-    yield check_device(seen)
+    yield check_gpu(seen)
+    yield check_triton(seen)
+    yield check_workers()
+    yield check_shared_memory()
 
 
 def check_python(version: tuple) -> Finding:
@@ -58,15 +63,43 @@ def check_nnunet() -> Finding:
     return Finding("problem", f"nnunetv2 {version} cannot load trainers from outside", 'pip install "nnunetv2>=2.8,<3"')
 
 
+def check_versions() -> Finding:
+    """What a report of a bug should name."""
+    found = {name: _version(name) for name in VERSIONS_OF}
+    text = ", ".join([f"nnunet-difftumor {__version__}", *(f"{name} {found[name] or 'missing'}" for name in found)])
+    missing = [name for name in found if found[name] is None and name != "triton"]  # which has a check of its own
+    if missing:
+        return Finding("problem", text, f"pip install {' '.join(missing)}")
+    return Finding("ok", text)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def check_folder(variable: str) -> Finding:
     value = os.environ.get(variable)
     if not value:
         return Finding("problem", f"{variable} is not set", f"export {variable}=/a/folder/of/yours")
     if not os.path.isdir(value):
         return Finding("problem", f"{variable}={value} is not a folder", f'mkdir -p "{value}"')
-    if not os.access(value, os.W_OK | os.X_OK):
-        return Finding("problem", f"{variable}={value} cannot be written", "choose another folder or change its rights")
-    return Finding("ok", f"{variable}={value}")
+    try:
+        # Rights alone do not tell: a drive may be read-only, full, or not obey root.
+        with tempfile.NamedTemporaryFile(dir=value, prefix=".difftumor-doctor-") as file:
+            file.write(b"written")
+            file.flush()
+    except OSError as error:
+        advice = "choose another folder, or make it writable"
+        return Finding("problem", f"{variable}={value} cannot be written ({error.strerror})", advice)
+    free = shutil.disk_usage(value).free / 1e9
+    text = f"{variable}={value}, {free:.0f} GB free"
+    least = LEAST_FREE_GB[variable]
+    if free < least:
+        return Finding("note", text, f"make room: {least} GB are for a hundred CTs, or a few folds of results")
+    return Finding("ok", text)
 
 
 def check_torchvision(seen: Probe) -> Finding:
@@ -125,9 +158,3 @@ def check_trainer(name: str = TRAINER) -> Finding:
     if "Could not find requested nnunet trainer" in last_line:
         return Finding("problem", f"nnU-Net does not find {name} in any folder it knows", "solve the problems above")
     return Finding("problem", f"nnU-Net fails while it looks for {name} ({last_line})", "solve the problems above")
-
-
-def check_device(seen: Probe) -> Finding:
-    if seen.cuda_device is not None:
-        return Finding("ok", f"CUDA device {seen.cuda_device}")
-    return Finding("note", "no CUDA device, so training runs on the CPU", CPU_ADVICE)

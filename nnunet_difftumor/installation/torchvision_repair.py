@@ -15,11 +15,19 @@ TIMEOUT_SECONDS = 180  # importing torch from a cold network drive takes minutes
 
 _PROBE = f"""
 import json, sys
-found = {{"torch": None, "torchvision": None, "cuda_device": None, "declared": [], "error": None}}
+found = {{"declared": [], "error": None}}
 try:
     import torch
     found["torch"] = torch.__version__
-    found["cuda_device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    found["cuda"] = torch.version.cuda
+    if torch.cuda.is_available():
+        found["cuda_device"] = torch.cuda.get_device_name()
+        found["cuda_memory_bytes"] = torch.cuda.get_device_properties(0).total_memory
+    try:
+        import triton
+        found["triton"] = triton.__version__
+    except Exception as error:
+        found["triton_error"] = f"{{type(error).__name__}}: {{error}}"
     import torchvision
     found["torchvision"] = torchvision.__version__
 except Exception as error:
@@ -35,14 +43,21 @@ class Probe:
 
     Attributes:
         torch, torchvision: versions; None where the import failed.
+        cuda: version of CUDA that torch was built for; None in a CPU build.
         cuda_device: name of the first CUDA device; None on a CPU.
+        cuda_memory_bytes: of that device.
+        triton: its version; None where it cannot be imported, for the reason in `triton_error`.
         declared: operators that the repair had to declare; empty where torchvision has its own.
         error: the exception that stopped an import; None if there was none.
     """
 
     torch: str | None = None
     torchvision: str | None = None
+    cuda: str | None = None
     cuda_device: str | None = None
+    cuda_memory_bytes: int | None = None
+    triton: str | None = None
+    triton_error: str | None = None
     declared: tuple[str, ...] = ()
     error: str | None = None
 

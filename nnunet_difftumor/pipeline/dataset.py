@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunet_difftumor.pipeline.case import OverlayCase
 from nnunet_difftumor.pipeline.intensity import CTIntensity
+from nnunet_difftumor.pipeline.pools import PooledDataset
 from nnunet_difftumor.pipeline.sources import Outcome, TumorSource
 
 
@@ -44,7 +44,7 @@ class SampleRecord:
     milliseconds: float
 
 
-class SyntheticTumorDataset(nnUNetDatasetBlosc2):
+class SyntheticTumorDataset(PooledDataset):
     """The training cases: real ones as they are, bases with tumors where a `TrainingSample` asks for them.
 
     Args:
@@ -64,7 +64,7 @@ class SyntheticTumorDataset(nnUNetDatasetBlosc2):
         intensity: CTIntensity,
         spacing_mm: tuple[float, ...],
     ) -> None:
-        super().__init__(folder, list(identifiers))
+        super().__init__(folder, identifiers)
         self.source, self.intensity, self.spacing_mm = source, intensity, spacing_mm
         self._records: list[SampleRecord] = []
 

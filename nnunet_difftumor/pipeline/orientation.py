@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from nibabel.orientations import aff2axcodes
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.config import MIRROR_AXES
@@ -33,6 +34,16 @@ def directions(properties: Mapping[str, Any], transpose_forward: Sequence[int]) 
         )
     # Columns x, y, z of the file; arrays are z, y, x, and then transposed.
     return direction[:, ::-1][:, list(transpose_forward)]
+
+
+def axis_codes(properties: Mapping[str, Any], transpose_forward: Sequence[int]) -> str:
+    """Where the axes of a preprocessed array lead to, for example "SPL": head, back, left.
+
+    Arguments and errors are those of `directions`.
+    """
+    affine = np.eye(4)
+    affine[:3, :3] = directions(properties, transpose_forward)
+    return "".join(aff2axcodes(affine))
 
 
 def patient_axes(properties: Mapping[str, Any], transpose_forward: Sequence[int]) -> tuple[int, int, int]:

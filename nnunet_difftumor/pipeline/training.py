@@ -16,6 +16,7 @@ from nnunet_difftumor.pipeline.dataset import SyntheticTumorDataset
 from nnunet_difftumor.pipeline.intensity import CTIntensity
 from nnunet_difftumor.pipeline.loader import SamplingPlan
 from nnunet_difftumor.pipeline.orientation import array_axes
+from nnunet_difftumor.pipeline.pools import PooledDataset
 from nnunet_difftumor.pipeline.recorder import SynthesisRecorder
 from nnunet_difftumor.pipeline.roles import Roles
 from nnunet_difftumor.pipeline.sources import make_source
@@ -127,7 +128,7 @@ class TrainingSynthesis:
 
     def mirror_axes(self, cases: Sequence[str]) -> tuple[int, ...]:
         """Array axes along which training mirrors."""
-        dataset = nnUNetDatasetBlosc2(str(self.folder), list(cases))
+        dataset = PooledDataset(str(self.folder), cases)
         properties = ((case, dataset.load_case(case)[3]) for case in cases)
         return array_axes(self.config.mirror_axes, properties, self._transpose_forward)
 

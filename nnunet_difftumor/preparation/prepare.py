@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from tqdm import tqdm
 
 from nnunet_difftumor.errors import InputError
@@ -15,8 +16,10 @@ from nnunet_difftumor.files import write_json
 from nnunet_difftumor.pipeline.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
 from nnunet_difftumor.pipeline.intensity import CTIntensity
 from nnunet_difftumor.pipeline.label_free_validation import validation_folder
+from nnunet_difftumor.pipeline.pools import PooledDataset
 from nnunet_difftumor.pipeline.statistics import StatisticsStore
 from nnunet_difftumor.preparation.folds import make_splits
+from nnunet_difftumor.preparation.healthy import HealthyPools, axes_of
 from nnunet_difftumor.preparation.organs import check_declared, find_organs
 from nnunet_difftumor.preparation.plans import CONFIGURATION, plan, stored_request
 from nnunet_difftumor.preparation.validation_cases import ValidationCaseMaker
@@ -32,6 +35,7 @@ def prepare(
     patch_size: Sequence[int] | None = None,
     organs: Sequence[Organ] | None = None,
     preset: str | None = None,
+    healthy: Sequence[int] = (),
     processes: int | None = None,
     overwrite: bool = False,
     report: Callable[[str], None] = print,
@@ -48,8 +52,11 @@ def prepare(
         patch_size: voxels (z, y, x) instead of the planner's; fitted to what the network can divide.
         organs: organ and tumor label pairs, instead of those found in dataset.json.
         preset: of the tumors' distributions, instead of "realistic".
+        healthy: datasets in nnUNet_raw with the same labels, all of whose cases become bases: tumors are put into them,
+            and they never train or validate as they are with real cases. Those of earlier calls stay.
         processes: for nnU-Net's preprocessing; None: one per core, at most 8.
-        overwrite: start anew: plan and preprocess again, and replace difftumor.json and the folds.
+        overwrite: start anew: plan and preprocess again, and replace difftumor.json, the folds, and healthy pools of
+            earlier calls.
         report: gets a line per step.
 
     Returns:
@@ -64,6 +71,8 @@ def prepare(
     organs = tuple(organs) if organs else find_organs(dataset_json)
     check_declared(organs, dataset_json)
     processes = processes or min(8, os.cpu_count() or 1)
+    pool_folders = [_folders(pool, option="--healthy")[0] for pool in healthy]
+    pools = HealthyPools(folder, raw, pools=pool_folders, overwrite=overwrite)
 
     request = {
         "planner": planner,
@@ -71,6 +80,7 @@ def prepare(
         "patch_size": [int(value) for value in patch_size] if patch_size else None,
     }
     plans = _plan_and_preprocess(dataset_id, folder, request, processes, overwrite, report)
+    pools.preprocess(plans, processes=processes, report=report)
 
     config_path = folder / FILE_NAME
     if config_path.is_file() and not overwrite:
@@ -84,7 +94,7 @@ def prepare(
 
     present = _measure(folder, plans, config, report)
     splits_path = folder / "splits_final.json"
-    splits = _splits(splits_path, raw, config, present, overwrite)
+    splits = _splits(splits_path, raw, config, present, pools, overwrite)
     write_json(splits_path, splits)
     bases = splits[0]["synthesis_bases"]
     real = sorted({case for split in splits for key in ("train", "val") for case in split[key]})
@@ -93,19 +103,24 @@ def prepare(
     )
     neither = sorted(set(present) - set(real) - set(bases))
     if neither:
-        report(f"      without any organ of difftumor.json, not used: {_some(neither)}")
+        report(
+            f"      not used, without any organ of difftumor.json, or with a lesion in a healthy pool: {_some(neither)}"
+        )
+    _compare_axes(folder, plans, pools, report)
 
-    _make_validation_cases(folder, raw, plans, dataset_json, config, splits, overwrite, report)
+    _make_validation_cases(folder, plans, dataset_json, config, splits, pools, overwrite, report)
     # Last: trainers take this file as the sign that the dataset is prepared.
     config.save(config_path)
+    trainer = "nnUNetTrainerDiffTumor" if real else "nnUNetTrainerDiffTumorLabelFree"
     report(
-        f"prepared: {config_path}\ntrain with: nnUNetv2_train {dataset_id} {CONFIGURATION} 0 -tr "
-        f"{'nnUNetTrainerDiffTumor' if real else 'nnUNetTrainerDiffTumorLabelFree'} -p {PLANS_NAME}"
+        f"prepared: {config_path}\n"
+        f"look at: difftumor preview -d {dataset_id}\n"
+        f"train with: nnUNetv2_train {dataset_id} {CONFIGURATION} 0 -tr {trainer} -p {PLANS_NAME}"
     )
     return config_path
 
 
-def _folders(dataset_id: int) -> tuple[Path, Path]:
+def _folders(dataset_id: int, *, option: str = "-d") -> tuple[Path, Path]:
     """The dataset's raw and preprocessed folders."""
     from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
 
@@ -117,7 +132,7 @@ def _folders(dataset_id: int) -> tuple[Path, Path]:
         name = convert_id_to_dataset_name(dataset_id)
     except RuntimeError as error:
         raise InputError(
-            f"-d {dataset_id}: expected one Dataset{dataset_id:03d}_NAME in {values['nnUNet_raw']} "
+            f"{option} {dataset_id}: expected one Dataset{dataset_id:03d}_NAME in {values['nnUNet_raw']} "
             f"(`difftumor convert` makes one); nnU-Net says: {error}"
         ) from error
     raw = Path(values["nnUNet_raw"]) / name
@@ -190,12 +205,10 @@ def _measure(
     folder: Path, plans: dict[str, Any], config: DiffTumorConfig, report: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
     """Statistics of every organ in every case; returns per case its label values and organs."""
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-
     settings = plans["configurations"][CONFIGURATION]
     intensity = CTIntensity.from_plans(plans, CONFIGURATION)
     store = StatisticsStore(folder, settings["data_identifier"])
-    dataset = nnUNetDatasetBlosc2(str(folder / settings["data_identifier"]))
+    dataset = PooledDataset(str(folder / settings["data_identifier"]))
     organs = [vars(organ) for organ in config.organs]
     organs = [{key: list(v) if isinstance(v, tuple) else v for key, v in organ.items()} for organ in organs]
     report(f"[5/6] organ statistics of {len(dataset.identifiers)} cases")
@@ -203,7 +216,7 @@ def _measure(
     for case in tqdm(dataset.identifiers, unit="case", disable=None):
         path = store.folder / f"{case}.json"
         record = load_json(str(path)) if path.is_file() else {}
-        newer = path.is_file() and path.stat().st_mtime >= os.path.getmtime(f"{dataset.source_folder}/{case}.b2nd")
+        newer = path.is_file() and path.stat().st_mtime >= dataset.path(case).stat().st_mtime
         if record.get("measured_for") != organs or not newer:
             data, seg, _, _ = dataset.load_case(case)
             labels = seg[:][0]
@@ -219,13 +232,21 @@ def _measure(
 
 
 def _splits(
-    path: Path, raw: Path, config: DiffTumorConfig, present: dict[str, dict[str, Any]], overwrite: bool
+    path: Path,
+    raw: Path,
+    config: DiffTumorConfig,
+    present: dict[str, dict[str, Any]],
+    pools: HealthyPools,
+    overwrite: bool,
 ) -> list[dict[str, Any]]:
-    """Folds from the data; folds that the user made, in the raw or the preprocessed folder, are kept."""
+    """Folds from the data; folds that the user made, in the raw or the preprocessed folder, are kept.
+
+    Pools are trusted to be healthy only as far as they have no lesion; no case of theirs is ever a real one.
+    """
     lesions = {value for organ in config.organs for value in (organ.tumor_label, *organ.avoid_labels)}
     usable = {case for case, record in present.items() if record["organs"] or lesions & set(record["labels"])}
-    real = {case for case in usable if lesions & set(present[case]["labels"])}
-    bases = usable - real
+    with_lesions = {case for case in usable if lesions & set(present[case]["labels"])}
+    real, bases = with_lesions - set(pools.cases), usable - with_lesions
     existing = None
     for source in (raw / path.name, *([] if overwrite else [path])):
         if source.is_file():
@@ -235,22 +256,38 @@ def _splits(
     return make_splits(real, bases, existing=existing)
 
 
+def _compare_axes(folder: Path, plans: dict[str, Any], pools: HealthyPools, report: Callable[[str], None]) -> None:
+    """nnU-Net does not turn images: a network could tell the pools by their orientation."""
+    if not pools.cases:
+        return
+    dataset = nnUNetDatasetBlosc2(str(folder / plans["configurations"][CONFIGURATION]["data_identifier"]))
+    own = {axes_of(dataset.load_case(case)[3], plans["transpose_forward"]) for case in dataset.identifiers}
+    others = pools.lying_otherwise(own)
+    if others:
+        report(
+            f"      NOTE: {_some(others)} lie otherwise in their arrays than the dataset's own cases "
+            f"({', '.join(sorted(own))}), and nnU-Net does not turn images: the network may learn the orientation "
+            "instead of the tumors. Turn them when converting"
+        )
+
+
 def _make_validation_cases(
     folder: Path,
-    raw: Path,
     plans: dict[str, Any],
     dataset_json: dict[str, Any],
     config: DiffTumorConfig,
     splits: list[dict[str, Any]],
+    pools: HealthyPools,
     overwrite: bool,
     report: Callable[[str], None],
 ) -> None:
     cases = sorted({case for split in splits for case in split["label_free_val"]})
     maker = ValidationCaseMaker(validation_folder(folder), plans, dataset_json=dataset_json, config=config)
     report(f"[6/6] synthetic validation cases for label-free training: {len(cases)}")
-    files = _raw_cases(folder)
+    files = {name: (case["images"], case["label"]) for name, case in _raw_cases(folder).items()}
+    files |= {name: (case.images, case.label) for name, case in pools.cases.items()}
     for case in tqdm(cases, unit="case", disable=None):
-        if (overwrite or not maker.is_made(case)) and not maker.make(case, files[case]["images"], files[case]["label"]):
+        if (overwrite or not maker.is_made(case)) and not maker.make(case, *files[case]):
             report(f"      {case}: no tumor found room, it validates as a healthy case")
 
 

@@ -10,9 +10,11 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from PIL import Image
 
 from nnunet_difftumor.cli.main import main
+from nnunet_difftumor.pipeline import montage as montage_module
 from nnunet_difftumor.pipeline.config import DiffTumorConfig
 from nnunet_difftumor.pipeline.montage import Montage
 from nnunet_difftumor.pipeline.montage_pictures import AxialView
+from nnunet_difftumor.pipeline.sources import Outcome
 from nnunet_difftumor.synthesis.preset import SIZE_BANDS_MM
 from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorTiny
 
@@ -45,16 +47,29 @@ def test_every_organ_has_a_picture_with_a_row_of_every_size(phantom_preview):
             assert image.width > 1500 and image.height > 900
 
 
+class FullOrgans:
+    """A source that finds no room anywhere."""
+
+    def add_tumors(self, case, rng) -> Outcome:
+        return Outcome(refused=["large: no place with enough room in the organ"] * 3)
+
+
 @pytest.mark.slow
-def test_samples_without_a_tumor_are_counted_with_their_reason(phantom_preview):
-    _, record = phantom_preview
+def test_samples_without_a_tumor_are_counted_with_their_reason(prepared_phantom, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(montage_module, "make_source", lambda config, statistics: FullOrgans())
+    record = preview(prepared_phantom, tmp_path, "--sweep")
     samples = [s for rows in record["pictures"].values() for row in rows.values() for s in row]
-    without = [sample for sample in samples if not sample["tumors"]]
-    assert record["samples"] == len(samples)
-    # No phantom has room for 40 mm in its pancreas.
-    assert record["samples_without_tumor"] == len(without) >= 4
-    assert all(sample["refused"] for sample in without)
-    assert without[0]["refused"][0].startswith("large: ")
+    assert record["samples"] == record["samples_without_tumor"] == len(samples) == 3 * 4 * 4 + 8
+    assert all(sample["refused"] and not sample["tumors"] for sample in samples)
+    said = capsys.readouterr().out
+    assert "liver, tiny: 0 of 4 samples, 0 tumors; refused: 12 x large: no place with enough room" in said
+    assert "sweep: no tumor found room" in said
+    with Image.open(tmp_path / "liver.png") as image:
+        # The reason is written in every place, in orange.
+        red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")).astype(int), -1, 0)
+        orange = (red > 200) & (abs(green - 176) < 40) & (blue < 100)
+    rows, columns = (image_part.any(axis) for image_part, axis in ((orange, 1), (orange, 0)))
+    assert (np.diff(rows.astype(int)) == 1).sum() >= 4 and columns.sum() > 100
 
 
 @pytest.mark.slow
