@@ -63,6 +63,7 @@ class PreviewSample:
                 {"spec": tumor.spec.to_dict(), "equivalent_diameter_mm": round(diameter, 3)}
                 for tumor, diameter in zip(self.outcome.tumors, self.diameters_mm, strict=True)
             ],
+            "look_alikes": [lesion.spec.to_dict() for lesion in self.outcome.look_alikes],
             "refused": self.outcome.refused,
         }
 

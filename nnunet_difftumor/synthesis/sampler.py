@@ -33,6 +33,7 @@ _SHRINK = 0.88
 _INSIDE = ((0.9, 1.0), (0.7, 1.0))
 # Of one that grows out of the organ between these; real ones of the kidney lie half outside.
 _INSIDE_EXOPHYTIC = ((0.3, 0.7), (0.2, 0.9))
+_LEAST_ROOTED = 0.2
 # What no displacement or relief takes away from a tumor, relative to its size.
 _MIDDLE = 0.6
 # Bone does not give way: no mass effect near it.
@@ -247,8 +248,8 @@ class TumorSampler:
         reach = survey(spec).reach_mm
         if not _clear_of(occupied, np.array([spec.centre_mm]), reach, spacing).all():
             return "another synthetic tumor is in the way"
-        if spec.exophytic and not (mask & organ[inner]).any():
-            return "outside of the organ altogether"
+        if spec.exophytic and np.count_nonzero(mask & organ[inner]) < _LEAST_ROOTED * np.count_nonzero(mask):
+            return "too little of it is in the organ that it grows out of"
         lesions = self.organ.lesions(labels[inner])
         if lesions.any():
             # On coarse grids neighbouring voxels touch although there is a distance between the shapes.
