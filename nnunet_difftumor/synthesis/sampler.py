@@ -29,6 +29,8 @@ _VESSEL_FREE = ("tiny", "small")
 _PLACES = 32
 _ATTEMPTS, _ANYWHERE = 12, 1
 _SHRINK = 0.88
+# A shape for which there is no room in any size of its band is replaced by another.
+_DRAWS = 3
 # At least this share of the tumor's ellipsoid is inside the organ; the rest is cut off by the organ's border.
 _INSIDE = ((0.9, 1.0), (0.7, 1.0))
 # Of one that grows out of the organ between these; real ones of the kidney lie half outside.
@@ -137,12 +139,16 @@ class TumorSampler:
     ) -> Placement | NoRoom:
         """Draws one tumor and finds it a place.
 
-        The search is bounded. A tumor that does not fit is made smaller, within its band of sizes, before it is
-        given up.
+        The search is bounded. A tumor that does not fit is made smaller, within its band of sizes, and then another
+        one is drawn, before the search is given up.
         """
         size = self._draw_size(rng) if size == "mix" else size
-        drawn = self.preset.draw(self.organ.name, size, statistics=statistics, rng=rng)
-        return self._place(drawn, volume, statistics, rng=rng, occupied=occupied)
+        for _ in range(_DRAWS):
+            drawn = self.preset.draw(self.organ.name, size, statistics=statistics, rng=rng)
+            found = self._place(drawn, volume, statistics, rng=rng, occupied=occupied)
+            if isinstance(found, Placement):
+                break
+        return found
 
     def sample_look_alike(
         self,
