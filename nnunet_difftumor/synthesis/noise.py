@@ -17,6 +17,8 @@ _EVEN_HU, _EVEN_MM = 20.0, 1.0
 # Small vessels stand out of the noise; they are cut off at this many standard deviations.
 _CLIP = 3.0
 _LEAST_VOXELS = 500
+# Where Gaussians end, in standard deviations: earlier than scipy's 4, which costs nearly twice as much.
+_TRUNCATE = 2.5
 
 
 class Noise(NamedTuple):
@@ -40,7 +42,7 @@ def even_tissue(hu: np.ndarray, organ: np.ndarray, spacing_mm: Sequence[float], 
         spacing_mm: voxel size, (z, y, x).
         around_hu: mean of the organ's tissue.
     """
-    smooth = gaussian_filter(hu, _EVEN_MM / np.asarray(spacing_mm))
+    smooth = gaussian_filter(hu, _EVEN_MM / np.asarray(spacing_mm), truncate=_TRUNCATE)
     return organ & (np.abs(smooth - np.float32(around_hu)) < _EVEN_HU)
 
 
@@ -54,8 +56,8 @@ def residual(hu: np.ndarray, even: np.ndarray, spacing_mm: Sequence[float]) -> n
     """
     sigma = np.maximum(_SMOOTHING_MM / np.asarray(spacing_mm), 1)
     weight = even.astype(np.float32)
-    share = gaussian_filter(weight, sigma)
-    mean = gaussian_filter(hu * weight, sigma) / np.maximum(share, np.float32(1e-3))
+    share = gaussian_filter(weight, sigma, truncate=_TRUNCATE)
+    mean = gaussian_filter(hu * weight, sigma, truncate=_TRUNCATE) / np.maximum(share, np.float32(1e-3))
     return np.where(even, hu - mean, np.float32(0))
 
 

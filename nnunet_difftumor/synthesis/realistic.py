@@ -42,8 +42,8 @@ class _Look:
 _LOOKS: Mapping[str, _Look] = {
     "tiny": _Look((0.0, 0.05), (1.0, 4.0), (1.5, 2.5), 0.0, 0.0, 0.0),
     "small": _Look((0.02, 0.10), (2.0, 6.0), (1.5, 3.0), 0.1, 0.03, 0.0),
-    "medium": _Look((0.03, 0.12), (3.0, 8.0), (2.0, 4.0), 0.3, 0.08, 0.3),
-    "large": _Look((0.04, 0.14), (4.0, 10.0), (2.5, 6.0), 0.6, 0.15, 0.7),
+    "medium": _Look((0.03, 0.12), (3.0, 8.0), (2.0, 4.0), 0.3, 0.08, 0.15),
+    "large": _Look((0.04, 0.14), (4.0, 10.0), (2.5, 6.0), 0.6, 0.15, 0.35),
 }
 
 
@@ -74,7 +74,7 @@ _NEVER = {"tiny": 0.0, "small": 0.0, "medium": 0.0, "large": 0.0}
 _ORGANS: Mapping[str, _Organ] = {
     "liver": _Organ(
         shapes="liver",
-        roughness={"tiny": (0.10, 0.42), "small": (0.05, 0.34), "medium": (0.04, 0.24), "large": (0.03, 0.16)},
+        roughness={"tiny": (0.10, 0.42), "small": (0.05, 0.28), "medium": (0.04, 0.24), "large": (0.03, 0.16)},
         roughness_grain_mm=_GRAINS_MM,
         exophytic=_NEVER,
         enhancement=(0.5, 0.85),
