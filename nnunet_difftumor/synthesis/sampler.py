@@ -203,10 +203,9 @@ class TumorSampler:
         deep = spec.size_class in _VESSEL_FREE and not spec.exophytic
         if deep:
             cells, limit = np.flatnonzero(statistics.free_mm >= max(spec.semi_axes_mm)), _ATTEMPTS
-            if not len(cells):  # an oblong one may lie along the organ, or along a vessel
+            if not len(cells) and _nominal_diameter_mm(spec) < 1.05 * SIZE_BANDS_MM[spec.size_class][0]:
+                # It cannot be smaller; an oblong one may lie along the organ, or along a vessel.
                 cells = np.flatnonzero(statistics.free_mm >= radius_mm(spec))
-                smallest = _nominal_diameter_mm(spec) < 1.05 * SIZE_BANDS_MM[spec.size_class][0]
-                limit = _ATTEMPTS if smallest else _ATTEMPTS // 6
         else:
             cells, limit = np.flatnonzero(statistics.organ_cells), 16 * _PLACES
         if not len(cells):
