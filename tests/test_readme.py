@@ -14,8 +14,10 @@ from nnunet_difftumor.cli.main import VERBS, main
 from nnunet_difftumor.dataset_conversion import CONVERTERS
 from nnunet_difftumor.synthesis.preset import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.presets import PRESETS
+from nnunet_difftumor.synthesis.realistic import ORGANS
 from nnunet_difftumor.trainers import TRAINERS
 
+LIVER = ORGANS["liver"]
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()
 PAGES = [README, *(page.read_text() for page in sorted((REPOSITORY / "docs").glob("*.md")))]
@@ -119,7 +121,10 @@ def test_preset_table_gives_the_presets_own_figures(name):
     assert diameters == ", ".join(interval(size) for size in SIZE_BANDS_MM)
     assert mix == ", ".join(f"{100 * preset.weights[size]:g}" for size in SIZE_BANDS_MM)
     assert share == f"{preset.probability:g}"
-    assert contrast
+    if name == "realistic":
+        low, high = LIVER.enhancement
+        assert contrast.startswith(f"{100 * (1 - high):.0f} to {100 * (1 - low):.0f} % (liver)")
+        assert f"{100 * LIVER.hyperdense:.0f} % brighter" in contrast
 
 
 def test_pictures_are_there_and_small():

@@ -105,7 +105,10 @@ class BankSource:
                 organ = self.organs.get(tumor.spec.organ)
                 if organ is None:
                     raise InputError(f"organ {tumor.spec.organ} is not in the settings")
-                if not organ.mask(case.labels(tumor.box))[tumor.mask].any():
+                inside = organ.mask(case.labels(tumor.box))[tumor.mask]
+                # Only growth into fat and a bulging organ take a mask beyond the organ's old border.
+                beyond = tumor.spec.exophytic or tumor.spec.mass_effect > 0
+                if not (inside.any() if beyond else inside.all()):
                     raise InputError("the mask is not in the organ of this case")
             except InputError as error:
                 outcome.refused.append(f"bank: {files[number].name}: {error}")

@@ -71,7 +71,7 @@ class _Organ:
 
 _GRAINS_MM = {"tiny": (2.0, 3.0), "small": (2.0, 4.0), "medium": (3.0, 5.0), "large": (3.0, 6.0)}
 _NEVER = {"tiny": 0.0, "small": 0.0, "medium": 0.0, "large": 0.0}
-_ORGANS: Mapping[str, _Organ] = {
+ORGANS: Mapping[str, _Organ] = {
     "liver": _Organ(
         shapes="liver",
         roughness={"tiny": (0.10, 0.42), "small": (0.05, 0.28), "medium": (0.04, 0.24), "large": (0.03, 0.16)},
@@ -155,7 +155,7 @@ class RealisticPreset(Preset):
 
 def _kind_of(organ: str) -> _Organ:
     """By the organ's name: left_kidney is a kidney; other organs have tumors like the liver's."""
-    return next((kind for name, kind in _ORGANS.items() if name in organ.lower()), _ORGANS["liver"])
+    return next((kind for name, kind in ORGANS.items() if name in organ.lower()), ORGANS["liver"])
 
 
 REALISTIC = RealisticPreset(
