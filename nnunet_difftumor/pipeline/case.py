@@ -57,15 +57,28 @@ class OverlayCase:
         self.spacing_mm = tuple(spacing_mm)
         self.data, self.seg = OverlayArray(data), OverlayArray(seg)
         self._intensity = intensity
+        self._last: dict[str, tuple[Box, np.ndarray]] = {}
 
     def hu(self, box: Box) -> np.ndarray:
-        return self._intensity.to_hu(self.data[(slice(0, 1), *box)][0])
+        return self._read("hu", box)
 
     def labels(self, box: Box) -> np.ndarray:
-        return self.seg[(slice(0, 1), *box)][0]
+        return self._read("labels", box)
+
+    def _read(self, what: str, box: Box) -> np.ndarray:
+        """Reads a box, or returns the last one again: rendering and pasting ask for the same."""
+        last, values = self._last.get(what, (None, None))
+        if last != box:
+            index = (slice(0, 1), *box)
+            values = self._intensity.to_hu(self.data[index][0]) if what == "hu" else self.seg[index][0]
+            values.flags.writeable = False
+            self._last[what] = (box, values)
+        return values
 
     def paste(self, tumor: RenderedTumor) -> None:
         """Puts a tumor on top. Voxels that it does not reach keep their exact value."""
         changed = tumor.hu != self.hu(tumor.box)
+        relabelled = tumor.labels != self.labels(tumor.box)
         self.data.change(tumor.box, self._intensity.to_normalized(tumor.hu), changed)
-        self.seg.change(tumor.box, tumor.labels, tumor.labels != self.labels(tumor.box))
+        self.seg.change(tumor.box, tumor.labels, relabelled)
+        self._last.clear()

@@ -2,7 +2,7 @@
 
 batchgeneratorsv2 resamples every label of a crop over the whole patch. So a tumor of 1 cm costs as much as the organ
 around it, and so does -1, by which nnU-Net marks what is outside of the scan until it becomes background a few
-transforms later.
+transforms later. Here what is background everywhere is not resampled at all.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,6 @@ from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
-from scipy.ndimage import find_objects
 
 _OUTSIDE, _BACKGROUND = -1, 0
 # Where the tumors' surroundings are more than this part of the patch, resampling in two parts saves nothing.
@@ -48,7 +47,7 @@ def with_quick_spatial_transform(transforms: BasicTransform, tumor_labels: Seque
 
 
 class QuickSpatialTransform(SpatialTransform):
-    """`SpatialTransform` that makes -1 background first, and resamples tumors only where they are.
+    """`SpatialTransform` that makes -1 background first, and resamples organs and tumors only where they are.
 
     The image is exactly that of `SpatialTransform`. So is the segmentation once -1 is background, except where a label
     meets both background and the outside of the scan. Made with `like`.
@@ -70,49 +69,81 @@ class QuickSpatialTransform(SpatialTransform):
         return result
 
     def _apply_to_segmentation(self, segmentation: torch.Tensor, **params) -> torch.Tensor:
-        segmentation = torch.where(segmentation == _OUTSIDE, _BACKGROUND, segmentation)
         grid = params["grid"]
         affine = grid is not None and grid.ndim == 4 and params["elastic_offsets"] is None
-        parts = self._split(segmentation, grid) if affine and len(segmentation) == 1 else None
-        if parts is None:
+        if not affine or len(segmentation) != 1:
+            segmentation = torch.where(segmentation == _OUTSIDE, _BACKGROUND, segmentation)
             return super()._apply_to_segmentation(segmentation, **params)
-        rest, tumors, box = parts
-        result = super()._apply_to_segmentation(rest, **params)
-        if all(part.stop > part.start for part in box):
-            around = copy(self)
-            around.patch_size = [part.stop - part.start for part in box]
-            params = {**params, "grid": grid[box]}
-            result[(slice(None), *box)] = SpatialTransform._apply_to_segmentation(around, tumors, **params)
+        labels = segmentation[0].numpy()
+        result = segmentation.new_full((1, *self.patch_size), _BACKGROUND)
+        foreground = _bounding_box(labels)
+        if foreground is None:
+            return result
+        around = _reaching_box(grid, foreground, labels.shape, align_corners=self.align_corners)
+        outside = labels == _OUTSIDE
+        if outside.any():
+            labels = np.where(outside, labels.dtype.type(_BACKGROUND), labels)
+        for part, box in self._parts(labels, foreground, grid=grid, around=around):
+            if all(side.stop > side.start for side in box):
+                resampler = copy(self)
+                resampler.patch_size = [side.stop - side.start for side in box]
+                result[(slice(None), *box)] = SpatialTransform._apply_to_segmentation(
+                    resampler, torch.from_numpy(part)[None], **{**params, "grid": grid[box]}
+                )
         return result
 
-    def _split(
-        self, segmentation: torch.Tensor, grid: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, tuple[slice, ...]] | None:
-        """Two segmentations with fewer labels than the one that they stand for.
+    def _parts(
+        self, labels: np.ndarray, foreground: tuple[slice, ...], *, grid: torch.Tensor, around: tuple[slice, ...]
+    ) -> list[tuple[np.ndarray, tuple[slice, ...]]]:
+        """Label maps with fewer labels than the one that they stand for, each with the box of the grid that it fills.
 
-        Returns:
-            The segmentation without tumors, the one without what is far from tumors, and the box of the grid in which
-            the second counts; None if there are no tumors or they are all over the patch.
+        Later ones count where boxes overlap.
+
+        Args:
+            labels: (z, y, x) without what is outside.
+            foreground: box of all that is not background.
+            grid: where to sample.
+            around: box of the grid that draws on the foreground.
         """
-        mask = torch.zeros_like(segmentation, dtype=torch.bool)
-        for label in self.tumor_labels:
-            mask |= segmentation == label
-        (found,) = find_objects(mask[0].numpy().view(np.uint8), max_label=1)
-        if found is None:
-            return None
-        shape = segmentation.shape[1:]
-        box = _reaching_box(grid, found, shape, align_corners=self.align_corners)
-        if np.prod([part.stop - part.start for part in box]) > _GREATEST_PART * grid[..., 0].numel():
-            return None
+        whole = [(labels, around)]
+        inside = labels[foreground]
+        mask = np.isin(inside, self.tumor_labels)
+        tumors = _bounding_box(mask)
+        if tumors is None:
+            return whole
+        tumors = tuple(
+            slice(side.start + first.start, side.stop + first.start)
+            for side, first in zip(tumors, foreground, strict=True)
+        )
+        box = _reaching_box(grid, tumors, labels.shape, align_corners=self.align_corners)
+        if _size(box) > _GREATEST_PART * _size(around):
+            return whole
         # A neighbour's label stands in for the rest: far away it does not matter which, and it adds no other label.
-        border = (0, *(slice(max(part.start - 1, 0), part.stop + 1) for part in found))
-        neighbours = segmentation[border][~mask[border]]
+        border = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in tumors)
+        neighbours = labels[border][~np.isin(labels[border], self.tumor_labels)]
         if not len(neighbours):
+            return whole
+        near = _sampled_box(grid[box], labels.shape, align_corners=self.align_corners)
+        only_tumors = np.full_like(labels, neighbours[0])
+        only_tumors[near] = labels[near]
+        no_tumors = labels.copy()
+        no_tumors[foreground] = np.where(mask, neighbours[0], inside)
+        return [(no_tumors, around), (only_tumors, box)]
+
+
+def _size(box: Sequence[slice]) -> int:
+    return int(np.prod([max(side.stop - side.start, 0) for side in box]))
+
+
+def _bounding_box(labels: np.ndarray) -> tuple[slice, slice, slice] | None:
+    """Of what is above 0 in an array (z, y, x)."""
+    box = []
+    for axis in range(3):
+        hit = np.flatnonzero(labels[tuple(box)].max(tuple(other for other in range(3) if other != axis)) > 0)
+        if not len(hit):
             return None
-        near = (slice(None), *_sampled_box(grid[box], shape, align_corners=self.align_corners))
-        tumors = torch.full_like(segmentation, neighbours[0])
-        tumors[near] = segmentation[near]
-        return torch.where(mask, neighbours[0], segmentation), tumors, box
+        box.append(slice(int(hit[0]), int(hit[-1]) + 1))
+    return tuple(box)
 
 
 def _reaching_box(
@@ -146,12 +177,13 @@ def _reaching_box(
 
 
 def _sampled_box(grid: torch.Tensor, shape: Sequence[int], *, align_corners: bool) -> tuple[slice, ...]:
-    """The box of what is sampled on which the points of a sampling grid draw."""
+    """The box of what is sampled on which the points of an affine sampling grid draw."""
     if not grid.numel():
         return (slice(0, 0),) * len(shape)
+    corners = grid[np.ix_(*[(0, -1)] * 3)]
     box = []
     for axis, size in enumerate(shape):
-        low, high = (float(value) for value in torch.aminmax(grid[..., 2 - axis]))
+        low, high = (float(value) for value in torch.aminmax(corners[..., 2 - axis]))
         first, last = (((end + 1) * (size - 1) if align_corners else (end + 1) * size - 1) / 2 for end in (low, high))
         box.append(slice(max(int(np.floor(first)) - 2, 0), max(int(np.ceil(last)) + 3, 0)))
     return tuple(box)

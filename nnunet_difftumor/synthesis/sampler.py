@@ -341,6 +341,26 @@ def _least_vessels(
     spec: TumorSpec, centres: np.ndarray, statistics: OrganStatistics, spacing_mm: Sequence[float]
 ) -> np.ndarray:
     """Of the first places that hold the ellipsoid, those with the smallest share of vessels come first."""
+    wanted = _INSIDE_EXOPHYTIC if spec.exophytic else _INSIDE
+    inside, vessels = np.empty(0), np.empty(0)
+    # In parts, since among the first there are mostly enough.
+    for part in np.array_split(centres, max(1, len(centres) // (2 * _PLACES))):
+        shares = _shares_in_ellipsoid(spec, part, statistics, spacing_mm)
+        inside, vessels = np.append(inside, shares[0]), np.append(vessels, shares[1])
+        if np.count_nonzero((inside >= wanted[0][0]) & (inside <= wanted[0][1])) >= _PLACES:
+            break
+    for least, most in wanted:
+        room = np.flatnonzero((inside >= least) & (inside <= most))[:_PLACES]
+        if len(room):
+            examined = _ATTEMPTS if spec.size_class in _VESSEL_FREE else _EXAMINED
+            return centres[room[np.argsort(vessels[room], kind="stable")]][:examined]
+    return centres[:0]
+
+
+def _shares_in_ellipsoid(
+    spec: TumorSpec, centres: np.ndarray, statistics: OrganStatistics, spacing_mm: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Share of the ellipsoid at each centre (n, 3) that is organ, and that is vessel."""
     points = _UNIT_BALL * spec.semi_axes_mm @ rotation_matrix(spec).T
     cell_mm = np.multiply(statistics.cell_voxels, spacing_mm)
     first_mm = (np.asarray(statistics.cell_origin) - 0.5) * np.asarray(spacing_mm)
@@ -350,12 +370,7 @@ def _least_vessels(
     cells = np.moveaxis(np.clip(cells, 0, shape - 1), -1, 0)
     inside = (statistics.organ_cells[tuple(cells)] & within).mean(1)
     vessels = (statistics.vessel_cells[tuple(cells)] & within).mean(1)
-    for least, most in _INSIDE_EXOPHYTIC if spec.exophytic else _INSIDE:
-        room = np.flatnonzero((inside >= least) & (inside <= most))[:_PLACES]
-        if len(room):
-            examined = _ATTEMPTS if spec.size_class in _VESSEL_FREE else _EXAMINED
-            return centres[room[np.argsort(vessels[room], kind="stable")]][:examined]
-    return centres[:0]
+    return inside, vessels
 
 
 def _unit_ball(count: int) -> np.ndarray:

@@ -6,6 +6,7 @@ it has the same form on every grid, and thick slices get their partial volume.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -105,7 +106,7 @@ def _smooth_noise(
     control = rng.standard_normal((components, *[2 * half + 1] * 3), dtype=np.float32)
     control *= np.float32(1 / _BSPLINE_SD)
     weights = [_bspline_weights(axis / np.float32(grain_mm), half) for axis in relative]
-    return np.stack([along_axes(component, weights) for component in control])
+    return along_axes(control, weights)
 
 
 def _limited(field: np.ndarray, sd: float, limit: float) -> np.ndarray:
@@ -238,6 +239,7 @@ def alpha_in(spec: TumorSpec, box: Box, spacing_mm: Sequence[float], organ: np.n
         {alpha >= 0.5}.
     """
     alpha, mask = _profile(spec, box, spacing_mm, organ)
+    alpha = alpha.copy()
     if mask.any():
         # The gap between voxels as boxes, not as points: across thick slices it is 0 for neighbours.
         apart = ~_with_neighbours(mask)
@@ -247,16 +249,31 @@ def alpha_in(spec: TumorSpec, box: Box, spacing_mm: Sequence[float], organ: np.n
 
 
 def mask_in(spec: TumorSpec, box: Box, spacing_mm: Sequence[float], organ: np.ndarray) -> np.ndarray:
-    """The tumor's mask, {`alpha_in` >= 0.5}, boolean (z, y, x), at less cost."""
+    """The tumor's mask, {`alpha_in` >= 0.5}, boolean (z, y, x), read-only, at less cost."""
     return _profile(spec, box, spacing_mm, organ)[1]
 
 
 def _profile(
     spec: TumorSpec, box: Box, spacing_mm: Sequence[float], organ: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Alpha but for the last cut, and the mask."""
+    """Alpha but for the last cut, and the mask; both read-only."""
     if organ.size == 0:
         return np.zeros(organ.shape, np.float32), np.zeros(organ.shape, bool)
+    # What does not change the shape may differ between the tumor that was placed and the one that is rendered.
+    shape_only = replace(
+        spec, background_hu=0.0, contrast_hu=0.0, texture_sd_hu=0.0, noise_sd_hu=0.0, core_contrast_hu=0.0
+    )
+    start, spacing = tuple(part.start for part in box), tuple(float(size) for size in spacing_mm)
+    return _profile_at(shape_only, start, spacing, organ.shape, np.packbits(organ).tobytes())
+
+
+# A scene is placed first, and rendered then: as many as a scene has tumors, and one more.
+@lru_cache(maxsize=4)
+def _profile_at(
+    spec: TumorSpec, start: tuple[int, ...], spacing_mm: Triple, shape: tuple[int, ...], packed_organ: bytes
+) -> tuple[np.ndarray, np.ndarray]:
+    organ = np.unpackbits(np.frombuffer(packed_organ, np.uint8), count=int(np.prod(shape))).reshape(shape).view(bool)
+    box = tuple(slice(first, first + size) for first, size in zip(start, shape, strict=True))
     level = radial_field(spec, axes_mm(box, spacing_mm))
     steps = [_difference(level, axis) for axis in range(3)]
     slope = sum(step * step * np.float32(1 / size**2) for step, size in zip(steps, spacing_mm, strict=True))
@@ -268,7 +285,9 @@ def _profile(
     alpha = np.zeros_like(depth)
     near = (depth > -_EDGE_CUT) & (signed > -reach) & organ
     alpha[near] = ndtr(depth[near])
-    return alpha, _keep_one_component(alpha)
+    mask = _keep_one_component(alpha)
+    alpha.flags.writeable = mask.flags.writeable = False
+    return alpha, mask
 
 
 def _keep_one_component(alpha: np.ndarray) -> np.ndarray:

@@ -18,10 +18,10 @@ class Volume(Protocol):
     spacing_mm: tuple[float, float, float]
 
     def hu(self, box: Box) -> np.ndarray:
-        """HU, float32, of the box."""
+        """HU, float32, of the box; not to be changed."""
 
     def labels(self, box: Box) -> np.ndarray:
-        """Label values, an integer type, of the box."""
+        """Label values, an integer type, of the box; not to be changed."""
 
 
 @dataclass(frozen=True)

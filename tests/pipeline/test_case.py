@@ -22,7 +22,7 @@ def case_with_tumor():
     box = (slice(2, 6), slice(3, 8), slice(4, 9))
     mask = np.zeros((4, 5, 5), bool)
     mask[1:3, 1:4, 1:4] = True
-    hu = case.hu(box)
+    hu = case.hu(box).copy()
     hu[mask] = 60.0
     labels = np.where(mask, 2, case.labels(box)).astype(np.int16)
     case.paste(RenderedTumor(None, box, hu, labels, mask))
