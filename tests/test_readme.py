@@ -1,14 +1,11 @@
-"""Commands exist as README and docs write them, the README's quick ones run, and its table is that of the presets."""
+"""The README: its quick commands run, its tables are those of the code. What holds for all pages is in test_docs."""
 
-import argparse
-import importlib
 import os
 import re
-import shlex
-from collections.abc import Sequence
-from pathlib import Path
 
+import pages
 import pytest
+from pages import REPOSITORY, as_id, commands
 
 from nnunet_difftumor.cli.main import VERBS, main
 from nnunet_difftumor.dataset_conversion import CONVERTERS
@@ -18,71 +15,11 @@ from nnunet_difftumor.synthesis.realistic import ORGANS
 from nnunet_difftumor.trainers import TRAINERS
 
 LIVER = ORGANS["liver"]
-REPOSITORY = Path(__file__).resolve().parent.parent
-README = (REPOSITORY / "README.md").read_text()
-PAGES = [README, *(page.read_text() for page in sorted((REPOSITORY / "docs").glob("*.md")))]
-
-
-def commands(*names: str, pages: Sequence[str] = PAGES) -> list[list[str]]:
-    """Words of the lines in fenced shell blocks that begin with one of the names."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", "\n".join(pages), re.MULTILINE | re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [words for line in lines if (words := shlex.split(line, comments=True)) and words[0] in names]
-
-
-def as_id(words: list[str]) -> str:
-    return " ".join(words)[:60]
-
-
-def parse(words: list[str]) -> argparse.Namespace:
-    """A `difftumor` line; SystemExit where verb or options do not exist."""
-    module = importlib.import_module(f"nnunet_difftumor.cli.{words[1]}")
-    parser = argparse.ArgumentParser(prog=" ".join(words[:2]))
-    module.add_arguments(parser)
-    return parser.parse_args(words[2:])
+README = pages.README.read_text()
 
 
 def test_every_fenced_block_is_shell():
     assert set(re.findall(r"^```(\w*)", README, re.MULTILINE)) == {"sh", ""}
-
-
-def test_links_lead_to_pages_that_exist():
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    assert "docs/healthy_cts.md" in links
-    for link in links:
-        assert (REPOSITORY / link).is_file()
-
-
-@pytest.mark.parametrize("words", commands("difftumor"), ids=as_id)
-def test_difftumor_line_parses(words):
-    assert words[1] in VERBS
-    parse(words)
-
-
-def test_a_line_with_an_unknown_option_would_not_parse():
-    with pytest.raises(SystemExit):
-        parse(["difftumor", "prepare", "-d", "3", "--no-such-option"])
-
-
-@pytest.mark.parametrize("words", commands("nnUNetv2_train", "nnUNetv2_predict"), ids=as_id)
-def test_nnunet_line_parses_and_names_a_trainer_of_ours(words, monkeypatch):
-    class ParsedError(Exception):
-        pass
-
-    def stop(parsed):
-        raise ParsedError(parsed)
-
-    parse_args = argparse.ArgumentParser.parse_args
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda self: stop(parse_args(self, words[1:])))
-    if words[0] == "nnUNetv2_train":
-        from nnunetv2.run.run_training import run_training_entry as entry
-    else:
-        from nnunetv2.inference.predict_from_raw_data import predict_entry_point as entry
-    with pytest.raises(ParsedError) as caught:
-        entry()
-    parsed = caught.value.args[0]
-    assert parsed.tr in TRAINERS
-    assert parsed.p == "nnUNetPlansDiffTumor"
 
 
 @pytest.mark.parametrize("words", commands("make"), ids=as_id)
@@ -139,8 +76,10 @@ def test_quick_lines_run_on_the_phantom(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
-    convert = next(words for words in commands("difftumor", pages=[README]) if words[1:3] == ["convert", "phantom"])
-    synthesize = next(words for words in commands("difftumor", pages=[README]) if words[1] == "synthesize")
+    convert = next(
+        words for words in commands("difftumor", pages=[pages.README]) if words[1:3] == ["convert", "phantom"]
+    )
+    synthesize = next(words for words in commands("difftumor", pages=[pages.README]) if words[1] == "synthesize")
     few = ["--cases", "1", "--tumor-cases", "0", "--spacing", "3", "3", "3"]
     for words in ([*convert, *few], synthesize):
         assert main([os.path.expandvars(word) for word in words[1:]]) == 0
