@@ -96,7 +96,7 @@ class BankSource:
 
     def add_tumors(self, case: OverlayCase, rng: np.random.Generator) -> Outcome:
         outcome = Outcome()
-        files = sorted((self.folder / case.identifier).glob(f"*{SUFFIX}"))
+        files = sorted((self.folder / case.identifier).glob(f"[!.]*{SUFFIX}"))
         if not files:
             outcome.refused.append("bank: no lesion file for this case")
         for number in rng.permutation(len(files))[:_SCENES]:

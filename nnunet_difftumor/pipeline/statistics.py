@@ -27,7 +27,7 @@ class StatisticsStore:
 
     def cases(self, organ: str) -> set[str]:
         """Names of the cases that have the organ."""
-        return {path.stem for path in (self.folder / organ).glob("*.npz")}
+        return {path.stem for path in (self.folder / organ).glob("[!.]*.npz")}
 
     def measure(
         self, case: str, hu: np.ndarray, labels: np.ndarray, *, organs: Iterable[Organ], spacing_mm: tuple[float, ...]

@@ -83,6 +83,12 @@ def test_a_good_lesion_is_used_although_its_neighbour_is_damaged(bank):
         assert len(source(bank).add_tumors(make_case(), np.random.default_rng(seed)).tumors) == 1
 
 
+def test_a_lesion_that_is_still_being_written_is_not_looked_at(bank):
+    (bank / "case_a" / ".tmp-0123abcd-0.lesion.npz").write_bytes(b"half of it")
+    outcome = source(bank).add_tumors(make_case(), np.random.default_rng(0))
+    assert outcome.refused == ["bank: no lesion file for this case"]
+
+
 def test_a_lesion_outside_the_organ_of_the_case_is_refused(bank):
     make_lesion(make_case(), bank / "case_a" / "0.lesion.npz")
     case = make_case()
