@@ -6,7 +6,7 @@ Written by `difftumor prepare`, made to be edited.
 import dataclasses
 import difflib
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,8 +95,8 @@ class DiffTumorConfig:
             raise InputError(f"{where}: expected a JSON object, got {type(record).__name__}")
         _check_keys(record, cls, where)
         check = _Checker(record, where)
-        check.value("schema_version", lambda v: v == SCHEMA_VERSION, f"{SCHEMA_VERSION}")
-        check.value("preset", lambda v: v in PRESETS, f"one of {', '.join(PRESETS)}")
+        check.value("schema_version", lambda v: _is_integer(v) and v == SCHEMA_VERSION, f"{SCHEMA_VERSION}")
+        check.value("preset", lambda v: v in list(PRESETS), f"one of {', '.join(PRESETS)}")
         check.value("size_weights", _good_weights, f"null, or shares of {', '.join(SIZE_BANDS_MM)}, some above 0")
         check.value("contrast_hu", _good_contrast, "null, or two numbers within -300 to 300, the smaller one first")
         check.value("synthetic_probability", lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 to 1")
@@ -164,7 +164,8 @@ def _check_keys(record: Mapping[str, Any], cls: type, where: str) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Integers may be beyond every float, which `math.isfinite` does not take.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < sys.float_info.max
 
 
 def _is_integer(value: Any) -> bool:
@@ -194,4 +195,4 @@ def _good_contrast(value: Any) -> bool:
 
 
 def _good_axes(value: Any) -> bool:
-    return isinstance(value, list) and set(map(str, value)) <= set(MIRROR_AXES) and len(set(value)) == len(value)
+    return isinstance(value, list) and all(axis in MIRROR_AXES and value.count(axis) == 1 for axis in value)

@@ -1,5 +1,6 @@
 """difftumor.json: what is written is read again, and what is wrong is named."""
 
+import dataclasses
 import json
 
 import pytest
@@ -58,6 +59,58 @@ def test_wrong_settings_name_file_and_field(tmp_path, changes, message):
     with pytest.raises(InputError, match=message) as error:
         DiffTumorConfig.load(path)
     assert str(path) in str(error.value)
+
+
+ORGAN = {"name": "liver", "organ_labels": [1], "tumor_label": 2, "avoid_labels": [2]}
+WRONG = {
+    "list": ["x"],
+    "nested_list": [["x"]],
+    "list_of_objects": [{"x": 1}],
+    "object": {"x": 1},
+    "nested_object": {"tiny": [1]},
+    "object_of_a_huge_number": {"tiny": 10**400, "small": 0.5},
+    "string": "x",
+    "number": 3.5,
+    "huge_number": 10**400,
+    "infinity": float("inf"),
+    "true": True,
+    "null": None,
+}
+ALLOWED = {
+    "size_weights": ["null"],
+    "contrast_hu": ["null"],
+    "real_cases_as_bases": ["true"],
+    "bank_folder": ["string", "null"],
+    "seed": ["huge_number"],
+    "name": ["string"],
+    "tumor_label": ["huge_number"],
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(DiffTumorConfig)])
+def test_a_value_of_a_wrong_type_names_file_and_key(tmp_path, key, kind):
+    path = tmp_path / "difftumor.json"
+    path.write_text(json.dumps({**CONFIG.to_dict(), key: WRONG[kind]}))
+    if kind in ALLOWED.get(key, ()):
+        assert getattr(DiffTumorConfig.load(path), key) == WRONG[kind]
+        return
+    with pytest.raises(InputError) as error:
+        DiffTumorConfig.load(path)
+    assert str(error.value).startswith(f"{path}: ") and key in str(error.value)
+
+
+@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(Organ)])
+def test_a_value_of_a_wrong_type_in_an_organ_names_file_and_key(tmp_path, key, kind):
+    path = tmp_path / "difftumor.json"
+    path.write_text(json.dumps({**CONFIG.to_dict(), "organs": [{**ORGAN, key: WRONG[kind]}]}))
+    if kind in ALLOWED.get(key, ()):
+        assert getattr(DiffTumorConfig.load(path).organs[0], key) == WRONG[kind]
+        return
+    with pytest.raises(InputError) as error:
+        DiffTumorConfig.load(path)
+    assert str(error.value).startswith(f"{path}: organs[0]: {key} is ")
 
 
 def test_file_that_is_no_json_is_named(tmp_path):
