@@ -6,7 +6,6 @@ transforms later. Here what is background everywhere is not resampled at all.
 """
 
 from collections.abc import Sequence
-from copy import copy
 from itertools import product
 
 import numpy as np
@@ -16,6 +15,7 @@ from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
+from torch.nn.functional import grid_sample
 
 _OUTSIDE, _BACKGROUND = -1, 0
 # Where the tumors' surroundings are more than this part of the patch, resampling in two parts saves nothing.
@@ -71,31 +71,31 @@ class QuickSpatialTransform(SpatialTransform):
     def _apply_to_segmentation(self, segmentation: torch.Tensor, **params) -> torch.Tensor:
         grid = params["grid"]
         affine = grid is not None and grid.ndim == 4 and params["elastic_offsets"] is None
-        if not affine or len(segmentation) != 1:
+        as_in_nnunet = self.mode_seg == "bilinear" and self.seg_tiebreak == "nearest"
+        if not (affine and as_in_nnunet and self._pads_background and len(segmentation) == 1):
             segmentation = torch.where(segmentation == _OUTSIDE, _BACKGROUND, segmentation)
             return super()._apply_to_segmentation(segmentation, **params)
-        labels = segmentation[0].numpy()
         result = segmentation.new_full((1, *self.patch_size), _BACKGROUND)
+        labels = np.maximum(segmentation[0].numpy(), _BACKGROUND) if segmentation.min() < 0 else segmentation[0].numpy()
         foreground = _bounding_box(labels)
         if foreground is None:
             return result
         around = _reaching_box(grid, foreground, labels.shape, align_corners=self.align_corners)
-        outside = labels == _OUTSIDE
-        if outside.any():
-            labels = np.where(outside, labels.dtype.type(_BACKGROUND), labels)
-        for part, box in self._parts(labels, foreground, grid=grid, around=around):
-            if all(side.stop > side.start for side in box):
-                resampler = copy(self)
-                resampler.patch_size = [side.stop - side.start for side in box]
-                result[(slice(None), *box)] = SpatialTransform._apply_to_segmentation(
-                    resampler, torch.from_numpy(part)[None], **{**params, "grid": grid[box]}
-                )
+        vote = _Vote(labels.shape, align_corners=self.align_corners)
+        for part, values, box in self._parts(labels, foreground, grid=grid, around=around):
+            if _size(box):
+                result[(0, *box)] = vote(torch.from_numpy(part), values, grid[box])
         return result
+
+    @property
+    def _pads_background(self) -> bool:
+        pad = self.padding_value_seg if self.border_mode_seg == "constant" else _BACKGROUND
+        return pad == _BACKGROUND and self._get_grid_sample_padding_mode(self.border_mode_seg) == "zeros"
 
     def _parts(
         self, labels: np.ndarray, foreground: tuple[slice, ...], *, grid: torch.Tensor, around: tuple[slice, ...]
-    ) -> list[tuple[np.ndarray, tuple[slice, ...]]]:
-        """Label maps with fewer labels than the one that they stand for, each with the box of the grid that it fills.
+    ) -> list[tuple[np.ndarray, list[int], tuple[slice, ...]]]:
+        """Label maps with fewer labels than the one that they stand for, their labels, and the boxes that they fill.
 
         Later ones count where boxes overlap.
 
@@ -105,8 +105,9 @@ class QuickSpatialTransform(SpatialTransform):
             grid: where to sample.
             around: box of the grid that draws on the foreground.
         """
-        whole = [(labels, around)]
         inside = labels[foreground]
+        values = _values(inside)
+        whole = [(labels, values, around)]
         mask = np.isin(inside, self.tumor_labels)
         tumors = _bounding_box(mask)
         if tumors is None:
@@ -128,7 +129,65 @@ class QuickSpatialTransform(SpatialTransform):
         only_tumors[near] = labels[near]
         no_tumors = labels.copy()
         no_tumors[foreground] = np.where(mask, neighbours[0], inside)
-        return [(no_tumors, around), (only_tumors, box)]
+        rest = sorted({*values, int(neighbours[0])} - {*self.tumor_labels})
+        return [(no_tumors, rest, around), (only_tumors, _values(labels[near]), box)]
+
+
+def _values(labels: np.ndarray) -> list[int]:
+    """The labels of a label map."""
+    return np.flatnonzero(np.bincount(labels.ravel())).tolist()
+
+
+class _Vote:
+    """Resamples label maps as `SpatialTransform` does: trilinear scores per label, the highest wins.
+
+    The scores are rounded to float16, and ties go to the label of the nearest voxel if it is among the best, else to
+    the smallest label: the same scores and the same rule, so the same labels. The difference: the nearest voxel is
+    looked up where there is a tie and nowhere else.
+
+    Args:
+        shape: (z, y, x) of the label maps; what is outside is background.
+        align_corners: as `grid_sample` takes it.
+    """
+
+    _FULL_SCORE = 1000
+
+    def __init__(self, shape: Sequence[int], *, align_corners: bool) -> None:
+        self._settings = {"padding_mode": "zeros", "align_corners": align_corners}
+        self._values = torch.empty(tuple(shape), dtype=torch.float32)
+
+    def __call__(self, labels: torch.Tensor, values: Sequence[int], grid: torch.Tensor) -> torch.Tensor:
+        """The label map (z, y, x), which has these values, at the points of a grid (z, y, x, 3)."""
+        found = sorted({*values, _BACKGROUND})
+        if len(found) == 2:  # the two scores add up to the full one: the second decides
+            score = self._score(labels, found[1], grid)
+            result = torch.where(score > self._FULL_SCORE / 2, found[1], found[0]).to(labels.dtype)
+            tied = score == self._FULL_SCORE / 2
+            result[tied] = self._nearest(labels, grid[tied])
+            return result
+        scores = torch.stack([self._score(labels, label, grid) for label in found])
+        best, winner = scores.max(0)
+        candidates = torch.tensor(found, dtype=labels.dtype)
+        result = candidates[winner]
+        tied = (scores == best).sum(0) > 1
+        nearest = self._nearest(labels, grid[tied])
+        own = scores[:, tied].gather(0, torch.searchsorted(candidates, nearest)[None])[0]
+        result[tied] = torch.where(own == best[tied], nearest, result[tied])
+        return result
+
+    def _score(self, labels: torch.Tensor, label: int, grid: torch.Tensor) -> torch.Tensor:
+        """float16 (z, y, x)."""
+        full = self._FULL_SCORE
+        values = torch.eq(labels, label, out=self._values).mul_(full)
+        shift = full if label == _BACKGROUND else 0  # outside is background too, while grid_sample pads with 0
+        score = grid_sample((values.sub_(shift) if shift else values)[None, None], grid[None], **self._settings)[0, 0]
+        return (score.add_(shift) if shift else score).to(torch.float16)
+
+    def _nearest(self, labels: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        """Labels of the voxels nearest to points (n, 3)."""
+        values = self._values.copy_(labels)[None, None]
+        found = grid_sample(values, points[None, None, None], mode="nearest", **self._settings)
+        return found.reshape(-1).to(labels.dtype)
 
 
 def _size(box: Sequence[slice]) -> int:
