@@ -10,6 +10,8 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from nnunet_difftumor.synthesis.presets import PRESETS
+
     parser.add_argument("-d", "--dataset-id", type=int, required=True, help="of a dataset in nnUNet_raw")
     parser.add_argument("--planner", default="nnUNetPlannerResEncM", help="any nnU-Net planner (default: %(default)s)")
     parser.add_argument("--spacing", type=float, nargs=3, metavar=("Z", "Y", "X"), help="target spacing in mm")
@@ -21,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=ORGAN:TUMOR[:AVOID]",
         help="label values of a pair, for example liver=1:2; several allowed (default: found in dataset.json)",
     )
-    parser.add_argument("--preset", help="realistic, hu2023 or difftumor (default: realistic)")
+    parser.add_argument("--preset", choices=list(PRESETS), help="of the tumors (default: realistic)")
     parser.add_argument(
         "--healthy",
         type=int,
@@ -35,13 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunet_difftumor.errors import InputError
     from nnunet_difftumor.preparation.organs import parse_organ
     from nnunet_difftumor.preparation.prepare import prepare
-    from nnunet_difftumor.synthesis.presets import PRESETS
 
-    if args.preset is not None and args.preset not in PRESETS:
-        raise InputError(f"--preset is {args.preset!r}, expected one of {', '.join(PRESETS)}")
     prepare(
         args.dataset_id,
         planner=args.planner,

@@ -9,6 +9,9 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from nnunet_difftumor.synthesis.preset import SIZES
+    from nnunet_difftumor.synthesis.presets import PRESETS
+
     parser.add_argument("ct", type=Path, help="CT scan (NIfTI, HU); or a folder of scans, or of folders with ct.nii.gz")
     parser.add_argument(
         "--organ-mask",
@@ -26,8 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--avoid-label", type=int, nargs="+", default=[], help="label value(s) that tumors must not touch"
     )
-    parser.add_argument("--preset", default="realistic", help="realistic, hu2023 or difftumor (default: %(default)s)")
-    parser.add_argument("--size", default="mix", help="tiny, small, medium, large or mix (default: %(default)s)")
+    parser.add_argument(
+        "--preset", choices=list(PRESETS), default="realistic", help="of the tumors (default: %(default)s)"
+    )
+    parser.add_argument("--size", choices=SIZES, default="mix", help="of the tumors (default: %(default)s)")
     parser.add_argument("--count", type=int, help="number of tumors (default: as the preset draws it)")
     parser.add_argument(
         "--contrast-hu",
@@ -50,16 +55,11 @@ def run(args: argparse.Namespace) -> int:
     from zlib import crc32
 
     from nnunet_difftumor.errors import InputError
-    from nnunet_difftumor.synthesis.preset import SIZES
-    from nnunet_difftumor.synthesis.presets import PRESETS
     from nnunet_difftumor.synthesis.synthesize import SynthesisSettings, find_cases, is_finished, replay, synthesize
 
     if args.from_spec:
         _report(args.output, replay(args.ct, args.organ_mask, args.output, manifest=args.from_spec))
         return 0
-    for option, value, known in (("--preset", args.preset, PRESETS), ("--size", args.size, SIZES)):
-        if value not in known:
-            raise InputError(f"{option} is {value!r}, expected one of {', '.join(known)}")
     if args.count is not None and args.count < 1:
         raise InputError(f"--count is {args.count}, expected at least 1")
     if args.seed < 0:

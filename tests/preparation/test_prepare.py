@@ -101,7 +101,6 @@ def test_another_request_needs_overwrite(prepared_phantom, capsys):
     ("arguments", "message"),
     [
         (["prepare", "-d", "777"], "expected one Dataset777_NAME"),
-        (["prepare", "-d", "501", "--preset", "best"], "--preset is 'best'"),
         (["prepare", "-d", "501", "--organ", "liver=1:9"], "label 9 is not declared"),
         (["prepare", "-d", "501", "--organ", "liver"], "expected NAME=ORGAN:TUMOR"),
     ],

@@ -71,8 +71,6 @@ def bad_inputs():
     yield "micrometres", ct_of(hu, affine=np.diag([2000, 2000, 2500, 1])), [], r"ct\.nii\.gz: the spacing is 2000"
     yield "metres", ct_of(hu, affine=np.diag([0.002, 0.002, 0.0025, 1])), [], r"ct\.nii\.gz: the spacing is 0\.002"
     yield "one slice", ct_of(hu[..., :1]), [], r"ct\.nii\.gz: \(20, 20, 1\) voxels"
-    yield "size", lambda case: None, ["--size", "huge"], "--size is 'huge', expected one of tiny"
-    yield "preset", lambda case: None, ["--preset", "best"], "--preset is 'best', expected one of realistic"
     yield "count", lambda case: None, ["--count", 0], "--count is 0, expected at least 1"
     yield "seed", lambda case: None, ["--seed", -1], "--seed is -1, expected at least 0"
     yield "contrast", lambda case: None, ["--contrast-hu", -10, -40], "--contrast-hu is"
