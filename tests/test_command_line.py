@@ -8,6 +8,7 @@ import pytest
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.synthesis.preset import SIZES
 from nnunet_difftumor.synthesis.presets import PRESETS
+from nnunet_difftumor.synthesis.realistic import ORGANS
 
 WITH_CHOICES = {
     ("prepare", "-d", "1", "--preset"): PRESETS,
@@ -24,6 +25,14 @@ def test_another_value_is_refused_with_all_choices(capsys, words, choices):
     assert stop.value.code == 2
     assert f"argument {words[-1]}: invalid choice: 'best'" in error
     assert all(choice in error.rpartition("choose from")[2] for choice in choices)
+
+
+def test_help_of_organ_names_the_organs_that_have_tumors_of_their_own(capsys):
+    with pytest.raises(SystemExit):
+        main(["synthesize", "--help"])
+    text = " ".join(capsys.readouterr().out.partition("--organ NAME ")[2].partition("--organ-label")[0].split())
+    assert "shapes, contrast and growth" in text
+    assert all(name in text for name in ORGANS)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["prepare", "--help"], ["synthesize", "--help"]])

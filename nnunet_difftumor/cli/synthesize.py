@@ -21,7 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "for a folder of folders the file name of the masks, for example labels.nii.gz",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--organ", default="organ", help="name of the organ, for the manifest (default: %(default)s)")
+    parser.add_argument(
+        "--organ",
+        default="organ",
+        metavar="NAME",
+        help="name of the organ; in the preset realistic it decides shapes, contrast and growth: a name with kidney or "
+        "pancreas in it has those of that organ, every other one those of the liver (default: %(default)s)",
+    )
     parser.add_argument(
         "--organ-label", type=int, nargs="+", default=[], help="label value(s) of the organ in the mask"
     )
