@@ -59,14 +59,19 @@ class TrainingSynthesis:
         self._transpose_forward = manager.transpose_forward
         if len(self._configuration.patch_size) != 3:
             raise InputError(
-                f"configuration {configuration}: synthetic tumors need a 3D configuration, e.g. 3d_fullres"
+                f"configuration {configuration}: synthetic tumors need a 3D configuration; train 3d_fullres"
             )
         if self._configuration.previous_stage_name is not None:
             raise InputError(
                 f"configuration {configuration}: is the second stage of a cascade, whose first stage never saw the "
-                "synthetic tumors; train 3d_fullres or 3d_lowres"
+                "synthetic tumors; train 3d_fullres"
             )
         self.folder = self.dataset_folder / self._configuration.data_identifier
+        if not self.folder.is_dir():
+            raise InputError(
+                f"{self.folder}: not found; `difftumor prepare` preprocesses and measures 3d_fullres alone: run it if "
+                "you have not, and train 3d_fullres"
+            )
         if infer_dataset_class(str(self.folder)) is not nnUNetDatasetBlosc2:
             raise InputError(f"{self.folder}: was preprocessed by an old nnU-Net; run `difftumor prepare` again")
         labels = manager.get_label_manager(dataset_json)
@@ -99,7 +104,8 @@ class TrainingSynthesis:
             raise InputError(
                 f"{self.statistics.folder}: none of the {len(roles.bases)} bases has statistics of "
                 f"{', '.join(organ.name for organ in self.config.organs)}; their organ labels are missing, or "
-                f"`difftumor prepare` was not run for these plans ({PLANS_NAME})"
+                f"`difftumor prepare` was not run for these plans ({PLANS_NAME}), or the configuration is not 3d_fullres, "
+                "which alone is measured"
             )
         return replace(roles, bases=usable)
 
