@@ -104,8 +104,8 @@ class TrainingSynthesis:
             raise InputError(
                 f"{self.statistics.folder}: none of the {len(roles.bases)} bases has statistics of "
                 f"{', '.join(organ.name for organ in self.config.organs)}; their organ labels are missing, or "
-                f"`difftumor prepare` was not run for these plans ({PLANS_NAME}), or the configuration is not 3d_fullres, "
-                "which alone is measured"
+                f"`difftumor prepare` was not run for these plans ({PLANS_NAME}), or the configuration is not "
+                "3d_fullres, which alone is measured"
             )
         return replace(roles, bases=usable)
 

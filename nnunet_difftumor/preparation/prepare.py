@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,10 @@ from nnunet_difftumor.pipeline.pools import PooledDataset
 from nnunet_difftumor.pipeline.statistics import StatisticsStore
 from nnunet_difftumor.preparation.folds import make_splits
 from nnunet_difftumor.preparation.healthy import HealthyPools, axes_of
-from nnunet_difftumor.preparation.organs import check_declared, find_organs
 from nnunet_difftumor.preparation.plans import CONFIGURATION, plan, stored_request
+from nnunet_difftumor.preparation.settings import kept_settings, new_settings
 from nnunet_difftumor.preparation.validation_cases import ValidationCaseMaker
 from nnunet_difftumor.synthesis.organ import Organ
-from nnunet_difftumor.synthesis.presets import PRESETS
 
 
 def prepare(
@@ -50,8 +48,9 @@ def prepare(
         planner: class name of any nnU-Net planner.
         spacing_mm: target spacing (z, y, x) instead of the planner's.
         patch_size: voxels (z, y, x) instead of the planner's; fitted to what the network can divide.
-        organs: organ and tumor label pairs, instead of those found in dataset.json.
-        preset: of the tumors' distributions, instead of "realistic".
+        organs: organ and tumor label pairs, instead of those found in dataset.json; those of a difftumor.json that is
+            there, if any.
+        preset: of the tumors' distributions, instead of "realistic"; that of a difftumor.json that is there, if any.
         healthy: datasets in nnUNet_raw with the same labels, all of whose cases become bases: tumors are put into them,
             and they never train or validate as they are with real cases. Those of earlier calls stay.
         processes: for nnU-Net's preprocessing; None: one per core, at most 8.
@@ -68,8 +67,12 @@ def prepare(
     raw, folder = _folders(dataset_id)
     dataset_json = load_json(str(raw / "dataset.json"))
     _check_channel(raw, dataset_json)
-    organs = tuple(organs) if organs else find_organs(dataset_json)
-    check_declared(organs, dataset_json)
+    config_path = folder / FILE_NAME
+    kept = config_path.is_file() and not overwrite
+    if kept:
+        config = kept_settings(config_path, dataset_json, organs=organs, preset=preset)
+    else:
+        config = new_settings(dataset_json, organs=organs, preset=preset)
     processes = processes or min(8, os.cpu_count() or 1)
     pool_folders = [_folders(pool, option="--healthy")[0] for pool in healthy]
     pools = HealthyPools(folder, raw, pools=pool_folders, overwrite=overwrite)
@@ -82,16 +85,8 @@ def prepare(
     plans = _plan_and_preprocess(dataset_id, folder, request, processes, overwrite, report)
     pools.preprocess(plans, processes=processes, report=report)
 
-    config_path = folder / FILE_NAME
-    if config_path.is_file() and not overwrite:
-        config = DiffTumorConfig.load(config_path)
-        report(f"[4/6] settings: kept {config_path}")
-    else:
-        config = DiffTumorConfig(organs=organs)
-        if preset:
-            config = replace(config, preset=preset, synthetic_probability=PRESETS[preset].probability)
-        report("[4/6] settings: " + "; ".join(_describe(organ) for organ in organs))
-
+    settings = f"kept {config_path}" if kept else "; ".join(_describe(organ) for organ in config.organs)
+    report(f"[4/6] settings: {settings}")
     present = _measure(folder, plans, config, report)
     splits_path = folder / "splits_final.json"
     splits = _splits(splits_path, raw, config, present, pools, overwrite)

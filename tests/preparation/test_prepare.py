@@ -79,6 +79,55 @@ def test_second_run_keeps_everything_and_the_users_settings(prepared_phantom, co
     assert "preprocessing: kept" in capsys.readouterr().out
 
 
+LIVER, KIDNEY, PANCREAS = "liver=1:2:2,4,6", "kidney=3:4:2,4,6", "pancreas=5:6:2,4,6"
+
+
+def test_options_that_say_what_the_settings_say_pass_in_any_order(prepared_phantom, copy_of_prepared_phantom):
+    path = copy_of_prepared_phantom / "difftumor.json"
+    before = path.read_text()
+    organs = ("--organ", PANCREAS, "--organ", LIVER, "--organ", KIDNEY)
+    assert prepare(*SAME_REQUEST, "--preset", "realistic", *organs) == 0
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("--preset", "hu2023"),
+            (
+                '{"preset": "realistic", "synthetic_probability": 0.5}, which',
+                '{"preset": "hu2023", "synthetic_probability": 0.9} is asked for',
+                "leave out --preset, or start anew with --overwrite",
+            ),
+        ),
+        (
+            ("--organ", LIVER),
+            ('{"organs": [{"name": "liver", "organ_labels": [1], "tumor_label": 2, "avoid_labels": [2, 4, 6]}]} is',),
+        ),
+        (("--organ", "liver=1:2", "--preset", "difftumor"), ("leave out --preset and --organ",)),
+    ],
+)
+def test_options_that_differ_from_the_settings_are_refused(prepared_phantom, capsys, arguments, said):
+    path = prepared_phantom.preprocessed / "difftumor.json"
+    before = path.read_text()
+    assert prepare(*SAME_REQUEST, *arguments) == 2
+    error = capsys.readouterr().err
+    assert f"{path}: has " in error and all(text in error for text in said)
+    assert path.read_text() == before
+
+
+def test_pairs_in_the_settings_count_where_dataset_json_does_not_show_them(prepared_phantom, copy_of_prepared_phantom):
+    path = prepared_phantom.raw / "dataset.json"
+    before = path.read_text()
+    labels = {"background": 0, "a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6, "spleen": 7}
+    path.write_text(json.dumps({**json.loads(before), "labels": labels}))
+    try:
+        assert prepare(*SAME_REQUEST) == 0
+    finally:
+        path.write_text(before)
+
+
 def test_interrupted_run_goes_on(prepared_phantom, copy_of_prepared_phantom):
     # As if it was interrupted while measuring: no settings yet, half of the statistics, no validation cases.
     (copy_of_prepared_phantom / "difftumor.json").unlink()
