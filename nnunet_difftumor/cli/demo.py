@@ -1,7 +1,8 @@
 """The whole way on a CPU, in minutes: synthesize tumors, prepare, train a small network, predict, evaluate.
 
 Without --data on phantoms. With --data on your CT scans: a folder whose sub-folders hold ct.nii.gz and labels.nii.gz,
-at least one of them with a tumor, better several, and healthy ones. Sub-folders whose label maps use other values than
+healthy ones and ones with tumors. If none has a tumor, one scan with an organ mask is enough: training is label-free
+then, and the test cases are scans with synthetic tumors. Sub-folders whose label maps use other values than
 --labels say so in a label_map.json, for instance {"liver": 5}. Other label values than these become background.
 
 Every command is shown. The network is small and trained for minutes: it shows that everything works, not how well.

@@ -50,7 +50,7 @@ def table(
     tumors: Mapping[str, Mapping[str, Any]],
     *,
     cases: Sequence[str],
-    seen: bool,
+    caution: Sequence[str] = (),
 ) -> str:
     """The figures of both networks side by side, the ones that look bad too.
 
@@ -58,15 +58,10 @@ def table(
         dice: as `dice_by_label` gives it, of the "untrained" and of the "trained" network.
         tumors: the "tumors" of `difftumor evaluate`, of the same two networks.
         cases: names of the test cases.
-        seen: whether the test cases were trained on.
+        caution: lines that say why the figures are better than those of other patients would be.
     """
-    held_out = "" if seen else " held-out"
-    lines = [f"{len(cases)}{held_out} test case{'s' * (len(cases) != 1)}: {', '.join(cases)}"]
-    if seen:
-        lines += [
-            "TRAINED ON THE CASES THAT IT IS TESTED ON, for there is only one with tumors:",
-            "this shows that the software works, and says nothing about other patients.",
-        ]
+    held_out = "" if caution else " held-out"
+    lines = [f"{len(cases)}{held_out} test case{'s' * (len(cases) != 1)}: {', '.join(cases)}", *caution]
     lines.append(f"{'':<{_WIDTH}}{'untrained':>10}{'trained':>10}")
     for name in dice["untrained"]:
         what = "Dice, mean of the labels" if name == FOREGROUND else f"Dice, {name}"

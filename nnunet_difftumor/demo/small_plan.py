@@ -25,16 +25,26 @@ def coarse_spacing_mm(cases: Mapping[str, Mapping[str, Any]]) -> tuple[float, fl
     return z, y, x
 
 
-def write_small_plans(dataset_folder: Path, *, epochs: int, iterations_per_epoch: int, seed: int) -> Path:
+def write_small_plans(
+    dataset_folder: Path,
+    *,
+    epochs: int,
+    iterations_per_epoch: int,
+    seed: int,
+    patch_size: Sequence[int] = PATCH_SIZE,
+    features: Sequence[int] = FEATURES,
+) -> Path:
     """Writes plans beside those of `difftumor prepare`, for the same preprocessed cases.
 
-    They differ in the network (four stages, 8 to 64 channels), the patch size, the Dice loss, which is taken over the
+    They differ in the network, the patch size, the Dice loss, which is taken over the
     batch, and in what the trainer of the demo reads: the length of the training and the seed of the network.
 
     Args:
         dataset_folder: `nnUNet_preprocessed/DatasetXXX_NAME`.
         epochs, iterations_per_epoch: length of the training.
         seed: of the network's first weights.
+        patch_size: voxels (z, y, x), each a multiple of 2 to the power of the number of stages less one.
+        features: channels of each stage.
 
     Returns:
         The plans file.
@@ -45,7 +55,7 @@ def write_small_plans(dataset_folder: Path, *, epochs: int, iterations_per_epoch
     from nnunet_difftumor.trainers.tiny import shrink_plans
 
     plans = json.loads((dataset_folder / f"{PLANS_NAME}.json").read_text())
-    shrink_plans(plans, CONFIGURATION, patch_size=PATCH_SIZE, features=FEATURES)
+    shrink_plans(plans, CONFIGURATION, patch_size=patch_size, features=features)
     # In a patch without a tumor its Dice is nearly 0 whatever is predicted, and teaches nothing until not even a trace
     # of a tumor is predicted any more, which it then rewards. Over a batch there nearly always is a tumor.
     plans["configurations"][CONFIGURATION]["batch_dice"] = True

@@ -1,4 +1,4 @@
-"""The trainer of `difftumor demo`: as long as its plans say, and with the network before the first epoch kept."""
+"""The trainers of `difftumor demo`: as long as their plans say, and with the network before the first epoch kept."""
 
 from pathlib import Path
 
@@ -8,17 +8,18 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.seeding import seeded_generators
 from nnunet_difftumor.trainers.difftumor import nnUNetTrainerDiffTumor
+from nnunet_difftumor.trainers.label_free import nnUNetTrainerDiffTumorLabelFree
 
 # In the plans: {"epochs": 10, "iterations_per_epoch": 80, "seed": 0}. nnU-Net ignores it and saves it with the run.
 TRAINING_KEY = "difftumor_demo"
 UNTRAINED_CHECKPOINT = "checkpoint_untrained.pth"
 
 
-class nnUNetTrainerDiffTumorDemo(nnUNetTrainerDiffTumor):
+class _Demo:
     """A short training whose first state is kept, so that what it learned can be measured.
 
-    Differences to nnUNetTrainerDiffTumor: AdamW, which gets further in a few hundred iterations than nnU-Net's SGD,
-    whose momentum alone averages over a hundred; and the network's first weights come from a seed.
+    Differences to the trainer that it is mixed into: AdamW, which gets further in a few hundred iterations than
+    nnU-Net's SGD, whose momentum alone averages over a hundred; and the network's first weights come from a seed.
     """
 
     def __init__(
@@ -52,3 +53,11 @@ class nnUNetTrainerDiffTumorDemo(nnUNetTrainerDiffTumor):
         super().on_train_start()
         if self.current_epoch == 0:
             self.save_checkpoint(str(Path(self.output_folder) / UNTRAINED_CHECKPOINT))
+
+
+class nnUNetTrainerDiffTumorDemo(_Demo, nnUNetTrainerDiffTumor):
+    """nnUNetTrainerDiffTumor for the demo."""
+
+
+class nnUNetTrainerDiffTumorLabelFreeDemo(_Demo, nnUNetTrainerDiffTumorLabelFree):
+    """nnUNetTrainerDiffTumorLabelFree for the demo with healthy scans only."""

@@ -1,6 +1,5 @@
 """Parts of `difftumor demo`: the journal, commands, scores, plans."""
 
-import json
 import sys
 
 import numpy as np
@@ -9,11 +8,11 @@ import pytest
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.ct import scan_from_array, write_ct, write_labels
 from nnunet_difftumor.demo.commands import CommandFailedError, Commands, _shown, nnunet_variables, shell_script
-from nnunet_difftumor.demo.demo import _TRAIN_LINES
 from nnunet_difftumor.demo.journal import Journal
 from nnunet_difftumor.demo.pictures import draw_predictions
 from nnunet_difftumor.demo.scores import dice_by_label, not_raised, table
 from nnunet_difftumor.demo.small_plan import coarse_spacing_mm
+from nnunet_difftumor.demo.steps import _TRAIN_LINES
 from nnunet_difftumor.errors import InputError
 
 
@@ -66,8 +65,8 @@ def test_demo_fails_if_the_organ_was_learned_and_the_tumor_was_not(tmp_path, mon
     assert "FAILED, training did not raise the Dice of liver_tumor (0.001 to 0.000)" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("seen", [False, True])
-def test_table_says_whether_the_test_cases_were_trained_on(seen):
+@pytest.mark.parametrize("caution", [[], ["TRAINED ON THE CASES"]])
+def test_table_says_whether_the_test_cases_were_trained_on(caution):
     dice = {
         network: {"liver": value, "foreground": value} for network, value in (("untrained", 0.125), ("trained", 0.75))
     }
@@ -82,9 +81,9 @@ def test_table_says_whether_the_test_cases_were_trained_on(seen):
         }
         for network, found, wrong in (("untrained", 4, 6.0), ("trained", 3, 128.5))
     }
-    text = table(dice, tumors, cases=["a"], seen=seen)
-    assert ("TRAINED ON" in text) == seen
-    assert ("held-out" in text) != seen
+    text = table(dice, tumors, cases=["a"], caution=caution)
+    assert ("TRAINED ON" in text) == bool(caution)
+    assert ("held-out" in text) != bool(caution)
     assert "0.125     0.750" in text
     # Both networks' figures, also where training made them worse.
     assert "    4 of 4    3 of 4" in text and "       6.0     128.5" in text
@@ -219,18 +218,3 @@ def test_wrong_input_is_named_and_nothing_is_written(tmp_path, capsys, arguments
     assert main(["demo", "--out", str(tmp_path / "out"), *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-def test_scans_without_any_tumor_are_refused(tmp_path, capfd):
-    rng = np.random.default_rng(0)
-    hu = rng.normal(50, 20, (12, 24, 24)).astype(np.float32).round()
-    hu[:, :4] = -900
-    labels = np.zeros(hu.shape, np.uint8)
-    labels[3:9, 8:18, 8:18] = 1
-    scan = scan_from_array(hu, affine=np.diag([-5.0, -5.0, 6.0, 1.0]))
-    write_ct(tmp_path / "scans" / "healthy" / "ct.nii.gz", hu, scan, description=None)
-    write_labels(tmp_path / "scans" / "healthy" / "labels.nii.gz", labels, scan)
-    assert main(["demo", "--data", str(tmp_path / "scans"), "--out", str(tmp_path / "out")]) == 2
-    assert "no case has a tumor" in capfd.readouterr().err
-    state = json.loads((tmp_path / "out" / "state.json").read_text())
-    assert list(state["steps"]) == ["scans"]
