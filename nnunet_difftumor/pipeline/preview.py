@@ -8,6 +8,7 @@ from pathlib import Path
 from nnunet_difftumor import __version__
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
+from nnunet_difftumor.pipeline.enhancement import unenhanced_notes
 from nnunet_difftumor.pipeline.montage import Montage, PreviewSample
 from nnunet_difftumor.pipeline.montage_pictures import Cell, animate_sweep, draw_montage
 from nnunet_difftumor.pipeline.sources import Outcome
@@ -47,6 +48,8 @@ def preview(
     montage = Montage(folder, configuration=configuration, seed=seed)
     output = folder / "difftumor_preview" if output is None else Path(output)
     title = f"{folder.name}, {configuration}, preset {montage.config.preset}, seed {montage.config.seed}"
+    for note in unenhanced_notes(montage.config, montage.synthesis.statistics, montage.roles.bases):
+        report(f"NOTE: {note}")
     pictures: dict[str, dict[str, list[PreviewSample]]] = {}
     if montage.config.source == "handcrafted":
         for organ in montage.config.organs:

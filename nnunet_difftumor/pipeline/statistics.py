@@ -8,6 +8,9 @@ import numpy as np
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
+from nnunet_difftumor.synthesis.stored import read_arrays
+
+_PARENCHYMA = "parenchyma_hu"
 
 
 class StatisticsStore:
@@ -40,6 +43,10 @@ class StatisticsStore:
                 statistics.save(self.path(case, organ.name))
                 present.append(organ.name)
         return present
+
+    def parenchyma_hu(self, case: str, organ: str) -> float:
+        """Mean of one organ without vessels in one case, read without the large arrays beside it."""
+        return float(read_arrays(self.path(case, organ), keys={_PARENCHYMA}, what="organ statistics")[_PARENCHYMA])
 
     def load(self, case: str, organ: str) -> OrganStatistics:
         """Reads the statistics of one organ in one case; the last few stay in memory."""

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.pipeline.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
+from nnunet_difftumor.pipeline.enhancement import unenhanced_notes
 from nnunet_difftumor.pipeline.intensity import CTIntensity
 from nnunet_difftumor.pipeline.label_free_validation import validation_folder
 from nnunet_difftumor.pipeline.pools import PooledDataset
@@ -102,6 +103,9 @@ def prepare(
             f"      not used, without any organ of difftumor.json, or with a lesion in a healthy pool: {_some(neither)}"
         )
     _compare_axes(folder, plans, pools, report)
+    statistics = StatisticsStore(folder, plans["configurations"][CONFIGURATION]["data_identifier"])
+    for note in unenhanced_notes(config, statistics, [*bases, *(real if config.real_cases_as_bases else ())]):
+        report(f"      NOTE: {note}")
 
     _make_validation_cases(folder, plans, dataset_json, config, splits, pools, overwrite, report)
     # Last: trainers take this file as the sign that the dataset is prepared.

@@ -1,5 +1,6 @@
 """`difftumor preview`: pictures of what the trainer will see, made as the training makes its samples."""
 
+import dataclasses
 import itertools
 import json
 
@@ -15,6 +16,8 @@ from nnunet_difftumor.pipeline.config import DiffTumorConfig
 from nnunet_difftumor.pipeline.montage import Montage
 from nnunet_difftumor.pipeline.montage_pictures import AxialView
 from nnunet_difftumor.pipeline.sources import Outcome
+from nnunet_difftumor.pipeline.statistics import StatisticsStore
+from nnunet_difftumor.synthesis.organ import OrganStatistics
 from nnunet_difftumor.synthesis.preset import SIZE_BANDS_MM
 from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorTiny
 
@@ -55,16 +58,21 @@ class FullOrgans:
 
 
 @pytest.mark.slow
-def test_samples_without_a_tumor_are_counted_with_their_reason(prepared_phantom, tmp_path, monkeypatch, capsys):
+def test_samples_without_a_tumor_are_counted_with_their_reason(
+    prepared_phantom, copy_of_prepared_phantom, tmp_path, monkeypatch, capsys
+):
+    path = StatisticsStore(copy_of_prepared_phantom, "nnUNetPlansDiffTumor_3d_fullres").path("phantom_001", "liver")
+    dataclasses.replace(OrganStatistics.load(path), parenchyma_hu=45.0).save(path)
     monkeypatch.setattr(montage_module, "make_source", lambda config, statistics: FullOrgans())
-    record = preview(prepared_phantom, tmp_path, "--sweep")
+    record = preview(prepared_phantom, tmp_path / "pictures", "--sweep")
     samples = [s for rows in record["pictures"].values() for row in rows.values() for s in row]
     assert record["samples"] == record["samples_without_tumor"] == len(samples) == 3 * 4 * 4 + 8
     assert all(sample["refused"] and not sample["tumors"] for sample in samples)
     said = capsys.readouterr().out
     assert "liver, tiny: 0 of 4 samples, 0 tumors; refused: 12 x large: no place with enough room" in said
     assert "sweep: no tumor found room" in said
-    with Image.open(tmp_path / "liver.png") as image:
+    assert said.count("NOTE: 1 of 4 bases look unenhanced (liver 45 HU)") == 1
+    with Image.open(tmp_path / "pictures" / "liver.png") as image:
         # The reason is written in every place, in orange.
         red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")).astype(int), -1, 0)
         orange = (red > 200) & (abs(green - 176) < 40) & (blue < 100)

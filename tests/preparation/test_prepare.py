@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.pipeline.config import DiffTumorConfig
 from nnunet_difftumor.pipeline.statistics import StatisticsStore
 from nnunet_difftumor.preparation.plans import _set_patch_size
+from nnunet_difftumor.synthesis.organ import OrganStatistics
 
 
 def prepare(*arguments: str) -> int:
@@ -139,6 +141,15 @@ def test_interrupted_run_goes_on(prepared_phantom, copy_of_prepared_phantom):
     assert store.cases("liver") == {f"phantom_{i:03d}" for i in range(4)} | {"phantom_tumor_000", "phantom_tumor_001"}
     assert DiffTumorConfig.load(copy_of_prepared_phantom / "difftumor.json")
     assert list((copy_of_prepared_phantom / "difftumor_validation" / "specs").glob("*.json"))
+
+
+def test_bases_that_look_unenhanced_are_noted_once(prepared_phantom, copy_of_prepared_phantom, capsys):
+    assert prepare(*SAME_REQUEST) == 0
+    assert "unenhanced" not in capsys.readouterr().out
+    path = StatisticsStore(copy_of_prepared_phantom, "nnUNetPlansDiffTumor_3d_fullres").path("phantom_001", "liver")
+    replace(OrganStatistics.load(path), parenchyma_hu=45.0).save(path)
+    assert prepare(*SAME_REQUEST) == 0
+    assert capsys.readouterr().out.count("NOTE: 1 of 4 bases look unenhanced (liver 45 HU)") == 1
 
 
 def test_another_request_needs_overwrite(prepared_phantom, capsys):
