@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from tqdm import tqdm
@@ -111,10 +113,12 @@ def prepare(
     # Last: trainers take this file as the sign that the dataset is prepared.
     config.save(config_path)
     trainer = "nnUNetTrainerDiffTumor" if real else "nnUNetTrainerDiffTumorLabelFree"
+    # nnU-Net takes CUDA unless told otherwise.
+    device = "" if torch.cuda.is_available() else " -device cpu"
     report(
         f"prepared: {config_path}\n"
         f"look at: difftumor preview -d {dataset_id}\n"
-        f"train with: nnUNetv2_train {dataset_id} {CONFIGURATION} 0 -tr {trainer} -p {PLANS_NAME}"
+        f"train with: nnUNetv2_train {dataset_id} {CONFIGURATION} 0 -tr {trainer} -p {PLANS_NAME}{device}"
     )
     return config_path
 
@@ -160,7 +164,7 @@ def _plan_and_preprocess(
 ) -> dict[str, Any]:
     from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, preprocess_dataset
 
-    plans_file = folder / f"{PLANS_NAME}.json"
+    plans_file, log = (folder / f"{PLANS_NAME}.{ending}" for ending in ("json", "log"))
     if plans_file.is_file() and not overwrite:
         made_for = stored_request(str(plans_file))
         if made_for != request:
@@ -175,8 +179,9 @@ def _plan_and_preprocess(
             extract_fingerprints([dataset_id], num_processes=processes, check_dataset_integrity=True, clean=overwrite)
         except (AssertionError, RuntimeError) as error:
             raise InputError(f"nnU-Net's check of dataset {dataset_id} failed: {error}") from error
-        report(f"[2/6] plans: {request['planner']}")
-        plan(dataset_id, str(plans_file), request)
+        report(f"[2/6] plans: {request['planner']}; what nnU-Net says of them: {log}")
+        with open(log, "w") as file, redirect_stdout(file):
+            plan(dataset_id, str(plans_file), request)
     plans = load_json(str(plans_file))
     cases = _raw_cases(folder)
     preprocessed = folder / plans["configurations"][CONFIGURATION]["data_identifier"]
@@ -187,7 +192,8 @@ def _plan_and_preprocess(
     ]
     if missing or overwrite:
         report(f"[3/6] preprocessing {len(cases)} cases")
-        preprocess_dataset(dataset_id, PLANS_NAME, configurations=[CONFIGURATION], num_processes=[processes])
+        with open(log, "a") as file, redirect_stdout(file):
+            preprocess_dataset(dataset_id, PLANS_NAME, configurations=[CONFIGURATION], num_processes=[processes])
     else:
         report(f"[3/6] preprocessing: kept {preprocessed}")
     return plans

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_difftumor.cli.main import main
@@ -168,6 +169,22 @@ def test_another_request_needs_overwrite(prepared_phantom, capsys):
 def test_wrong_arguments_are_named(prepared_phantom, capsys, arguments, message):
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("there", "ending"), [(True, "nnUNetPlansDiffTumor"), (False, "nnUNetPlansDiffTumor -device cpu")]
+)
+def test_the_training_that_is_recommended_runs_on_this_machine(prepared_phantom, capsys, monkeypatch, there, ending):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert prepare(*SAME_REQUEST) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"train with: nnUNetv2_train 501 3d_fullres 0 -tr nnUNetTrainerDiffTumor -p {ending}"
+    )
+
+
+def test_what_nnunet_says_of_plans_and_preprocessing_is_in_a_file(prepared_phantom):
+    text = (prepared_phantom.preprocessed / "nnUNetPlansDiffTumor.log").read_text()
+    assert "3D fullres U-Net configuration:" in text and "Preprocessing dataset Dataset501_Phantom" in text
 
 
 def test_missing_variable_is_named(prepared_phantom, capsys, monkeypatch):
