@@ -1,8 +1,9 @@
 """Real CT from anywhere: each sub-folder is a case with ct.nii.gz and labels.nii.gz.
 
 --labels gives the dataset's labels in their order and, for each, the values that mean it in the files, for instance
-`--labels liver=1 tumor=2` or `--labels kidney=2,3 kidney_tumor=4`. A sub-folder whose files use other values says so
-in a `label_map.json`, for instance {"liver": 5, "kidney": [2, 3]}.
+`--labels liver=1 tumor=2` or `--labels kidney=2,3 kidney_tumor=4`. A label that no case has is declared without values,
+for instance `liver_tumor=` where all scans are healthy. A sub-folder whose files use other values says so in a
+`label_map.json`, for instance {"liver": 5, "kidney": [2, 3]}.
 """
 
 import argparse
@@ -27,8 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_name_and_values,
         nargs="+",
         required=True,
-        metavar="NAME=VALUE[,VALUE]",
-        help="the dataset's labels, numbered 1, 2, ... in this order, and the values that mean them in the files",
+        metavar="NAME=[VALUE,...]",
+        help="the dataset's labels, numbered 1, 2, ... in this order, and the values that mean them in the files; none "
+        "for a label that no case has",
     )
     parser.add_argument(
         "--ignore-other-labels",
@@ -55,7 +57,8 @@ def convert(
     Args:
         input_folder: its sub-folders are the cases; their names become the case names.
         dataset_id: 1 to 999.
-        labels: the values in the files by label name; the dataset numbers the names 1, 2, ... in this order.
+        labels: the values in the files by label name; the dataset numbers the names 1, 2, ... in this order. Without
+            values a label is declared that no case has, if no `label_map.json` says otherwise.
         name: name of the dataset; by default that of input_folder.
         overwrite: replaces the dataset if it exists.
         ignore_other_labels: values that are not listed become background instead of rejecting the case.
@@ -152,7 +155,9 @@ def _check_values(values_by_name: Mapping[str, Collection[int]], where: object) 
 
 
 def _name_and_values(text: str) -> tuple[str, list[int]]:
-    match = re.fullmatch(r"([^=]+)=(\d+(?:,\d+)*)", text)
+    match = re.fullmatch(r"([^=]+)=(\d+(?:,\d+)*)?", text)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=VALUE or NAME=VALUE,VALUE, such as kidney=2,3")
-    return match[1], [int(value) for value in match[2].split(",")]
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected NAME=VALUE or NAME=VALUE,VALUE, such as kidney=2,3, or NAME= if no case has it"
+        )
+    return match[1], [int(value) for value in match[2].split(",")] if match[2] else []

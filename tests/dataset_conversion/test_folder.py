@@ -9,6 +9,8 @@ import pytest
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.dataset_conversion.folder import convert
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.preparation.organs import find_organs
+from nnunet_difftumor.synthesis.organ import Organ
 
 LIVER_TUMOR = {"liver": [1], "tumor": [2]}
 
@@ -158,7 +160,26 @@ def test_wrong_labels_are_refused_before_any_work(tmp_path, raw, save_case, labe
     assert list(raw.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["liver", "liver=", "=1", "liver=a", "liver=1,", "liver=-1"])
+def test_a_label_without_values_is_declared_so_that_prepare_finds_a_pair(tmp_path, raw, save_case):
+    save_case(tmp_path / "in" / "healthy", values=(1,))
+    save_case(tmp_path / "in" / "other_values", values=(5,), label_map={"liver": 5, "liver_tumor": []})
+    arguments = ["-i", str(tmp_path / "in"), "-d", "7", "--labels", "liver=1", "liver_tumor="]
+    assert main(["convert", "folder", *arguments]) == 0
+    dataset = raw / "Dataset007_in"
+    content = json.loads((dataset / "dataset.json").read_text())
+    assert content["labels"] == {"background": 0, "liver": 1, "liver_tumor": 2} and content["numTraining"] == 2
+    assert find_organs(content) == (Organ("liver", (1,), 2, (2,)),)
+    for case in ("healthy", "other_values"):
+        assert set(np.unique(labels_of(dataset, case))) == {0, 1}
+
+
+def test_a_label_without_values_does_not_hide_a_tumor(tmp_path, raw, save_case):
+    save_case(tmp_path / "in" / "ill", values=(1, 2))
+    with pytest.raises(InputError, match="holds the values 2, which no label lists"):
+        convert(tmp_path / "in", 7, labels={"liver": [1], "liver_tumor": []})
+
+
+@pytest.mark.parametrize("text", ["liver", "=1", "=", "liver=a", "liver=1,", "liver=-1"])
 def test_labels_that_cannot_be_read_end_the_command(tmp_path, raw, capsys, text):
     with pytest.raises(SystemExit) as stop:
         main(["convert", "folder", "-i", str(tmp_path), "-d", "7", "--labels", text])
