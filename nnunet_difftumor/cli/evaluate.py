@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dataset-json",
         type=Path,
         metavar="FILE",
-        help="take the labels named tumor, cancer or lesion from here (default: the one that nnU-Net put into PRED)",
+        help="take the labels named tumor, cancer or lesion from here (default: the one that nnU-Net put into PRED, "
+        "or, for fold_X/validation, into the model's folder)",
     )
     parser.add_argument(
         "--organ-masks",
@@ -44,14 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from nnunet_difftumor.evaluation.evaluate import evaluate
-    from nnunet_difftumor.evaluation.labels import tumor_labels
+    from nnunet_difftumor.evaluation.labels import find_dataset_json, tumor_labels
     from nnunet_difftumor.evaluation.tables import table
     from nnunet_difftumor.files import write_json
 
     if args.tumor_label:
         tumors = {f"label {value}": (value,) for value in args.tumor_label}
     else:
-        tumors = tumor_labels(args.dataset_json or args.prediction / "dataset.json")
+        dataset_json = args.dataset_json or find_dataset_json(args.prediction)
+        tumors = tumor_labels(dataset_json)
+        print(f"labels of {dataset_json}")
     result = evaluate(
         args.ground_truth,
         args.prediction,

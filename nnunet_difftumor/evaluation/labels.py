@@ -8,6 +8,18 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.label_names import TUMOR_WORDS, is_tumor_name
 
 
+def find_dataset_json(prediction: str | os.PathLike) -> Path:
+    """Where nnU-Net puts the dataset.json of predicted label maps; the file may be missing.
+
+    With the predictions; those that end a training, in `fold_X/validation`, have it in the model's folder.
+    """
+    folder = Path(os.path.abspath(prediction))
+    ends_a_training = folder.name == "validation" and folder.parent.name.startswith("fold_")
+    if ends_a_training and not (folder / "dataset.json").exists():
+        folder = folder.parent.parent
+    return folder / "dataset.json"
+
+
 def tumor_labels(dataset_json: str | os.PathLike) -> dict[str, tuple[int, ...]]:
     """The labels whose name says tumor, cancer or lesion, but not cyst; regions (lists of values) are supported.
 

@@ -85,6 +85,7 @@ def test_command_prints_a_table_and_writes_strict_json(folders, tmp_path, capsys
     output = tmp_path / "metrics.json"
     assert main(["evaluate", truth, prediction, "-o", str(output)]) == 0  # labels from dataset.json in PRED
     printed = capsys.readouterr().out
+    assert f"labels of {prediction}/dataset.json\n" in printed
     assert "tumor (values 2): 3 cases, 1 with tumors, 2 without" in printed
     assert "cyst (" not in printed and "nan" not in printed.lower()
 
@@ -95,6 +96,29 @@ def test_command_prints_a_table_and_writes_strict_json(folders, tmp_path, capsys
     assert content["tumors"]["tumor"]["summary"]["tumor_sensitivity"]["all"]["count"] == 2
     assert main(["evaluate", truth, prediction, "--tumor-label", "3"]) == 0
     assert "label 3 (values 3): 3 cases, 1 with tumors" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_labels_of_nnunets_own_validation_are_those_of_the_model(folders, tmp_path, monkeypatch, capsys, inside):
+    truth, prediction = folders
+    validation = tmp_path / "trainer__plans__3d_fullres" / "fold_0" / "validation"
+    validation.parent.mkdir(parents=True)
+    prediction.rename(validation)
+    (validation / "dataset.json").rename(validation.parent.parent / "dataset.json")
+    monkeypatch.chdir(validation if inside else tmp_path)
+    assert main(["evaluate", str(truth), "." if inside else str(validation)]) == 0
+    printed = capsys.readouterr().out
+    assert f"labels of {tmp_path / 'trainer__plans__3d_fullres' / 'dataset.json'}\n" in printed
+    assert "tumor (values 2): 3 cases" in printed
+
+
+def test_no_other_folder_above_the_predictions_is_searched(folders, tmp_path, capsys):
+    truth, prediction = folders
+    (tmp_path / "a").mkdir()
+    (prediction / "dataset.json").rename(tmp_path / "dataset.json")
+    prediction.rename(tmp_path / "a" / "predicted")
+    assert main(["evaluate", str(truth), str(tmp_path / "a" / "predicted")]) == 2
+    assert f"{tmp_path / 'a' / 'predicted' / 'dataset.json'}: no such file" in capsys.readouterr().err
 
 
 def test_a_prediction_without_ground_truth_is_an_error(folders, capsys):
