@@ -2,7 +2,8 @@
 
 GT and PRED are folders of NIfTI label maps with the same file names. Measured are DSC, NSD, the tumors detected (at
 least one voxel predicted) by size, false positives per scan, and patient-level sensitivity and specificity, each with a
-95 % bootstrap interval over cases. DSC and NSD are means over the cases that have a tumor.
+95 % bootstrap interval over cases. DSC and NSD are means over the cases that have a tumor. Voxels of
+nnU-Net's label ignore in GT, if dataset.json has one, are left out of every figure.
 """
 
 import argparse
@@ -45,22 +46,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from nnunet_difftumor.evaluation.evaluate import evaluate
-    from nnunet_difftumor.evaluation.labels import find_dataset_json, tumor_labels
+    from nnunet_difftumor.evaluation.labels import find_dataset_json, ignore_label, tumor_labels
     from nnunet_difftumor.evaluation.tables import table
     from nnunet_difftumor.files import write_json
 
+    dataset_json = args.dataset_json or find_dataset_json(args.prediction)
+    ignored = None
     if args.tumor_label:
         tumors = {f"label {value}": (value,) for value in args.tumor_label}
     else:
-        dataset_json = args.dataset_json or find_dataset_json(args.prediction)
         tumors = tumor_labels(dataset_json)
         print(f"labels of {dataset_json}")
+    # Values that were given stand by themselves; nnU-Net's file, if there is one, still says what to leave out.
+    if not args.tumor_label or dataset_json.is_file():
+        ignored = ignore_label(dataset_json)
+    if ignored is not None:
+        print(f"left out: voxels of value {ignored} in GT, the label ignore of {dataset_json}")
     result = evaluate(
         args.ground_truth,
         args.prediction,
         tumor_labels=tumors,
         organ_masks=args.organ_masks,
         organ_labels=args.organ_label,
+        ignore_label=ignored,
         predicted_only=args.predicted_only,
         nsd_tolerance_mm=args.nsd_tolerance_mm,
         seed=args.seed,

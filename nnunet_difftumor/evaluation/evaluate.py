@@ -24,6 +24,7 @@ def evaluate(
     tumor_labels: Mapping[str, Collection[int]],
     organ_masks: str | os.PathLike | None = None,
     organ_labels: Collection[int] = (),
+    ignore_label: int | None = None,
     predicted_only: bool = False,
     nsd_tolerance_mm: float = NSD_TOLERANCE_MM,
     seed: int = 0,
@@ -40,6 +41,8 @@ def evaluate(
             is counted. The masks must include the organ's tumors.
         organ_labels: values of the organ in `organ_masks` (default: all but 0). Without `organ_masks` they are values
             in the ground truth, and its tumors belong to the organ.
+        ignore_label: value in the ground truth of voxels that nobody has annotated. They are left out of both masks
+            before anything is counted; surfaces end where they begin.
         predicted_only: evaluate the cases that were predicted, instead of asking for all.
         nsd_tolerance_mm: surfaces that are not farther apart count as the same.
         seed: of the bootstrap.
@@ -52,6 +55,9 @@ def evaluate(
     """
     if not tumor_labels or not all(tumor_labels.values()):
         raise InputError(f"tumor labels: expected at least one value per name, got {dict(tumor_labels)}")
+    for name, values in tumor_labels.items():
+        if ignore_label in values:
+            raise InputError(f"tumor labels: {name} has the value {ignore_label}, which is the dataset's label ignore")
     if nsd_tolerance_mm <= 0:
         raise InputError(f"NSD tolerance: expected more than 0 mm, got {nsd_tolerance_mm:g}")
     truths, predictions = _label_maps(ground_truth), _label_maps(prediction)
@@ -72,10 +78,11 @@ def evaluate(
             organ = np.isin(truth.hu, list(everything))
         else:
             organ = np.True_
+        counted = organ if ignore_label is None else organ & (truth.hu != ignore_label)
         for tumor, values in tumor_labels.items():
             cases[tumor][name] = compare(
                 np.isin(truth.hu, list(values)),
-                np.isin(predicted, list(values)) & organ,
+                np.isin(predicted, list(values)) & counted,
                 spacing_mm=truth.spacing_mm,
                 nsd_tolerance_mm=nsd_tolerance_mm,
             )
@@ -93,6 +100,7 @@ def evaluate(
             },
             "organ_masks": str(Path(organ_masks).resolve()) if organ_masks is not None else None,
             "organ_labels": sorted(organ_labels),
+            "ignore_label": ignore_label,
             "bootstrap": {"resamples": RESAMPLES, "seed": seed, "interval": "95 % percentile, over cases"},
         },
         "tumors": {

@@ -1,4 +1,4 @@
-"""Which label values are tumors, as an nnU-Net dataset.json names them."""
+"""Which label values are tumors, and which are to be ignored, as an nnU-Net dataset.json names them."""
 
 import json
 import os
@@ -29,21 +29,34 @@ def tumor_labels(dataset_json: str | os.PathLike) -> dict[str, tuple[int, ...]]:
     Raises:
         InputError: the file is no dataset.json of nnU-Net, or no label has such a name.
     """
+    labels = _labels(dataset_json)
+    found = {name: values for name, values in labels.items() if is_tumor_name(name)}
+    if not found:
+        raise InputError(
+            f"{dataset_json}: none of the labels {', '.join(map(repr, labels))} is named as a tumor "
+            f"({', '.join(TUMOR_WORDS)}); give --tumor-label N"
+        )
+    return found
+
+
+def ignore_label(dataset_json: str | os.PathLike) -> int | None:
+    """The value of voxels that nobody has annotated (nnU-Net's label "ignore"); None if the dataset has none.
+
+    Raises:
+        InputError: the file is no dataset.json of nnU-Net.
+    """
+    values = _labels(dataset_json).get("ignore")
+    return None if values is None else values[0]
+
+
+def _labels(dataset_json: str | os.PathLike) -> dict[str, tuple[int, ...]]:
     path = Path(dataset_json)
     try:
-        labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
-        found = {
+        return {
             name: tuple(int(value) for value in (values if isinstance(values, list) else [values]))
-            for name, values in labels.items()
-            if is_tumor_name(name)
+            for name, values in json.loads(path.read_text(encoding="utf-8"))["labels"].items()
         }
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; give --dataset-json FILE or --tumor-label N") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a dataset.json of nnU-Net v2 ({type(error).__name__}: {error})") from error
-    if not found:
-        raise InputError(
-            f"{path}: none of the labels {', '.join(map(repr, labels))} is named as a tumor "
-            f"({', '.join(TUMOR_WORDS)}); give --tumor-label N"
-        )
-    return found

@@ -98,6 +98,51 @@ def test_command_prints_a_table_and_writes_strict_json(folders, tmp_path, capsys
     assert "label 3 (values 3): 3 cases, 1 with tumors" in capsys.readouterr().out
 
 
+IGNORED = 4
+
+
+@pytest.fixture
+def partly_annotated(tmp_path):
+    """A tumor of 8 x 8 x 8 voxels, predicted with a margin of 2 along x; the upper margin is not annotated, nor is a
+    place where another tumor is predicted."""
+    truth, prediction = tmp_path / "labels", tmp_path / "predicted"
+    write(truth / "a.nii.gz", (IGNORED, (16, 0, 0), 10), (TUMOR, (8, 2, 2), 8), (IGNORED, (2, 16, 2), 10))
+    write(prediction / "a.nii.gz", (TUMOR, (6, 2, 2), 8), (TUMOR, (10, 2, 2), 8), (TUMOR, (4, 18, 4), 4))
+    (prediction / "dataset.json").write_text(
+        json.dumps({"labels": {"background": 0, "liver": 1, "tumor": TUMOR, "ignore": IGNORED}})
+    )
+    return truth, prediction
+
+
+def test_what_nobody_has_annotated_is_left_out_of_every_figure(partly_annotated):
+    found = evaluate(*partly_annotated, tumor_labels={"tumor": [TUMOR]}, ignore_label=IGNORED)["tumors"]["tumor"]
+    # The lower margin counts: 10 of 8 slices of 64 voxels are predicted, all 8 of them rightly.
+    assert found["cases"]["a"]["dsc"] == pytest.approx(2 * 8 / (8 + 10))
+    assert found["cases"]["a"]["false_positives"] == []
+    with_all = evaluate(*partly_annotated, tumor_labels={"tumor": [TUMOR]})["tumors"]["tumor"]["cases"]["a"]
+    assert with_all["dsc"] == pytest.approx(2 * 8 / (8 + 12 + 1)) and len(with_all["false_positives"]) == 1
+
+
+@pytest.mark.parametrize("options", [[], ["--tumor-label", "2"]])
+def test_command_takes_the_ignored_value_from_dataset_json(partly_annotated, tmp_path, capsys, options):
+    truth, prediction = partly_annotated
+    output = tmp_path / "metrics.json"
+    assert main(["evaluate", str(truth), str(prediction), *options, "-o", str(output)]) == 0
+    assert (
+        f"left out: voxels of value 4 in GT, the label ignore of {prediction}/dataset.json" in capsys.readouterr().out
+    )
+    content = json.loads(output.read_text())
+    assert content["settings"]["ignore_label"] == IGNORED
+    (tumor,) = content["tumors"].values()
+    assert tumor["cases"]["a"]["false_positives"] == []
+
+
+def test_the_ignored_value_is_no_tumor(partly_annotated, capsys):
+    truth, prediction = map(str, partly_annotated)
+    assert main(["evaluate", truth, prediction, "--tumor-label", "4"]) == 2
+    assert "label 4 has the value 4, which is the dataset's label ignore" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("inside", [False, True])
 def test_labels_of_nnunets_own_validation_are_those_of_the_model(folders, tmp_path, monkeypatch, capsys, inside):
     truth, prediction = folders
