@@ -12,8 +12,9 @@ from nnunet_difftumor.synthesis.spec import TumorSpec
 
 Interval = tuple[float, float]
 
-# Displacement and relief make shapes a little more elongated and flatter than the ellipsoid that they start from.
-_SOFTENING = 0.9
+# Displacement and relief make shapes a little more elongated and flatter than the ellipsoid that they start from; most
+# of all tiny ones, whose relief is the roughest.
+_SOFTENING = {"tiny": 0.8, "small": 0.9, "medium": 0.9, "large": 0.9}
 _EDGE_BLUR_MM = (0.6, 1.2)
 # Water and fat-free soft tissue without contrast agent. What enhances less than its organ lies between this and it.
 _UNENHANCED_HU = 30.0
@@ -74,7 +75,7 @@ _NEVER = {"tiny": 0.0, "small": 0.0, "medium": 0.0, "large": 0.0}
 ORGANS: Mapping[str, _Organ] = {
     "liver": _Organ(
         shapes="liver",
-        roughness={"tiny": (0.10, 0.42), "small": (0.05, 0.28), "medium": (0.04, 0.24), "large": (0.03, 0.16)},
+        roughness={"tiny": (0.14, 0.46), "small": (0.05, 0.28), "medium": (0.04, 0.24), "large": (0.03, 0.16)},
         roughness_grain_mm=_GRAINS_MM,
         exophytic=_NEVER,
         enhancement=(0.5, 0.85),
@@ -110,7 +111,7 @@ class RealisticPreset(Preset):
     def draw(self, organ: str, size: str, *, statistics: OrganStatistics, rng: np.random.Generator) -> TumorSpec:
         kind, look = _kind_of(organ), _LOOKS[size]
         radius = self.sizes[size].draw_radius_mm(rng)
-        ratios = SHAPES[kind.shapes][size].axis_ratios(rng) ** _SOFTENING
+        ratios = SHAPES[kind.shapes][size].axis_ratios(rng) ** _SOFTENING[size]
         semi_axes = radius * ratios / np.prod(ratios) ** (1 / 3)
         exophytic = rng.random() < kind.exophytic[size]
         core = rng.random() < look.core
