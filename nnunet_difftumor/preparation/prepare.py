@@ -222,7 +222,8 @@ def _measure(
         path = store.folder / f"{case}.json"
         record = load_json(str(path)) if path.is_file() else {}
         newer = path.is_file() and path.stat().st_mtime >= dataset.path(case).stat().st_mtime
-        if record.get("measured_for") != organs or not newer:
+        there = all(store.path(case, name).is_file() for name in record.get("organs", ()))
+        if record.get("measured_for") != organs or not newer or not there:
             data, seg, _, _ = dataset.load_case(case)
             labels = seg[:][0]
             values = [int(value) for value in np.unique(labels) if value > 0]

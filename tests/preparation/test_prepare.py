@@ -144,6 +144,14 @@ def test_interrupted_run_goes_on(prepared_phantom, copy_of_prepared_phantom):
     assert list((copy_of_prepared_phantom / "difftumor_validation" / "specs").glob("*.json"))
 
 
+def test_statistics_that_were_deleted_are_made_again(prepared_phantom, copy_of_prepared_phantom):
+    path = StatisticsStore(copy_of_prepared_phantom, "nnUNetPlansDiffTumor_3d_fullres").path("phantom_001", "liver")
+    before = OrganStatistics.load(path)
+    path.unlink()
+    assert prepare(*SAME_REQUEST) == 0
+    assert OrganStatistics.load(path).parenchyma_hu == before.parenchyma_hu
+
+
 def test_bases_that_look_unenhanced_are_noted_once(prepared_phantom, copy_of_prepared_phantom, capsys):
     assert prepare(*SAME_REQUEST) == 0
     assert "unenhanced" not in capsys.readouterr().out
