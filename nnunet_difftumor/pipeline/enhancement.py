@@ -5,14 +5,16 @@ from collections.abc import Collection
 from nnunet_difftumor.pipeline.config import DiffTumorConfig
 from nnunet_difftumor.pipeline.statistics import StatisticsStore
 from nnunet_difftumor.synthesis.presets import PRESETS
-from nnunet_difftumor.synthesis.realistic import _LEAST_CONTRAST_HU, _UNENHANCED_HU, RealisticPreset, _kind_of
+from nnunet_difftumor.synthesis.realistic import LEAST_CONTRAST_HU, UNENHANCED_HU, RealisticPreset, kind_of
+
+# Tumors are hard to see where the middle of the preset's interval is less than this times the least contrast.
+_HARDLY_MORE = 1.5
 
 
 def unenhanced_notes(config: DiffTumorConfig, statistics: StatisticsStore, bases: Collection[str]) -> list[str]:
     """A sentence for each organ that looks unenhanced in some bases, if contrast is drawn from its enhancement.
 
-    It looks so where the preset's interval reaches below the least contrast that it draws, so that contrast piles up
-    there: liver below 83 HU, pancreas below 70, kidney below 62.
+    It looks so where the usual tumor is less than 12 HU darker: liver below 67 HU, pancreas below 60, kidney below 54.
 
     Args:
         config: settings of the dataset.
@@ -24,13 +26,13 @@ def unenhanced_notes(config: DiffTumorConfig, statistics: StatisticsStore, bases
         return []
     notes = []
     for organ in config.organs:
-        low, high = _kind_of(organ.name).enhancement
+        low, high = kind_of(organ.name).enhancement
         known = statistics.cases(organ.name)
         organ_hu = [statistics.parenchyma_hu(case, organ.name) for case in bases if case in known]
-        unenhanced = [hu for hu in organ_hu if (hu - _UNENHANCED_HU) * (1 - high) < _LEAST_CONTRAST_HU]
+        usual = 1 - (low + high) / 2
+        unenhanced = [hu for hu in organ_hu if (hu - UNENHANCED_HU) * usual < _HARDLY_MORE * LEAST_CONTRAST_HU]
         if unenhanced:
-            usual = 1 - (low + high) / 2
-            darker = [max((hu - _UNENHANCED_HU) * usual, _LEAST_CONTRAST_HU) for hu in unenhanced]
+            darker = [max((hu - UNENHANCED_HU) * usual, LEAST_CONTRAST_HU) for hu in unenhanced]
             notes.append(
                 f"{len(unenhanced)} of {len(organ_hu)} bases look unenhanced ({organ.name} {_range(unenhanced)} HU): "
                 f"most tumors there are only about {_range(darker)} HU darker, hard to see; contrast_hu in "

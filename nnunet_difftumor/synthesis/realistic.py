@@ -17,8 +17,8 @@ Interval = tuple[float, float]
 _SOFTENING = {"tiny": 0.8, "small": 0.9, "medium": 0.9, "large": 0.9}
 _EDGE_BLUR_MM = (0.6, 1.2)
 # Water and fat-free soft tissue without contrast agent. What enhances less than its organ lies between this and it.
-_UNENHANCED_HU = 30.0
-_LEAST_CONTRAST_HU = 8.0
+UNENHANCED_HU = 30.0
+LEAST_CONTRAST_HU = 8.0
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class RealisticPreset(Preset):
         return True
 
     def draw(self, organ: str, size: str, *, statistics: OrganStatistics, rng: np.random.Generator) -> TumorSpec:
-        kind, look = _kind_of(organ), _LOOKS[size]
+        kind, look = kind_of(organ), _LOOKS[size]
         radius = self.sizes[size].draw_radius_mm(rng)
         ratios = SHAPES[kind.shapes][size].axis_ratios(rng) ** _SOFTENING[size]
         semi_axes = radius * ratios / np.prod(ratios) ** (1 / 3)
@@ -150,11 +150,11 @@ class RealisticPreset(Preset):
         if rng.random() < kind.hyperdense:
             return uniform(rng, (15.0, 35.0))
         # In any phase a tumor takes up a share of what its organ does; without contrast agent it is a little darker.
-        enhanced = max(statistics.parenchyma_hu - _UNENHANCED_HU, 0.0)
-        return min(-enhanced * (1 - uniform(rng, kind.enhancement)), -_LEAST_CONTRAST_HU)
+        enhanced = max(statistics.parenchyma_hu - UNENHANCED_HU, 0.0)
+        return min(-enhanced * (1 - uniform(rng, kind.enhancement)), -LEAST_CONTRAST_HU)
 
 
-def _kind_of(organ: str) -> _Organ:
+def kind_of(organ: str) -> _Organ:
     """By the organ's name: left_kidney is a kidney; other organs have tumors like the liver's."""
     return next((kind for name, kind in ORGANS.items() if name in organ.lower()), ORGANS["liver"])
 

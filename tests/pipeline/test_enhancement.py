@@ -43,17 +43,17 @@ def test_unenhanced_bases_are_counted_with_what_tumors_there_look_like(store_of)
 
 
 @pytest.mark.parametrize("organ", [LIVER, KIDNEY])
-def test_the_limit_is_where_the_preset_begins_to_draw_its_least_contrast(store_of, organ):
-    """Whatever numbers the preset has: from darker organs it draws its least contrast again and again."""
+def test_the_limit_is_where_usual_tumors_become_hard_to_see(store_of, organ):
+    """Whatever numbers the preset has."""
     config = replace(CONFIG, organs=(organ,))
     for hu in range(40, 110, 4):
         store = store_of({"a": {organ: hu}})
         statistics = store.load("a", organ.name)
         rng = np.random.default_rng(0)
         drawn = [PRESETS["realistic"].draw(organ.name, "small", statistics=statistics, rng=rng) for _ in range(400)]
-        darker = [-spec.contrast_hu for spec in drawn if spec.contrast_hu < 0]
-        at_the_least = darker.count(min(darker)) > 1
-        assert bool(unenhanced_notes(config, store, ["a"])) == at_the_least, hu
+        usual = np.median([-spec.contrast_hu for spec in drawn if spec.contrast_hu < 0])
+        if abs(usual - 12) > 1:
+            assert bool(unenhanced_notes(config, store, ["a"])) == (usual < 12), hu
 
 
 @pytest.mark.parametrize(
