@@ -177,12 +177,3 @@ def test_slices_lie_as_radiologists_see_them(directions, expected):
     assert np.array_equal(view(array), expected(array))
     assert view.slice_mm == (5.0, 3.0, 2.0)[view.slice_axis]
     assert view.pixel_mm == ((3.0, 2.0) if view.slice_axis == 0 else (3.0, 5.0))
-
-
-@pytest.mark.slow
-def test_preview_of_real_ct(prepared_real, tmp_path):
-    record = preview(prepared_real, tmp_path)
-    assert set(record["pictures"]) == {"liver", "mix"}
-    assert record["samples_without_tumor"] == 0
-    with Image.open(tmp_path / "liver.png") as image:
-        assert np.asarray(image.convert("L")).std() > 20

@@ -1,0 +1,42 @@
+"""Training samples of real CT, in one file so that the CTs are prepared once."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from PIL import Image
+
+from nnunet_difftumor.cli.main import main
+from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorTiny
+
+
+@pytest.mark.slow
+def test_achieved_share_is_at_least_095_of_that_asked(prepared_real, monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "2")
+    plans = load_json(str(prepared_real.preprocessed / "nnUNetPlansDiffTumor.json"))
+    dataset_json = load_json(str(prepared_real.preprocessed / "dataset.json"))
+    trainer = nnUNetTrainerDiffTumorTiny(
+        {**plans, "continue_training": False}, "3d_fullres", 0, dataset_json, torch.device("cpu")
+    )
+    trainer.initialize()
+    training, validation = trainer.get_dataloaders()
+    try:
+        made = [next(training) for _ in range(200)]
+    finally:
+        for augmenter in (training, validation):
+            augmenter._finish()
+    asked = [sample for batch in made for sample in batch["samples"]]
+    assert len(asked) >= 150
+    assert np.mean([sample["in_target"] for sample in asked]) >= 0.95
+
+
+@pytest.mark.slow
+def test_preview_shows_the_liver(prepared_real, tmp_path):
+    assert main(["preview", "-d", str(prepared_real.dataset_id), "-o", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "preview.json").read_text())
+    assert set(record["pictures"]) == {"liver", "mix"}
+    assert record["samples_without_tumor"] == 0
+    with Image.open(tmp_path / "liver.png") as image:
+        assert np.asarray(image.convert("L")).std() > 20
