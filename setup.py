@@ -12,6 +12,8 @@ PACKAGE = "nnunet_difftumor"
 # such as `dataset_conversion` at the top level of site-packages.
 MAPPED_FOLDERS = {
     "nnunet_difftumor.dataset_conversion": "dataset_conversion",
+    "nnunet_difftumor.generative": "generative",
+    "nnunet_difftumor.kernels": "kernels",
 }
 
 
@@ -66,6 +68,7 @@ setup(
         "numpy>=1.26",
         "scipy>=1.11,<2",  # surface-distance uses names that SciPy 2 drops
         "einops>=0.7",
+        "safetensors>=0.4.3",  # weights in files that hold no code
         "nibabel>=5.2",
         "SimpleITK>=2.2.1",
         "connected-components-3d>=3.20",

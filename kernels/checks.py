@@ -1,0 +1,27 @@
+"""Checks that the public operations share; every message names the argument, what was seen and what is possible."""
+
+import torch
+
+from nnunet_difftumor.errors import InputError
+
+
+def check_floating(name: str, tensor: torch.Tensor, like: torch.Tensor | None = None) -> None:
+    """A floating tensor, on the device of `like`."""
+    if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+        seen = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+        raise InputError(f"{name}: expected a floating-point tensor, got {seen}")
+    if like is not None and tensor.device != like.device:
+        raise InputError(f"{name}: on {tensor.device}, while the first argument is on {like.device}; move one of them")
+
+
+def check_volume(name: str, tensor: torch.Tensor) -> None:
+    """A floating tensor (b, c, d, h, w) without an empty axis."""
+    check_floating(name, tensor)
+    if tensor.ndim != 5 or tensor.numel() == 0:
+        raise InputError(f"{name}: expected (b, c, d, h, w) without an empty axis, got {tuple(tensor.shape)}")
+
+
+def check_shape(name: str, tensor: torch.Tensor, expected: tuple[int, ...]) -> None:
+    """Exactly this shape."""
+    if tuple(tensor.shape) != expected:
+        raise InputError(f"{name}: expected shape {expected}, got {tuple(tensor.shape)}")

@@ -1,0 +1,1 @@
+"""Plain PyTorch versions of the operations: what kernels are compared with, and what runs on a CPU."""

@@ -1,0 +1,30 @@
+"""Linear attention over the positions of a slice (Shen et al., WACV 2021: efficient attention)."""
+
+import torch
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.kernels.checks import check_volume
+from nnunet_difftumor.kernels.reference import spatial_linear_attention as reference
+
+
+def spatial_linear_attention(qkv: torch.Tensor, *, heads: int) -> torch.Tensor:
+    """Within each slice, with q a softmax over a head's channels, and k over the slice's positions.
+
+    context = k v^T over positions; out = context^T q / sqrt(head_dim). The cost is linear in the positions.
+
+    Args:
+        qkv: floating (b, 3 * heads * head_dim, d, h, w) of any strides; channels in the order q, k, v, each head by
+            head.
+        heads: number of heads.
+
+    Returns:
+        (b, heads * head_dim, d, h, w), of the dtype of qkv.
+
+    Raises:
+        InputError: for another number of axes, an empty axis, an integer tensor, or channels that the heads do not
+            divide.
+    """
+    check_volume("qkv", qkv)
+    if heads < 1 or qkv.shape[1] % (3 * heads):
+        raise InputError(f"qkv: its {qkv.shape[1]} channels are not 3 * {heads} heads * head_dim")
+    return reference.spatial_linear_attention(qkv, heads=heads)
