@@ -1,4 +1,4 @@
-"""Nearest codes in blocks that stay in the cache: a matrix product and the best tile of codes, then that tile exactly."""
+"""Nearest codes in blocks that stay in the cache: a matrix product, the best tile of codes, then that tile exactly."""
 
 import torch
 

@@ -30,7 +30,7 @@ def arguments(batch, heads, head_dim, d, h, w):
 
 def naive_depth_attention(qkv, bias, frequencies):
     """One output at a time; rotation as a product of complex numbers."""
-    batch, channels, depth, height, width = qkv.shape
+    batch, _, depth, height, width = qkv.shape
     heads, head_dim = bias.shape[0], 2 * len(frequencies)
     parts = qkv.reshape(batch, 3, heads, head_dim, depth, height, width)
     out = torch.zeros(batch, heads, head_dim, depth, height, width, dtype=qkv.dtype)
@@ -121,15 +121,15 @@ def test_gradients_in_float32_are_those_in_float64():
 
 def test_wrong_arguments_are_named():
     qkv, bias, frequencies = arguments(1, 2, 4, 3, 2, 2)
-    with pytest.raises(InputError, match="^qkv: expected 3 "):
+    with pytest.raises(InputError, match=r"^qkv: expected 3 "):
         depth_attention(qkv[:, 1:], bias, frequencies)
-    with pytest.raises(InputError, match="^qkv: .*without an empty axis"):
+    with pytest.raises(InputError, match=r"^qkv: .*without an empty axis"):
         depth_attention(qkv[:0], bias, frequencies)
-    with pytest.raises(InputError, match="^bias: "):
+    with pytest.raises(InputError, match=r"^bias: "):
         depth_attention(qkv, bias[:, 1:], frequencies)
-    with pytest.raises(InputError, match="^frequencies: "):
+    with pytest.raises(InputError, match=r"^frequencies: "):
         depth_attention(qkv, bias, frequencies.long())
-    with pytest.raises(InputError, match="^qkv: .*7 heads"):
+    with pytest.raises(InputError, match=r"^qkv: .*7 heads"):
         spatial_linear_attention(qkv, heads=7)
-    with pytest.raises(InputError, match="^qkv: .*floating"):
+    with pytest.raises(InputError, match=r"^qkv: .*floating"):
         spatial_linear_attention(qkv.long(), heads=2)

@@ -38,9 +38,8 @@ def test_values_are_those_of_the_formula(shape, modulated):
     def relative(dtype):
         """Error of the operation alone: the formula gets the same rounded numbers."""
         rounded = [None if a is None else a.to(dtype) for a in (x, weight, bias, scale, shift)]
-        expected = naive(
-            *(a.double() for a in rounded[:3]), groups, 1e-5, *(a if a is None else a.double() for a in rounded[3:])
-        )
+        exact = [None if a is None else a.double() for a in rounded]
+        expected = naive(*exact[:3], groups, 1e-5, *exact[3:])
         y = group_norm_modulate_silu(
             rounded[0], rounded[1], bias=rounded[2], groups=groups, eps=1e-5, scale=rounded[3], shift=rounded[4]
         )
@@ -85,5 +84,5 @@ def test_wrong_arguments_are_named():
     ):
         with pytest.raises(InputError, match=f"^{named}: "):
             group_norm_modulate_silu(x, weight, **(good | changed))
-    with pytest.raises(InputError, match="^x: "):
+    with pytest.raises(InputError, match=r"^x: "):
         group_norm_modulate_silu(x[0], weight, **good)

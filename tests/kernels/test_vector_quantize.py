@@ -25,7 +25,7 @@ def test_the_nearest_code_is_found_for_any_number_of_vectors_and_codes(n, codes,
 
 
 def test_distances_are_the_best_where_codes_nearly_coincide():
-    """Indices may differ there; the distance may exceed the best by 1e-6 |z|^2, as the plain formula in float32 does."""
+    """Indices may differ there; the distance may exceed the best by 1e-6 |z|^2, as in the plain formula in float32."""
     generator = torch.Generator().manual_seed(1)
     centres = torch.randn(64, 8, generator=generator).repeat_interleave(16, 0)
     codebook = centres + 1e-4 * torch.randn(1024, 8, generator=generator)
