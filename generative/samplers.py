@@ -1,0 +1,117 @@
+"""From noise to a latent: DDPM (Ho et al., NeurIPS 2020) and DDIM (Song et al., ICLR 2021), apart from any network."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative.schedule import CosineSchedule
+
+# (noisy latent (b, c, d, h, w), steps int64 (b,)) -> predicted noise of the latent's shape.
+Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+# () -> the next standard normal tensor (b, c, d, h, w): the start first, then one per step.
+Noise = Callable[[], torch.Tensor]
+
+
+def noise_per_sample(
+    generators: Sequence[np.random.Generator], shape: Sequence[int], *, device: torch.device | str = "cpu"
+) -> Noise:
+    """Noise in which every sample has its own generator, so that it does not depend on its neighbours in the batch.
+
+    Args:
+        generators: one per sample; they must differ, or the samples will not.
+        shape: of one sample, (c, d, h, w).
+        device: where the noise goes. Its values are those of the CPU's generators on every device.
+    """
+    if not generators:
+        raise InputError("generators: expected one per sample, got none")
+    if len({id(generator) for generator in generators}) < len(generators):
+        raise InputError("generators: one stands for several samples; give each sample its own")
+
+    def draw() -> torch.Tensor:
+        drawn = [generator.standard_normal(tuple(shape), dtype=np.float32) for generator in generators]
+        return torch.from_numpy(np.stack(drawn)).to(device)
+
+    return draw
+
+
+@torch.no_grad()
+def sample_ddpm(denoise: Denoise, schedule: CosineSchedule, noise: Noise) -> torch.Tensor:
+    """All steps of the schedule, the clean latent clipped to [-1, 1] at each; the last step adds no noise.
+
+    Args:
+        denoise: predicts the noise.
+        schedule: on the device of the noise.
+        noise: called once for the start and once per step.
+
+    Returns:
+        The clean latent (b, c, d, h, w), in [-1, 1].
+    """
+    z = noise()
+    for step in reversed(range(schedule.steps)):
+        steps = torch.full((len(z),), step, device=z.device)
+        clean = schedule.clean(z, denoise(z, steps), steps=steps).clamp(-1, 1)
+        mean, deviation = schedule.posterior(clean, z, steps=steps)
+        # Drawn at the last step too: the number of draws is the number of steps, whatever the sampler does with them.
+        drawn = noise()
+        z = mean + deviation * drawn if step else mean
+    return z
+
+
+@torch.no_grad()
+def sample_ddim(
+    denoise: Denoise,
+    schedule: CosineSchedule,
+    noise: Noise,
+    *,
+    steps: int,
+    eta: float = 0.0,
+    on_step: Callable[[torch.Tensor], None] | None = None,
+) -> torch.Tensor:
+    """`steps` of the schedule's steps, evenly spaced; nothing is clipped.
+
+    Args:
+        denoise: predicts the noise.
+        schedule: on the device of the noise.
+        noise: called once for the start, and once per step if eta > 0.
+        steps: how many; divides the schedule's.
+        eta: 0 is deterministic after the start, 1 is as noisy as DDPM.
+        on_step: called with the latent after each step.
+
+    Returns:
+        The latent (b, c, d, h, w). As in the published code the last step ends at the schedule's step 0, which is not
+        quite free of noise.
+
+    Raises:
+        InputError: if steps does not divide the schedule's, or for an eta outside [0, 1].
+    """
+    taken, signal, before, sigma = ddim_coefficients(schedule, steps=steps, eta=eta)
+    z = noise()
+    for i in reversed(range(steps)):
+        predicted = denoise(z, torch.full((len(z),), taken[i], device=z.device))
+        clean = (z - (1 - signal[i]).sqrt() * predicted) / signal[i].sqrt()
+        z = before[i].sqrt() * clean + (1 - before[i] - sigma[i].square()).sqrt() * predicted
+        if eta > 0:
+            z = z + sigma[i] * noise()
+        if on_step is not None:
+            on_step(z)
+    return z
+
+
+def ddim_coefficients(
+    schedule: CosineSchedule, *, steps: int, eta: float
+) -> tuple[list[int], torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Steps taken, in increasing order; signal at each and at the one before; and sigma of Song et al., eq. 16."""
+    if not 1 <= steps <= schedule.steps or schedule.steps % steps:
+        fitting = [n for n in range(1, schedule.steps + 1) if schedule.steps % n == 0]
+        raise InputError(f"DDIM steps: {steps} do not divide the schedule's {schedule.steps}; possible: {fitting}")
+    if not 0 <= eta <= 1:
+        raise InputError(f"eta: expected 0 to 1, got {eta}")
+    stride = schedule.steps // steps
+    # The published code starts one step later, unless it takes every step.
+    taken = list(range(1 if stride > 1 else 0, schedule.steps, stride))
+    signal = schedule.signal[taken]
+    before = torch.cat((schedule.signal[:1], signal[:-1]))
+    sigma = eta * ((1 - before) / (1 - signal) * (1 - signal / before)).sqrt()
+    return taken, signal, before, sigma

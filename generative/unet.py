@@ -1,0 +1,223 @@
+"""U-Net that predicts the noise in a latent, with attention factorized into slices and depth, as in DiffTumor
+(Chen et al., CVPR 2024), after video diffusion (Ho et al., 2022).
+
+Axes are (b, c, d, h, w) = (b, c, z, x, y). Convolutions act within slices, depth is mixed by attention only and never
+downsampled: any depth is possible, and any height and width that the levels divide.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative.attention import (
+    DepthAttention,
+    RelativePositionBias,
+    SpatialAttention,
+    SpatialLinearAttention,
+    rotary_frequencies,
+)
+from nnunet_difftumor.generative.autoencoder import check_patch
+from nnunet_difftumor.generative.convolutions import GroupNormSiLU, SliceConv2d, SliceConvTranspose2d
+
+NORM_EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Architecture; the defaults are those of the published weights.
+
+    Attributes:
+        latent_channels: of the noisy latent and of the predicted noise.
+        condition_channels: of the condition: latent of the masked volume, and the mask.
+        channels: of the first level.
+        multipliers: channels of each level, in multiples; each level but the last halves height and width.
+        heads: of every attention.
+        head_dim: channels of a head, even.
+        norm_groups: groups of every GroupNorm.
+    """
+
+    latent_channels: int = 8
+    condition_channels: int = 9
+    channels: int = 24
+    multipliers: tuple[int, ...] = (1, 2, 4, 8)
+    heads: int = 8
+    head_dim: int = 32
+    norm_groups: int = 8
+
+    def __post_init__(self):
+        object.__setattr__(self, "multipliers", tuple(self.multipliers))
+        sizes = (self.latent_channels, self.condition_channels, self.channels, *self.multipliers, self.heads)
+        if not self.multipliers or not all(isinstance(n, int) and n > 0 for n in (*sizes, self.norm_groups)):
+            raise InputError(f"U-Net: expected whole numbers above 0, got {self}")
+        if self.head_dim < 2 or self.head_dim % 2:
+            raise InputError(f"head_dim: expected an even number, got {self.head_dim}")
+        if self.channels % 2 or self.channels < 4:
+            raise InputError(f"channels: expected an even number from 4 on, got {self.channels}")
+        if any(self.channels * multiplier % self.norm_groups for multiplier in self.multipliers):
+            raise InputError(f"norm_groups: {self.norm_groups} groups do not divide the channels {self.widths}")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level."""
+        return tuple(self.channels * multiplier for multiplier in self.multipliers)
+
+
+class UNet(nn.Module):
+    """Predicts the noise in a noisy latent."""
+
+    def __init__(self, config: UNetConfig | None = None):
+        super().__init__()
+        self.config = config = config or UNetConfig()
+        heads = {"heads": config.heads, "head_dim": config.head_dim}
+        widths, time = config.widths, 4 * config.channels
+
+        def residual(channels_in: int, channels_out: int, time: int | None = time) -> ResidualBlock:
+            return ResidualBlock(channels_in, channels_out, time=time, groups=config.norm_groups)
+
+        self.position_bias = RelativePositionBias(config.heads)
+        self.register_buffer("frequencies", rotary_frequencies(config.head_dim))
+        self.time_embedding = TimeEmbedding(config.channels, time)
+        self.conv_first = SliceConv2d(config.latent_channels + config.condition_channels, config.channels, 7, padding=3)
+        self.first_attention = DepthAttention(config.channels, **heads)
+
+        self.down = nn.ModuleList()
+        for level, width in enumerate(widths):
+            before, last = widths[max(level - 1, 0)], level == len(widths) - 1
+            resample = nn.Identity() if last else SliceConv2d(width, width, 4, stride=2, padding=1)
+            self.down.append(Level(residual(before, width), residual(width, width), resample=resample, **heads))
+
+        self.middle_residual1 = residual(widths[-1], widths[-1])
+        self.middle_spatial_attention = SpatialAttention(widths[-1], **heads)
+        self.middle_depth_attention = DepthAttention(widths[-1], **heads)
+        self.middle_residual2 = residual(widths[-1], widths[-1])
+
+        self.up = nn.ModuleList()
+        for level in reversed(range(len(widths))):
+            width = widths[max(level - 1, 0)]
+            resample = SliceConvTranspose2d(width, width, 4, stride=2, padding=1) if level else nn.Identity()
+            self.up.append(
+                Level(residual(2 * widths[level], width), residual(width, width), resample=resample, **heads)
+            )
+
+        self.last_residual = residual(2 * config.channels, config.channels, time=None)
+        self.conv_last = SliceConv2d(config.channels, config.latent_channels, 1)
+
+    def forward(self, noisy: torch.Tensor, steps: torch.Tensor, *, condition: torch.Tensor) -> torch.Tensor:
+        """The predicted noise.
+
+        Args:
+            noisy: (b, latent_channels, d, h, w).
+            steps: int64 (b,), from 0.
+            condition: (b, condition_channels, d, h, w).
+
+        Returns:
+            (b, latent_channels, d, h, w).
+
+        Raises:
+            InputError: for shapes that do not fit together, or a height or width that the levels do not divide.
+        """
+        self._check(noisy, steps, condition)
+        bias, frequencies = self.position_bias(noisy.shape[2]), self.frequencies
+        time = self.time_embedding(steps)
+        x = first = self.conv_first(torch.cat((noisy, condition), dim=1))
+        x = self.first_attention(x, bias, frequencies)
+
+        skips = []
+        for level in self.down:
+            x = level(x, time, bias=bias, frequencies=frequencies)
+            skips.append(x)
+            x = level.resample(x)
+
+        x = self.middle_spatial_attention(self.middle_residual1(x, time))
+        x = self.middle_residual2(self.middle_depth_attention(x, bias, frequencies), time)
+
+        for level in self.up:
+            x = level(torch.cat((x, skips.pop()), dim=1), time, bias=bias, frequencies=frequencies)
+            x = level.resample(x)
+
+        return self.conv_last(self.last_residual(torch.cat((x, first), dim=1)))
+
+    def _check(self, noisy: torch.Tensor, steps: torch.Tensor, condition: torch.Tensor) -> None:
+        batch = noisy.shape[0]
+        for name, tensor, channels in (
+            ("noisy latent", noisy, self.config.latent_channels),
+            ("condition", condition, self.config.condition_channels),
+        ):
+            if tensor.ndim != 5 or tensor.shape[1] != channels or tensor.shape[2:] != noisy.shape[2:] or not batch:
+                raise InputError(f"{name}: expected (b, {channels}, d, h, w), got {tuple(tensor.shape)}")
+        if condition.shape[0] != batch or steps.shape != (batch,):
+            raise InputError(
+                f"batch: {batch} latents need as many conditions and steps, got {condition.shape[0]} and "
+                f"steps of shape {tuple(steps.shape)}"
+            )
+        factor = 2 ** (len(self.config.multipliers) - 1)
+        check_patch(noisy.shape[2:], (1, factor, factor))
+
+
+class Level(nn.Module):
+    """Two residual blocks, linear attention within slices, attention along depth; `resample` is called by the U-Net."""
+
+    def __init__(
+        self, residual1: nn.Module, residual2: "ResidualBlock", *, resample: nn.Module, heads: int, head_dim: int
+    ):
+        super().__init__()
+        channels = residual2.channels
+        self.residual1 = residual1
+        self.residual2 = residual2
+        self.spatial_attention = SpatialLinearAttention(channels, heads=heads, head_dim=head_dim)
+        self.depth_attention = DepthAttention(channels, heads=heads, head_dim=head_dim)
+        self.resample = resample
+
+    def forward(
+        self, x: torch.Tensor, time: torch.Tensor, *, bias: torch.Tensor, frequencies: torch.Tensor
+    ) -> torch.Tensor:
+        x = self.residual2(self.residual1(x, time), time)
+        return self.depth_attention(self.spatial_attention(x), bias, frequencies)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions with norm and SiLU after each, the first modulated by the time step, and a shortcut."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, time: int | None, groups: int):
+        super().__init__()
+        self.channels = channels_out
+        self.modulation = None if time is None else nn.Linear(time, 2 * channels_out)
+        self.conv1 = SliceConv2d(channels_in, channels_out, 3, padding=1)
+        self.norm1 = GroupNormSiLU(groups, channels_out, eps=NORM_EPS)
+        self.conv2 = SliceConv2d(channels_out, channels_out, 3, padding=1)
+        self.norm2 = GroupNormSiLU(groups, channels_out, eps=NORM_EPS)
+        self.shortcut = nn.Identity() if channels_in == channels_out else SliceConv2d(channels_in, channels_out, 1)
+
+    def forward(self, x: torch.Tensor, time: torch.Tensor | None = None) -> torch.Tensor:
+        scale_shift = None
+        if self.modulation is not None:
+            scale_shift = self.modulation(functional.silu(time)).chunk(2, dim=1)
+        h = self.norm1(self.conv1(x), scale_shift)
+        return self.norm2(self.conv2(h)) + self.shortcut(x)
+
+
+class TimeEmbedding(nn.Module):
+    """Sines and cosines of the step (Vaswani et al., NeurIPS 2017), then two linear layers."""
+
+    def __init__(self, channels: int, out: int):
+        super().__init__()
+        self.channels = channels
+        self.linear1 = nn.Linear(channels, out)
+        self.linear2 = nn.Linear(out, out)
+
+    def forward(self, steps: torch.Tensor) -> torch.Tensor:
+        """int64 (b,) to (b, out)."""
+        waves = sinusoids(steps, self.channels).to(self.linear1.weight.dtype)
+        return self.linear2(functional.gelu(self.linear1(waves)))
+
+
+def sinusoids(steps: torch.Tensor, channels: int) -> torch.Tensor:
+    """float32 (b, channels): sin, then cos, of steps * exp(-k ln(10000) / (channels / 2 - 1)), k = 0 ..."""
+    half = channels // 2
+    frequencies = torch.exp(torch.arange(half, device=steps.device) * (-math.log(10000) / (half - 1)))
+    angles = steps[:, None] * frequencies
+    return torch.cat((angles.sin(), angles.cos()), dim=1)
