@@ -8,7 +8,7 @@ import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from nnunet_difftumor.cli.main import RESUMABLE, VERBS
+from nnunet_difftumor.cli.main import RESUMABLE, VERBS, module_name
 from nnunet_difftumor.files import atomic_path
 
 PAGE = Path(__file__).with_name("commands.md")
@@ -27,7 +27,7 @@ def page() -> str:
     head = _HEAD.format(resumable=", ".join(f"`{verb}`" for verb in RESUMABLE))
     parts = [head, "\n".join(f"- [`{verb}`](#difftumor-{verb}): {line}" for verb, line in VERBS.items())]
     for verb in VERBS:
-        module = importlib.import_module(f"nnunet_difftumor.cli.{verb}")
+        module = importlib.import_module(f"nnunet_difftumor.cli.{module_name(verb)}")
         parser = argparse.ArgumentParser(prog=f"difftumor {verb}")
         module.add_arguments(parser)
         parts += [f"## difftumor {verb}", module.__doc__.strip()]

@@ -15,7 +15,7 @@ import nnunetv2
 import pytest
 from pages import DOCS, PAGES, REPOSITORY, anchors, as_id, blocks, commands, links
 
-from nnunet_difftumor.cli.main import VERBS
+from nnunet_difftumor.cli.main import VERBS, module_name
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.config import PLANS_NAME, DiffTumorConfig
 from nnunet_difftumor.preparation.organs import find_organs
@@ -63,7 +63,7 @@ def texts_of(*folders: Path) -> list[str]:
 def test_difftumor_line_parses(words):
     assert words[1] in VERBS
     parser = argparse.ArgumentParser(prog=" ".join(words[:2]))
-    importlib.import_module(f"nnunet_difftumor.cli.{words[1]}").add_arguments(parser)
+    importlib.import_module(f"nnunet_difftumor.cli.{module_name(words[1])}").add_arguments(parser)
     parser.parse_args(words[2:])
 
 

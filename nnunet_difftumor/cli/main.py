@@ -14,6 +14,7 @@ VERBS = {
     "preview": "pictures of what the trainer will see of a prepared dataset, before any training",
     "synthesize": "put synthetic tumors into a CT scan, or a folder of them",
     "replay": "make a training sample again from a run's log",
+    "import-weights": "turn published DiffTumor weights into safetensors, without executing anything from them",
     "evaluate": "compare predicted with true tumors: DSC, NSD, detection by size, specificity",
     "export": "make a trained model that predicts under plain nnU-Net",
     "demo": "the whole way on a phantom or on your CT scans, in minutes, on a CPU",
@@ -32,14 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="difftumor",
         description="Synthetic tumors for nnU-Net. Every verb has its own --help.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="verbs:\n" + "\n".join(f"  {verb:<12}{line}" for verb, line in VERBS.items()),
+        epilog="verbs:\n" + "\n".join(f"  {verb:<16}{line}" for verb, line in VERBS.items()),
     )
     parser.add_argument("--version", action="version", version=f"difftumor {__version__}")
     parser.add_argument("verb", choices=VERBS, metavar="VERB", help="one of the verbs below")
     verb = parser.parse_args(arguments[:1]).verb
 
     # Only the chosen verb is imported: `difftumor --help` stays quick, and one broken verb does not break the others.
-    module = importlib.import_module(f"nnunet_difftumor.cli.{verb}")
+    module = importlib.import_module(f"nnunet_difftumor.cli.{module_name(verb)}")
     verb_parser = argparse.ArgumentParser(
         prog=f"difftumor {verb}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -54,6 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         more = "; the same command goes on where it stopped" if verb in RESUMABLE else ""
         print(f"\ndifftumor {verb}: interrupted{more}", file=sys.stderr)
         return 130
+
+
+def module_name(verb: str) -> str:
+    """Name of the verb's module: import-weights is import_weights.py."""
+    return verb.replace("-", "_")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,234 @@
+"""Weights on disk: NAME.safetensors with the tensors, and NAME.json beside it with everything else about them.
+
+The JSON is written last and holds the tensors' hash: a pair that is half-written or mixed up is noticed.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import atomic_path, write_json
+from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig
+from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
+from nnunet_difftumor.generative.unet import UNet, UNetConfig
+
+VERSION = 1
+ORGANS = ("liver", "pancreas", "kidney")
+STAGES = ("early", "late")
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """The volumes that a network was trained with.
+
+    Attributes:
+        window_hu: mapped to -1 and 1; values beyond are clipped.
+        spacing_mm: voxel size along the network's axes.
+        axes: the network's axes, each in the direction of increasing index: S to superior, R to the patient's right,
+            A to anterior.
+    """
+
+    window_hu: tuple[float, float] = (-175.0, 250.0)
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    axes: str = "SRA"
+
+
+@dataclass(frozen=True)
+class DiffusionSettings:
+    """What a diffusion model draws, and how.
+
+    Attributes:
+        organ: liver, pancreas or kidney.
+        stage: early (tiny and small tumors) or late (medium and large ones).
+        steps: of the schedule it was trained with.
+        sampler: ddpm or ddim.
+        sampler_steps: how many steps the sampler takes; those of the schedule for ddpm.
+        codebook_sha256: of the autoencoder's codes, which it needs.
+    """
+
+    organ: str
+    stage: str
+    steps: int
+    sampler: str
+    sampler_steps: int
+    codebook_sha256: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """The JSON beside the tensors.
+
+    Attributes:
+        kind: autoencoder or diffusion.
+        architecture: fields of AutoencoderConfig or UNetConfig.
+        volumes: what the network sees.
+        codebook_range: smallest and largest value of the codes; autoencoder only.
+        diffusion: diffusion model only.
+        source: free text and figures: files and their hashes, training data, settings, commit.
+        sha256: of the safetensors file; filled in when saved.
+        version: of this format.
+    """
+
+    kind: str
+    architecture: dict[str, Any]
+    volumes: Volumes = field(default_factory=Volumes)
+    codebook_range: tuple[float, float] | None = None
+    diffusion: DiffusionSettings | None = None
+    source: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+    version: int = VERSION
+
+
+def save_weights(path: Path, module: nn.Module, *, description: Description) -> None:
+    """Writes PATH (.safetensors) and the JSON beside it.
+
+    Raises:
+        InputError: for another suffix, or weights that are not finite.
+    """
+    path = _with_suffix(path)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    check_finite(str(path), tensors)
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary)
+    content = asdict(description) | {"sha256": file_sha256(path)}
+    write_json(path.with_suffix(".json"), content)
+
+
+def read_description(path: Path) -> Description:
+    """The JSON beside PATH (.safetensors).
+
+    Raises:
+        InputError: if it is missing, not of this format or version.
+    """
+    page = _with_suffix(path).with_suffix(".json")
+    try:
+        content = json.loads(page.read_text())
+        if content.get("version") != VERSION:
+            raise InputError(f"{page}: version {content.get('version')}; this program reads version {VERSION}")
+        unknown = set(content) - {item.name for item in fields(Description)}
+        if unknown:
+            raise InputError(f"{page}: unknown keys {sorted(unknown)}")
+        volumes = content["volumes"]
+        for key in ("window_hu", "spacing_mm"):
+            volumes[key] = tuple(volumes[key])
+        content["volumes"] = Volumes(**volumes)
+        if content["codebook_range"] is not None:
+            content["codebook_range"] = tuple(content["codebook_range"])
+        if content["diffusion"] is not None:
+            content["diffusion"] = DiffusionSettings(**content["diffusion"])
+        return Description(**content)
+    except FileNotFoundError as error:
+        raise InputError(f"{page}: no such file; it belongs beside {path}") from error
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{page}: not the description of weights ({error})") from error
+
+
+def load_autoencoder(path: Path) -> tuple[Autoencoder, Description]:
+    """Autoencoder in evaluation mode on the CPU, and its description.
+
+    Raises:
+        InputError: for damaged or foreign files, or tensors that do not fit the architecture.
+    """
+    description = _expect(path, "autoencoder")
+    model = Autoencoder(_config(AutoencoderConfig, description, path))
+    _load(model, path, description)
+    return model.eval(), description
+
+
+def load_diffusion(path: Path, *, autoencoder: Path) -> tuple[LatentDiffusion, Description]:
+    """Diffusion model with its autoencoder, in evaluation mode on the CPU, and the diffusion model's description.
+
+    Raises:
+        InputError: as `load_autoencoder`, and if it was trained with another autoencoder.
+    """
+    description = _expect(path, "diffusion")
+    first_stage, of_autoencoder = load_autoencoder(autoencoder)
+    if codebook_sha256(first_stage.codebook.embeddings) != description.diffusion.codebook_sha256:
+        raise InputError(f"{path}: trained with another autoencoder than {autoencoder} (their codebooks differ)")
+    if of_autoencoder.volumes != description.volumes:
+        raise InputError(f"{path}: made for {description.volumes}, while {autoencoder} is for {of_autoencoder.volumes}")
+    unet = UNet(_config(UNetConfig, description, path))
+    _load(unet, path, description)
+    return LatentDiffusion(first_stage, unet, steps=description.diffusion.steps).eval(), description
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal hash of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def codebook_sha256(embeddings: torch.Tensor) -> str:
+    """Hexadecimal hash of the codes' float32 values."""
+    return hashlib.sha256(embeddings.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()
+
+
+def check_finite(where: str, tensors: dict[str, torch.Tensor]) -> None:
+    """Raises an InputError that names the first tensors with NaN or infinity."""
+    bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise InputError(
+            f"{where}: NaN or infinity in {', '.join(bad[:3])}{more}; training diverged or the file is damaged"
+        )
+
+
+def _with_suffix(path: Path) -> Path:
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: expected a .safetensors file")
+    return path
+
+
+def _expect(path: Path, kind: str) -> Description:
+    description = read_description(path)
+    if description.kind != kind or (kind == "diffusion") != (description.diffusion is not None):
+        raise InputError(f"{path}: holds a model of the kind {description.kind}, expected {kind}")
+    return description
+
+
+def _config(config: type, description: Description, path: Path) -> Any:
+    try:
+        return config(**description.architecture)
+    except TypeError as error:
+        raise InputError(f"{Path(path).with_suffix('.json')}: architecture: {error}") from error
+
+
+def _load(model: nn.Module, path: Path, description: Description) -> None:
+    path = _with_suffix(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if file_sha256(path) != description.sha256:
+        raise InputError(f"{path}: not the file that its JSON describes (the hashes differ); get or make both again")
+    try:
+        tensors = load_file(path)
+    except safetensors.SafetensorError as error:
+        raise InputError(f"{path}: not a safetensors file ({error})") from error
+    check_finite(str(path), tensors)
+    check_shapes(str(path), tensors, model)
+    model.load_state_dict(tensors)
+
+
+def check_shapes(where: str, tensors: dict[str, torch.Tensor], model: nn.Module) -> None:
+    """Raises an InputError unless the names and shapes are exactly the model's."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    wrong = [
+        f"{name} is {tuple(tensors[name].shape)} instead of {shape}"
+        for name, shape in expected.items()
+        if name in tensors and tuple(tensors[name].shape) != shape
+    ]
+    for what, names in (("missing", missing), ("unknown", extra), ("of wrong shape", wrong)):
+        if names:
+            more = " ..." if len(names) > 3 else ""
+            raise InputError(f"{where}: {len(names)} tensors {what}: {', '.join(names[:3])}{more}")

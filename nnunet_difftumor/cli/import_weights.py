@@ -1,0 +1,52 @@
+"""Turn the published DiffTumor weights into safetensors and JSON, executing nothing from the files.
+
+FILES are AutoencoderModel.ckpt and any of {liver,pancreas,kidney}_{early,noearly}.pt. The autoencoder is needed once;
+diffusion models can be added to the same folder later. The weights keep their owners' licence.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from nnunet_difftumor.errors import InputError
+
+# Mirrors nnunet_difftumor.generative.weights, which imports torch.
+ORGANS = ("liver", "pancreas", "kidney")
+STAGES = ("early", "late")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILES", help=".ckpt and .pt files")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="for autoencoder.safetensors, liver_early.safetensors, ... (default: difftumor_weights in nnUNet_results)",
+    )
+    parser.add_argument("--organ", choices=ORGANS, help="of a diffusion model whose file name does not say it")
+    parser.add_argument("--stage", choices=STAGES, help="of a diffusion model (default: early up to 10 steps)")
+
+
+def run(args: argparse.Namespace) -> None:
+    output = args.output or _default_output()
+    from nnunet_difftumor.generative.published_weights import import_published
+
+    for imported in import_published(args.files, output, organ=args.organ, stage=args.stage):
+        settings = imported.description.diffusion
+        what = (
+            "autoencoder"
+            if settings is None
+            else f"{settings.organ}, {settings.stage}: {settings.steps} steps, sampled by {settings.sampler} in "
+            f"{settings.sampler_steps}"
+        )
+        print(f"{imported.path}: {what}\n  from {imported.description.source['imported_from']}")
+        for part, values in imported.ignored.items():
+            print(f"  ignored: {part}, {values} values")
+
+
+def _default_output() -> Path:
+    results = os.environ.get("nnUNet_results")
+    if not results:
+        raise InputError("output: nnUNet_results is not set; set it, or give a folder with -o")
+    return Path(results) / "difftumor_weights"

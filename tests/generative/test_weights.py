@@ -1,0 +1,119 @@
+"""Safetensors with their JSON: round trips, and every kind of mix-up."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import seeded
+import torch
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative.weights import (
+    Description,
+    DiffusionSettings,
+    codebook_sha256,
+    load_autoencoder,
+    load_diffusion,
+    read_description,
+    save_weights,
+)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    first, second = seeded.autoencoder(), seeded.unet()
+    save_weights(
+        tmp_path / "autoencoder.safetensors",
+        first,
+        description=Description("autoencoder", asdict(first.config), codebook_range=(-1.0, 1.5), source={"x": 1}),
+    )
+    settings = DiffusionSettings("liver", "early", 4, "ddpm", 4, codebook_sha256(first.codebook.embeddings))
+    save_weights(
+        tmp_path / "liver_early.safetensors",
+        second,
+        description=Description("diffusion", asdict(second.config), diffusion=settings),
+    )
+    return tmp_path
+
+
+def load(folder):
+    return load_diffusion(folder / "liver_early.safetensors", autoencoder=folder / "autoencoder.safetensors")
+
+
+def change_json(path, **changed):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+
+def test_models_come_back_exactly(saved):
+    model, description = load(saved)
+    expected = seeded.model(4)
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+    assert not model.training
+    assert description.diffusion.organ == "liver"
+    assert description.volumes.window_hu == (-175.0, 250.0)
+    assert read_description(saved / "autoencoder.safetensors").source == {"x": 1}
+
+
+def test_an_autoencoder_is_no_diffusion_model(saved):
+    with pytest.raises(InputError, match="of the kind autoencoder, expected diffusion"):
+        load_diffusion(saved / "autoencoder.safetensors", autoencoder=saved / "autoencoder.safetensors")
+    with pytest.raises(InputError, match="of the kind diffusion, expected autoencoder"):
+        load_autoencoder(saved / "liver_early.safetensors")
+
+
+def test_the_wrong_autoencoder_is_refused(saved):
+    other = seeded.autoencoder()
+    other.codebook.embeddings[0, 0] += 1
+    description = read_description(saved / "autoencoder.safetensors")
+    save_weights(saved / "autoencoder.safetensors", other, description=description)
+    with pytest.raises(InputError, match="trained with another autoencoder"):
+        load(saved)
+
+
+def test_other_intensities_than_the_autoencoders_are_refused(saved):
+    change_json(saved / "liver_early.json", volumes={"window_hu": [-200, 300], "spacing_mm": [1, 1, 1], "axes": "SRA"})
+    with pytest.raises(InputError, match="made for"):
+        load(saved)
+
+
+def test_tensors_of_another_file_are_noticed(saved):
+    (saved / "liver_early.safetensors").write_bytes((saved / "autoencoder.safetensors").read_bytes())
+    with pytest.raises(InputError, match="hashes differ"):
+        load(saved)
+
+
+def test_missing_files_are_named(saved):
+    (saved / "liver_early.safetensors").unlink()
+    with pytest.raises(InputError, match=r"liver_early\.safetensors: no such file"):
+        load(saved)
+    (saved / "autoencoder.json").unlink()
+    with pytest.raises(InputError, match=r"autoencoder\.json: no such file"):
+        load(saved)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"version": 2}, "version 2"),
+        ({"architecture": {"channels": 16}}, "of wrong shape"),
+        ({"architecture": {"colour": 1}}, "architecture"),
+        ({"architecture": {"channels": 9}}, "channels"),
+        ({"diffusion": None}, "kind"),
+        ({"diffusion": {"organ": "liver"}}, "not the description"),
+        ({"surprise": 1}, "unknown keys"),
+    ],
+)
+def test_a_wrong_description_is_explained(saved, changed, message):
+    change_json(saved / "liver_early.json", **changed)
+    with pytest.raises(InputError, match=message):
+        load(saved)
+
+
+def test_nan_is_neither_saved_nor_loaded(saved):
+    broken = seeded.autoencoder()
+    broken.decoder.conv_last.bias.data.fill_(torch.nan)
+    description = read_description(saved / "autoencoder.safetensors")
+    with pytest.raises(InputError, match=r"NaN or infinity in decoder\.conv_last\.bias"):
+        save_weights(saved / "broken.safetensors", broken, description=description)
+    assert not (saved / "broken.safetensors").exists()
