@@ -35,8 +35,9 @@ def fill(model: nn.Module, seed: int) -> nn.Module:
     return model.eval()
 
 
-def autoencoder() -> Autoencoder:
-    return fill(Autoencoder(AutoencoderConfig(hidden_channels=8, codes=128, norm_groups=8)), 1)
+def autoencoder(downsampling: tuple[int, int, int] = (4, 4, 4)) -> Autoencoder:
+    config = AutoencoderConfig(hidden_channels=8, codes=128, norm_groups=8, downsampling=downsampling)
+    return fill(Autoencoder(config), 1)
 
 
 def unet() -> UNet:
@@ -71,14 +72,17 @@ def compute() -> dict[str, torch.Tensor]:
     def noise(seeds):
         return noise_per_sample([np.random.default_rng(seed) for seed in seeds], shape)
 
-    sampled = sample_ddpm(early.denoise(condition), early.schedule, noise([4, 5]))
+    # Asymmetric padding where an axis is done early.
+    anisotropic = autoencoder((2, 4, 1)).encode(volume)
     return {
+        "anisotropic_latent": anisotropic[:, :, ::2, :, ::4],
+        "anisotropic_reconstruction": autoencoder((2, 4, 1)).decode_embeddings(anisotropic)[:, :, ::2, ::2, ::2],
         "latent": reconstruction.latent,
         "indices": reconstruction.quantized.indices.short(),
         "reconstruction": reconstruction.volume[:, :, ::2, ::2, ::2],
         "predicted": early.unet(noise([6, 7])(), torch.tensor([0, 3]), condition=condition),
-        "ddpm": sampled,
-        "ddpm_volume": early.decode_scaled(sampled)[:, :, ::2, ::2, ::2],
+        "decoded": early.decode_scaled(noise([10, 11])())[:, :, ::2, ::2, ::2],
+        "ddpm": sample_ddpm(early.denoise(condition), early.schedule, noise([4, 5])),
         "ddim": sample_ddim(late.denoise(condition), late.schedule, noise([8, 9]), steps=5, eta=0.5),
         "signal": CosineSchedule(200).signal,
     }

@@ -9,7 +9,9 @@ from torch.nn import functional
 
 from nnunet_difftumor.generative.autoencoder import Autoencoder
 from nnunet_difftumor.generative.codebook import Codebook, as_vectors
+from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.published_weights import published_name
+from nnunet_difftumor.generative.unet import UNet, UNetConfig
 
 STAGES = {
     "enc/encoder.conv_first": "encoder.conv_first",
@@ -84,17 +86,33 @@ def test_the_codebooks_range(arrays, model):
     assert highest.item() == arrays["out/codebook_max"].item()
 
 
-def test_gradients_of_every_parameter(arrays, model):
-    volume = parity.tensor(arrays["in/b/x"])
-    model.zero_grad()
+def gradients(arrays, dtype: torch.dtype) -> Autoencoder:
+    """The autoencoder with its gradients of 4 L1 + 0.25 commitment, as the public code weighs them."""
+    model = parity.autoencoder("vqgan_small", codes=512).to(dtype)
+    volume = parity.tensor(arrays["in/b/x"]).to(dtype)
     result = model(volume)
     loss = 4 * functional.l1_loss(result.volume, volume) + 0.25 * result.quantized.commitment_loss
     parity.assert_close(loss.view(1), arrays["out/grad/loss"])
     loss.backward()
+    return model
+
+
+def test_gradients_of_every_parameter(arrays):
+    exact = gradients(arrays, torch.float64)
     recorded = [name.removeprefix("out/gradnorm/") for name in arrays if name.startswith("out/gradnorm/")]
     names = {name: published_name(name, kind="autoencoder") for name in recorded}
     assert len(names) == 68
-    assert parity.assert_gradients(model, names, arrays) == 65
+    assert parity.assert_gradients(exact, names, arrays) == 65
+    parity.assert_same_gradients(gradients(arrays, torch.float32), exact)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", ["a", "b"])
+def test_latents_are_scaled_by_the_codebooks_range(arrays, model, case):
+    scaled = LatentDiffusion(model, UNet(UNetConfig(channels=8)), steps=4).encode_scaled(
+        parity.tensor(arrays[f"in/{case}/x"])
+    )
+    parity.assert_close(scaled, arrays[f"out/{case}/normalised"])
 
 
 def test_downsampling_that_differs_by_axis():

@@ -11,12 +11,27 @@ def computed():
     return seeded.compute()
 
 
-@pytest.mark.parametrize("name", ["latent", "reconstruction", "predicted", "ddpm", "ddpm_volume", "ddim", "signal"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "anisotropic_latent",
+        "anisotropic_reconstruction",
+        "ddim",
+        "ddpm",
+        "decoded",
+        "latent",
+        "predicted",
+        "reconstruction",
+        "signal",
+    ],
+)
 def test_values_are_the_stored_ones(computed, name):
+    # The first of the four steps divides by the square root of 1e-5: rounding differs by processor.
+    tolerance = 5e-4 if name == "ddpm" else 1e-5
     with np.load(seeded.EXPECTED) as file:
         expected = torch.from_numpy(file[name]).double()
     assert computed[name].shape == expected.shape
-    assert ((computed[name].double() - expected).norm() / expected.norm()).item() < 1e-5
+    assert ((computed[name].double() - expected).norm() / expected.norm()).item() < tolerance
     assert expected.std() > 0.1
 
 
