@@ -183,7 +183,8 @@ def test_size_bands_are_those_of_the_code():
 def test_messages_in_troubleshooting_are_those_of_the_programs():
     """Others than ours and nnU-Net's are torch's and torchvision's."""
     others = ("torchvision::nms", "NVIDIA driver", "not compiled with CUDA", "CUDA out of memory", "find_best_")
-    known = texts_of(REPOSITORY / "nnunet_difftumor", REPOSITORY / "dataset_conversion", Path(nnunetv2.__path__[0]))
+    own = [REPOSITORY / folder for folder in ("nnunet_difftumor", "dataset_conversion", "generative", "kernels")]
+    known = texts_of(*own, Path(nnunetv2.__path__[0]))
     known = [" ".join(text.split()) for text in [*known, "One or more background workers are no longer alive"]]
     checked = 0
     for first, *_ in cells(PAGE["troubleshooting"].read_text()):
@@ -207,6 +208,6 @@ def test_the_worked_example_of_an_organ_is_one():
 
 def test_every_file_that_the_pages_name_exists():
     for page in PAGES:
-        folders = "nnunet_difftumor|dataset_conversion|benchmarks|docs|tests"
+        folders = "nnunet_difftumor|dataset_conversion|generative|kernels|benchmarks|docs|tests"
         for name in re.findall(rf"`((?:{folders})/[\w/.]+)`", page.read_text()):
             assert (REPOSITORY / name).exists(), f"{page.name}: {name}"
