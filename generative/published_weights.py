@@ -21,6 +21,7 @@ from nnunet_difftumor.generative.schedule import CosineSchedule
 from nnunet_difftumor.generative.unet import UNet, UNetConfig
 from nnunet_difftumor.generative.weights import (
     ORGANS,
+    STAGES,
     Description,
     DiffusionSettings,
     check_finite,
@@ -103,6 +104,8 @@ def import_published(
         InputError: for files that are damaged, no checkpoints, of another architecture or not finite, or a diffusion
             model of another autoencoder. Files before the faulty one are imported then.
     """
+    if organ not in (None, *ORGANS) or stage not in (None, *STAGES):
+        raise InputError(f"organ, stage: expected one of {ORGANS} and of {STAGES}, got {organ} and {stage}")
     output, done, diffusion = Path(output), [], []
     for file in map(Path, files):
         with open_checkpoint(file) as checkpoint:

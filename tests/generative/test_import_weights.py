@@ -46,6 +46,12 @@ def test_the_autoencoder_may_have_been_imported_before(files, tmp_path):
     assert [imported.path.name for imported in done] == ["kidney_late.safetensors"]
 
 
+def test_unknown_organs_and_stages_are_refused(files, tmp_path):
+    for wrong in ({"organ": "spleen"}, {"stage": "middle"}):
+        with pytest.raises(InputError, match="organ, stage: expected one of"):
+            import_published(files, tmp_path / "out", **wrong)
+
+
 def test_a_diffusion_model_alone_is_refused(files, tmp_path):
     with pytest.raises(InputError, match=r"give the autoencoder's \.ckpt too"):
         import_published(files[1:], tmp_path / "out")
