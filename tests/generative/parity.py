@@ -84,9 +84,12 @@ def assert_gradients(model: torch.nn.Module, published: dict[str, str], arrays: 
 
 
 def assert_same_gradients(single: torch.nn.Module, exact: torch.nn.Module) -> None:
-    """Gradients in float32 against those in float64; nothing but rounding is compared where a gradient is none."""
+    """Gradients in float32 against those in float64.
+
+    Sums whose terms cancel, as a bias before a norm has, are as exact as the terms: hence the part of the largest.
+    """
     largest = max(parameter.grad.norm().item() for parameter in exact.parameters())
     own = dict(single.named_parameters())
     for name, parameter in exact.named_parameters():
         distance = (own[name].grad.double() - parameter.grad).norm().item()
-        assert distance <= TOLERANCE * parameter.grad.norm().item() + 1e-7 * largest, name
+        assert distance <= TOLERANCE * parameter.grad.norm().item() + 1e-6 * largest, name
