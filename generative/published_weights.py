@@ -18,10 +18,9 @@ from nnunet_difftumor.generative.attention import rotary_frequencies
 from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig
 from nnunet_difftumor.generative.checkpoint_reader import Checkpoint, Placeholder, StoredTensor, open_checkpoint
 from nnunet_difftumor.generative.schedule import CosineSchedule
+from nnunet_difftumor.generative.stages import ORGANS, STAGES
 from nnunet_difftumor.generative.unet import UNet, UNetConfig
 from nnunet_difftumor.generative.weights import (
-    ORGANS,
-    STAGES,
     Description,
     DiffusionSettings,
     check_finite,

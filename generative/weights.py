@@ -21,8 +21,6 @@ from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.unet import UNet, UNetConfig
 
 VERSION = 1
-ORGANS = ("liver", "pancreas", "kidney")
-STAGES = ("early", "late")
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,7 @@ import os
 from pathlib import Path
 
 from nnunet_difftumor.errors import InputError
-
-# Mirrors nnunet_difftumor.generative.weights, which imports torch.
-ORGANS = ("liver", "pancreas", "kidney")
-STAGES = ("early", "late")
+from nnunet_difftumor.generative.stages import ORGANS, STAGES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import ct_files
 import nibabel as nib
 import numpy as np
 
@@ -11,6 +12,12 @@ LPS = np.diag([-2.0, -2.0, 2.5, 1.0])
 OBLIQUE = np.eye(4)
 OBLIQUE[:3, :3] = nib.eulerangles.euler2mat(0.3, -0.2, 0.4) @ np.diag(SPACING_XYZ)
 OBLIQUE[:3, 3] = -100, 50, 1536.5
+
+
+def save(path, stored, *, affine=RAS, **kwargs) -> Path:
+    """`ct_files.save` with these scans' voxels, in a folder that it makes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return ct_files.save(path, stored, affine=affine, **kwargs)
 
 
 def body(shape_xyz=(48, 46, 40), *, radius_mm=32.0, spacing_xyz=SPACING_XYZ, seed=0):
@@ -25,19 +32,6 @@ def body(shape_xyz=(48, 46, 40), *, radius_mm=32.0, spacing_xyz=SPACING_XYZ, see
     hu = np.where(labels > 0, 110, -90) + np.random.default_rng(seed).normal(0, 12, shape_xyz)
     hu[:, :3] = -1000
     return np.rint(hu), labels
-
-
-def save(path, stored, *, affine=RAS, dtype=np.int16, slope=1.0, intercept=0.0) -> Path:
-    header = nib.Nifti1Header()
-    header.set_data_dtype(dtype)
-    header.set_data_shape(stored.shape)
-    header.set_sform(affine, code=1)
-    header.set_qform(affine, code=1, strip_shears=True)
-    image = nib.Nifti1Image(np.asarray(stored).astype(dtype), None, header)
-    image.header.set_slope_inter(slope, intercept)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(image, path)
-    return path
 
 
 def command(case, output, *options) -> list[str]:
