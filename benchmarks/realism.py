@@ -48,6 +48,7 @@ LABEL = 200
 def shape_of(mask: np.ndarray) -> dict[str, float]:
     """Flatness, elongation and smoothed sphericity of a mask at 1 mm, and its equivalent diameter in mm."""
     voxels = np.argwhere(mask)
+    mask = mask[tuple(slice(low, high + 1) for low, high in zip(voxels.min(0), voxels.max(0), strict=True))]
     # The moments of a voxel's own extent count too.
     moments = np.sort(np.linalg.eigvalsh(np.cov(voxels.T) + np.eye(3) / 12))
     smooth = gaussian_filter(np.pad(mask, 5).astype(np.float32), 1 / 1.5)
