@@ -17,6 +17,7 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.attention import rotary_frequencies
 from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig
 from nnunet_difftumor.generative.checkpoint_reader import Checkpoint, Placeholder, StoredTensor, open_checkpoint
+from nnunet_difftumor.generative.registry import KnownFile, known_file
 from nnunet_difftumor.generative.schedule import CosineSchedule
 from nnunet_difftumor.generative.stages import ORGANS, STAGES
 from nnunet_difftumor.generative.unet import UNet, UNetConfig
@@ -77,11 +78,19 @@ _FREQUENCIES = ".rotary_emb.freqs"
 
 @dataclass(frozen=True)
 class Imported:
-    """One imported file: where its weights are now, and what of it was not needed."""
+    """One imported file.
+
+    Attributes:
+        path: where its weights are now.
+        description: what is stored with them.
+        ignored: number of values by part of the file that was not needed.
+        known_as: the published file that it is, by its hash; None if that is not known.
+    """
 
     path: Path
     description: Description
     ignored: dict[str, int]
+    known_as: KnownFile | None
 
 
 def import_published(
@@ -93,7 +102,8 @@ def import_published(
         files: the autoencoder's .ckpt, diffusion models' .pt, or both. Without a .ckpt the autoencoder is the one that
             was imported into `output` before.
         output: folder; existing weights of the same name are replaced.
-        organ: of the diffusion model; None takes it from the file's name.
+        organ: of the diffusion model; None takes that of the published file, if its hash is known, or of the file's
+            name.
         stage: early or late; None takes it from the number of steps, 10 or fewer being early.
 
     Returns:
@@ -101,7 +111,8 @@ def import_published(
 
     Raises:
         InputError: for files that are damaged, no checkpoints, of another architecture or not finite, or a diffusion
-            model of another autoencoder. Files before the faulty one are imported then.
+            model of another autoencoder, or of another organ than its name says. Files before the faulty one are
+            imported then.
     """
     if organ not in (None, *ORGANS) or stage not in (None, *STAGES):
         raise InputError(f"organ, stage: expected one of {ORGANS} and of {STAGES}, got {organ} and {stage}")
@@ -229,20 +240,22 @@ def published_name(name: str, *, kind: str) -> str:
 def _import_autoencoder(checkpoint: Checkpoint, path: Path) -> Imported:
     model, ignored = autoencoder_from(checkpoint)
     lowest, highest = (value.item() for value in model.codebook.embeddings.aminmax())
+    source, known = _source(checkpoint)
     description = Description(
         kind="autoencoder",
         architecture=asdict(model.config),
         codebook_range=(lowest, highest),
-        source=_source(checkpoint),
+        source=source,
     )
     save_weights(path, model, description=description)
-    return Imported(path, description, ignored)
+    return Imported(path, description, ignored, known)
 
 
 def _import_diffusion(checkpoint: Checkpoint, output: Path, *, organ: str | None, stage: str | None) -> Imported:
     autoencoder, of_autoencoder = load_autoencoder(output / AUTOENCODER_FILE)
     model, steps, ignored = unet_from(checkpoint, autoencoder=autoencoder)
-    organ = organ or _organ_in_name(checkpoint.path)
+    source, known = _source(checkpoint)
+    organ = organ or _organ_of(checkpoint.path, known)
     few = steps <= _FEW_STEPS
     stage = stage or ("early" if few else "late")
     if not few and steps % DDIM_STEPS:
@@ -260,22 +273,30 @@ def _import_diffusion(checkpoint: Checkpoint, output: Path, *, organ: str | None
         architecture=asdict(model.config),
         volumes=of_autoencoder.volumes,
         diffusion=settings,
-        source=_source(checkpoint),
+        source=source,
     )
     path = output / f"{organ}_{stage}.safetensors"
     save_weights(path, model, description=description)
-    return Imported(path, description, ignored)
+    return Imported(path, description, ignored, known)
 
 
-def _organ_in_name(path: Path) -> str:
+def _organ_of(path: Path, known: KnownFile | None) -> str:
     named = [organ for organ in ORGANS if organ in path.stem.lower()]
+    if known is not None and known.organ is not None:
+        if named and known.organ not in named:
+            raise InputError(f"{path}: is {known} by its hash, its name says another organ; give the organ (--organ)")
+        return known.organ
     if len(named) != 1:
         raise InputError(f"{path}: its name does not say one of {', '.join(ORGANS)}; give the organ (--organ)")
     return named[0]
 
 
-def _source(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {"imported_from": checkpoint.path.name, "imported_sha256": file_sha256(checkpoint.path)}
+def _source(checkpoint: Checkpoint) -> tuple[dict[str, Any], KnownFile | None]:
+    """For the description, and the published file that this is."""
+    sha256 = file_sha256(checkpoint.path)
+    known = known_file(sha256)
+    source: dict[str, Any] = {"imported_from": checkpoint.path.name, "imported_sha256": sha256}
+    return source | {"published_as": None if known is None else asdict(known)}, known
 
 
 def _stored(checkpoint: Checkpoint, state: Any) -> dict[str, StoredTensor]:

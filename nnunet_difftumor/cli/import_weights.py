@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> None:
             f"{settings.sampler_steps}"
         )
         print(f"{imported.path}: {what}\n  from {imported.description.source['imported_from']}")
+        print(f"  by its hash: {imported.known_as or 'no published file that this version knows'}")
         for part, values in imported.ignored.items():
             print(f"  ignored: {part}, {values} values")
 
