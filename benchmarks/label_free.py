@@ -48,7 +48,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for everything")
     parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=["realistic", "hu2023"])
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--iterations-per-epoch", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="presets trained at the same time")
@@ -157,7 +157,15 @@ def report(out: Path, data: Path, runs: dict[str, dict[str, Any]], training: dic
             "size_weights": SIZE_WEIGHTS,
             "synthetic_probability": SYNTHETIC_PROBABILITY,
         },
-        "runs": runs,
+        "runs": {
+            preset: {
+                "minutes": figures["minutes"],
+                "resumed": figures["resumed"],
+                "tumors": figures["evaluation"]["tumors"]["liver_tumor"]["summary"],
+                "evaluation": figures["evaluation"]["settings"],
+            }
+            for preset, figures in runs.items()
+        },
     }
     write_json(out / "result.json", result)
     print(f"\n{table(runs)}\n\n{out / 'result.json'}\n{out / 'picture.png'}")
