@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_difftumor.pipeline.intensity import CTIntensity
-from nnunet_difftumor.synthesis.handcrafted import RenderedTumor
+from nnunet_difftumor.synthesis.patch import RenderedTumor
 from nnunet_difftumor.synthesis.volume import Box
 
 
@@ -45,9 +45,12 @@ class OverlayCase:
         identifier: nnU-Net's name of the case.
         shape: (z, y, x).
         spacing_mm: voxel size, (z, y, x).
+        direction: None; hand-crafted tumors do not need it, and `orientation.directions` gives it for those that do.
         data: float32 (1, z, y, x), normalized.
         seg: int16 (1, z, y, x).
     """
+
+    direction: np.ndarray | None = None
 
     def __init__(
         self, identifier: str, data: Any, seg: Any, *, spacing_mm: tuple[float, ...], intensity: CTIntensity

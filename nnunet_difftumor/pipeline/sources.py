@@ -10,9 +10,10 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.case import OverlayCase
 from nnunet_difftumor.pipeline.config import DiffTumorConfig
 from nnunet_difftumor.pipeline.statistics import StatisticsStore
-from nnunet_difftumor.synthesis.handcrafted import HandcraftedRenderer, RenderedTumor
+from nnunet_difftumor.synthesis.handcrafted import HandcraftedRenderer
 from nnunet_difftumor.synthesis.lesion import SUFFIX, read_lesion
 from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.patch import RenderedTumor
 from nnunet_difftumor.synthesis.sampler import Placement, TumorSampler
 from nnunet_difftumor.synthesis.scene import patch_of
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path
-from nnunet_difftumor.synthesis.handcrafted import RenderedTumor
+from nnunet_difftumor.synthesis.patch import RenderedTumor
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.stored import read_arrays
 from nnunet_difftumor.synthesis.volume import Volume

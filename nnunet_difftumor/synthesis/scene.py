@@ -4,34 +4,50 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nnunet_difftumor.synthesis.handcrafted import HandcraftedRenderer, Patch, RenderedTumor
+from nnunet_difftumor.synthesis.handcrafted import HandcraftedRenderer
 from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, Renderer
 from nnunet_difftumor.synthesis.shape import region_of
 from nnunet_difftumor.synthesis.spec import TumorSpec
-from nnunet_difftumor.synthesis.volume import ArrayVolume, Volume
+from nnunet_difftumor.synthesis.volume import ArrayVolume, Box, Volume
 
 
-def patch_of(volume: Volume, spec: TumorSpec, organ: Organ) -> Patch:
-    """The region of the scan that the tumor may change; its box may be empty if the tumor lies outside the scan."""
-    box = region_of(spec, volume.shape, volume.spacing_mm)
-    return Patch(box, volume.hu(box), volume.labels(box), organ, volume.spacing_mm)
+def patch_of(volume: Volume, spec: TumorSpec, organ: Organ, *, box: Box | None = None) -> Patch:
+    """A region of the scan for a renderer; it may be empty if the tumor lies outside the scan.
+
+    Args:
+        volume: the scan.
+        spec: the tumor.
+        organ: which labels it may replace, and by which.
+        box: what the renderer's `region` asks for; None: what the tumor may change, which is enough for a renderer
+            without networks.
+    """
+    box = region_of(spec, volume.shape, volume.spacing_mm) if box is None else box
+    return Patch(
+        box, volume.hu(box), volume.labels(box), organ, volume.spacing_mm, tuple(volume.shape), volume.direction
+    )
 
 
-def insert_tumors(volume: ArrayVolume, specs: Sequence[TumorSpec], organ: Organ) -> list[RenderedTumor]:
+def insert_tumors(
+    volume: ArrayVolume, specs: Sequence[TumorSpec], organ: Organ, *, renderer: Renderer | None = None
+) -> list[RenderedTumor]:
     """Renders tumors one after the other and writes them into the scan and its label map, in place.
 
     Args:
         volume: `hu_array` must be float32; both arrays are changed.
         specs: the tumors; the same specs into the same scan give the same voxels.
         organ: which labels the tumors may replace, and by which. (Mass effect moves other labels too.)
+        renderer: the one that the specs name; None: hand-crafted.
 
     Returns:
         What was rendered. A tumor of which nothing lies in the organ has an empty mask and changes nothing.
     """
-    renderer = HandcraftedRenderer()
+    renderer = renderer or HandcraftedRenderer()
     rendered = []
+    # One by one: a later tumor sees the earlier ones, and results do not depend on how many there are.
     for spec in specs:
-        tumor = renderer.render([patch_of(volume, spec, organ)], [spec])[0]
+        patch = patch_of(volume, spec, organ, box=renderer.region(volume, spec))
+        tumor = renderer.render([patch], [spec])[0]
         volume.hu_array[tumor.box] = tumor.hu
         volume.label_array[tumor.box] = tumor.labels
         rendered.append(tumor)

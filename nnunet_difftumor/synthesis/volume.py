@@ -12,10 +12,17 @@ Box = tuple[slice, slice, slice]
 
 
 class Volume(Protocol):
-    """A CT scan of shape (z, y, x) with a label map on the same grid."""
+    """A CT scan of shape (z, y, x) with a label map on the same grid.
+
+    Attributes:
+        shape: voxels.
+        spacing_mm: voxel size.
+        direction: float (3, 3), its columns the unit vectors of the array's axes in RAS+ space; None: not known.
+    """
 
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
+    direction: np.ndarray | None
 
     def hu(self, box: Box) -> np.ndarray:
         """HU, float32, of the box; not to be changed."""
@@ -32,11 +39,13 @@ class ArrayVolume:
         hu_array: float (z, y, x).
         label_array: integer or boolean (z, y, x).
         spacing_mm: voxel size, (z, y, x).
+        direction: as in `Volume`.
     """
 
     hu_array: np.ndarray
     label_array: np.ndarray
     spacing_mm: tuple[float, float, float]
+    direction: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.hu_array.ndim != 3 or self.hu_array.shape != self.label_array.shape:
@@ -62,6 +71,11 @@ def clipped_box(lower: Sequence[int], upper: Sequence[int], shape: Sequence[int]
         slice(min(max(int(low), 0), size), max(min(int(high), size), min(max(int(low), 0), size)))
         for low, high, size in zip(lower, upper, shape, strict=True)
     )
+
+
+def box_within(box: Box, outer: Box) -> Box:
+    """The indices that a box of the grid has in an array of `outer`, which holds the box."""
+    return tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, outer, strict=True))
 
 
 def whole(shape: Sequence[int]) -> Box:

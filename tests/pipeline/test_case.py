@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nnunet_difftumor.pipeline.case import OverlayCase
 from nnunet_difftumor.pipeline.intensity import CTIntensity
-from nnunet_difftumor.synthesis.handcrafted import RenderedTumor
+from nnunet_difftumor.synthesis.patch import RenderedTumor
 
 INTENSITY = CTIntensity(window_hu=(-175.0, 250.0), mean_hu=100.0, sd_hu=40.0)
 SHAPE = (9, 11, 13)

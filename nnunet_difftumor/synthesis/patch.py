@@ -1,0 +1,153 @@
+"""What every renderer gets and gives, and the geometry that all share: mass effect, room, blending and label."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from nnunet_difftumor.synthesis.mass_effect import displaced, displaced_labels
+from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.room import room_of
+from nnunet_difftumor.synthesis.shape import alpha_in, region_of
+from nnunet_difftumor.synthesis.spec import TumorSpec
+from nnunet_difftumor.synthesis.volume import Box, Volume, box_within
+
+
+@dataclass(frozen=True)
+class Patch:
+    """The region of a scan that a renderer may look at.
+
+    Attributes:
+        box: the region in the scan's grid.
+        hu: float32 (z, y, x) of the box.
+        labels: integer (z, y, x) of the box.
+        organ: which labels are the organ, and what a tumor's label is.
+        spacing_mm: voxel size, (z, y, x).
+        scan_shape: voxels of the whole scan, (z, y, x).
+        direction: float (3, 3), its columns the unit vectors of the array's axes in RAS+ space; None: not known.
+    """
+
+    box: Box
+    hu: np.ndarray
+    labels: np.ndarray
+    organ: Organ
+    spacing_mm: tuple[float, float, float]
+    scan_shape: tuple[int, int, int]
+    direction: np.ndarray | None = None
+
+    def part(self, box: Box) -> "Patch":
+        """The patch of a box (in the scan's grid) inside this one's; its arrays are views."""
+        inner = box_within(box, self.box)
+        return Patch(
+            box, self.hu[inner], self.labels[inner], self.organ, self.spacing_mm, self.scan_shape, self.direction
+        )
+
+
+@dataclass(frozen=True)
+class RenderedTumor:
+    """A tumor ready to be written into a scan.
+
+    Attributes:
+        spec: what was rendered.
+        box: the region in the scan's grid.
+        hu: float32 (z, y, x) of the box, the scan with the tumor; voxels that the tumor does not reach are unchanged.
+        labels: integer (z, y, x) of the box, the label map with the tumor; look-alikes have no label of their own.
+        mask: boolean (z, y, x) of the box, {alpha >= 0.5}: one component; empty if there is no room for any of it.
+    """
+
+    spec: TumorSpec
+    box: Box
+    hu: np.ndarray
+    labels: np.ndarray
+    mask: np.ndarray
+
+
+class Renderer(Protocol):
+    """Turns specs into voxels, deterministically."""
+
+    name: str
+
+    def region(self, volume: Volume, spec: TumorSpec) -> Box:
+        """What it must see of a scan to render a spec."""
+
+    def render(self, patches: Sequence[Patch], specs: Sequence[TumorSpec]) -> list[RenderedTumor]:
+        """Renders each spec into its patch.
+
+        Raises:
+            InputError: for a spec of another renderer.
+        """
+
+    def record(self) -> dict[str, Any]:
+        """For manifests: its name under "name", and what its voxels depend on besides scan, spec and versions."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a tumor goes: the tissue pushed away, and how much of each voxel becomes tumor.
+
+    Attributes:
+        spec: the tumor.
+        patch: the region that the tumor changes, as it was.
+        hu: float32 (z, y, x) of the patch after mass effect; the patch's own array if there is none.
+        labels: integer (z, y, x) of the patch after mass effect.
+        near: the part of the patch that is blended; mass effect reaches farther.
+        alpha: float32 of `near`, how much of each voxel is tumor.
+        mask: boolean of `near`, {alpha >= 0.5}; empty if there is no room for any of the tumor.
+    """
+
+    spec: TumorSpec
+    patch: Patch
+    hu: np.ndarray
+    labels: np.ndarray
+    near: Box
+    alpha: np.ndarray
+    mask: np.ndarray
+
+    @property
+    def around(self) -> Patch:
+        """The patch of `near`, as it was."""
+        whole = zip(self.near, self.patch.box, strict=True)
+        return self.patch.part(tuple(slice(a.start + b.start, a.stop + b.start) for a, b in whole))
+
+    def unchanged(self) -> RenderedTumor:
+        """For a tumor without room."""
+        empty = np.zeros(self.patch.hu.shape, bool)
+        return RenderedTumor(self.spec, self.patch.box, self.patch.hu, self.patch.labels, empty)
+
+    def blended(self, tissue_hu: np.ndarray, *, added_hu: np.ndarray | None = None) -> RenderedTumor:
+        """f' = (1 - alpha) f + alpha T (Hu et al., CVPR 2023, equation 4), and the label.
+
+        Args:
+            tissue_hu: T, float32 of `near`.
+            added_hu: float32 of `near`, added where alpha is above 0.
+        """
+        before = self.hu[self.near]
+        blended = before + self.alpha * (tissue_hu - before)
+        if added_hu is not None:
+            blended += added_hu
+        hu = self.hu.copy() if self.hu is self.patch.hu else self.hu
+        hu[self.near] = np.where(self.alpha > 0, blended, before)
+        mask = np.zeros(hu.shape, bool)
+        mask[self.near] = self.mask
+        labels = self.labels
+        if self.spec.kind == "tumor":
+            labels = np.where(mask, labels.dtype.type(self.patch.organ.tumor_label), labels)
+        return RenderedTumor(self.spec, self.patch.box, hu, labels, mask)
+
+
+def site_of(patch: Patch, spec: TumorSpec) -> Site:
+    """Pushes tissue away and finds what of the tumor has room.
+
+    Args:
+        patch: holds at least what the tumor changes; of what is beyond, nothing is looked at.
+        spec: the tumor.
+    """
+    patch = patch.part(region_of(spec, patch.scan_shape, patch.spacing_mm))
+    hu = displaced(patch.hu, spec, box=patch.box, spacing_mm=patch.spacing_mm)
+    labels = displaced_labels(patch.labels, spec, box=patch.box, spacing_mm=patch.spacing_mm)
+    blended = region_of(spec, patch.scan_shape, patch.spacing_mm, with_mass_effect=False)
+    near = box_within(blended, patch.box)
+    room = room_of(patch.hu[near], labels[near], spec, organ=patch.organ, spacing_mm=patch.spacing_mm)
+    alpha = alpha_in(spec, blended, patch.spacing_mm, room)
+    return Site(spec, patch, hu, labels, near, alpha, alpha >= 0.5)
