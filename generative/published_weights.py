@@ -31,8 +31,8 @@ from nnunet_difftumor.generative.weights import (
     load_autoencoder,
     save_weights,
 )
+from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, diffusion_file
 
-AUTOENCODER_FILE = "autoencoder.safetensors"
 # Steps of the published sampler for medium and large tumors; early models take every step of theirs.
 DDIM_STEPS = 50
 # The published early models have 4 steps, the others 200.
@@ -275,7 +275,7 @@ def _import_diffusion(checkpoint: Checkpoint, output: Path, *, organ: str | None
         diffusion=settings,
         source=source,
     )
-    path = output / f"{organ}_{stage}.safetensors"
+    path = output / diffusion_file(organ, stage)
     save_weights(path, model, description=description)
     return Imported(path, description, ignored, known)
 

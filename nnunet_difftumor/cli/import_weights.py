@@ -5,11 +5,10 @@ diffusion models can be added to the same folder later. The weights keep their o
 """
 
 import argparse
-import os
 from pathlib import Path
 
-from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.stages import ORGANS, STAGES
+from nnunet_difftumor.generative.weights_folder import default_weights_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    output = args.output or _default_output()
+    output = args.output or default_weights_folder(option="-o")
     from nnunet_difftumor.generative.published_weights import import_published
 
     for imported in import_published(args.files, output, organ=args.organ, stage=args.stage):
@@ -41,10 +40,3 @@ def run(args: argparse.Namespace) -> None:
         print(f"  by its hash: {imported.known_as or 'no published file that this version knows'}")
         for part, values in imported.ignored.items():
             print(f"  ignored: {part}, {values} values")
-
-
-def _default_output() -> Path:
-    results = os.environ.get("nnUNet_results")
-    if not results:
-        raise InputError("output: nnUNet_results is not set; set it, or give a folder with -o")
-    return Path(results) / "difftumor_weights"

@@ -9,8 +9,10 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from nnunet_difftumor.generative.stages import ORGANS
     from nnunet_difftumor.synthesis.preset import SIZES
     from nnunet_difftumor.synthesis.presets import PRESETS
+    from nnunet_difftumor.synthesis.renderers import DEVICES, RENDERERS
 
     parser.add_argument("ct", type=Path, help="CT scan (NIfTI, HU); or a folder of scans, or of folders with ct.nii.gz")
     parser.add_argument(
@@ -49,6 +51,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
     parser.add_argument(
+        "--renderer",
+        choices=RENDERERS,
+        default="handcrafted",
+        help="diffusion: shape and place by the preset, intensities by a diffusion model (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FOLDER",
+        help="of the diffusion models, from import-weights (default: difftumor_weights in nnUNet_results)",
+    )
+    parser.add_argument(
+        "--weights-organ",
+        choices=ORGANS,
+        help="whose diffusion model draws in an organ that has none of its own (default: the one that --organ names)",
+    )
+    parser.add_argument(
+        "--device", choices=DEVICES, help="of the diffusion models (default: cpu; with --from-spec the manifest's)"
+    )
+    parser.add_argument(
         "--from-spec",
         type=Path,
         metavar="MANIFEST",
@@ -61,11 +83,27 @@ def run(args: argparse.Namespace) -> int:
     from zlib import crc32
 
     from nnunet_difftumor.errors import InputError
-    from nnunet_difftumor.synthesis.synthesize import SynthesisSettings, find_cases, is_finished, replay, synthesize
+    from nnunet_difftumor.synthesis.manifest import read_manifest
+    from nnunet_difftumor.synthesis.synthesize import (
+        SynthesisSettings,
+        find_cases,
+        is_finished,
+        renderer_of,
+        replay,
+        synthesize,
+    )
 
     if args.from_spec:
-        _report(args.output, replay(args.ct, args.organ_mask, args.output, manifest=args.from_spec))
+        before = read_manifest(args.from_spec).get("outputs")
+        manifest = replay(
+            args.ct, args.organ_mask, args.output, manifest=args.from_spec, weights=args.weights, device=args.device
+        )
+        _report(args.output, manifest)
+        same = manifest["outputs"] == before
+        print("the same voxels" if same else "other voxels: edited, or made on another device or by other versions")
         return 0
+    if args.renderer != "diffusion" and (args.weights or args.weights_organ or args.device):
+        raise InputError("--weights, --weights-organ and --device are for --renderer diffusion; add it, or leave them")
     if args.count is not None and args.count < 1:
         raise InputError(f"--count is {args.count}, expected at least 1")
     if args.seed < 0:
@@ -85,13 +123,17 @@ def run(args: argparse.Namespace) -> int:
         count=args.count,
         contrast_hu=(args.contrast_hu[0], args.contrast_hu[-1]) if args.contrast_hu else None,
         seed=args.seed,
+        renderer=args.renderer,
+        weights_organ=args.weights_organ,
     )
+    networks = {"weights": args.weights, "device": args.device or "cpu"}
     if not args.ct.is_dir():
-        if is_finished(args.ct, args.organ_mask, args.output, settings=settings):
+        if is_finished(args.ct, args.organ_mask, args.output, settings=settings, weights=args.weights):
             print(f"{args.output}: finished before")
         else:
-            _report(args.output, synthesize(args.ct, args.organ_mask, args.output, settings=settings))
+            _report(args.output, synthesize(args.ct, args.organ_mask, args.output, settings=settings, **networks))
         return 0
+    renderer_of(settings, **networks)  # before the first scan, not once for each
     cases = list(find_cases(args.ct, args.organ_mask))
     failed = 0
     for number, (name, ct, mask) in enumerate(cases):
@@ -99,10 +141,10 @@ def run(args: argparse.Namespace) -> int:
         own = replace(settings, seed=settings.seed + crc32(name.encode()))
         print(f"[{number + 1}/{len(cases)}] ", end="", flush=True)
         try:
-            if is_finished(ct, mask, args.output / name, settings=own):
+            if is_finished(ct, mask, args.output / name, settings=own, weights=args.weights):
                 print(f"{args.output / name}: finished before")
                 continue
-            _report(args.output / name, synthesize(ct, mask, args.output / name, settings=own))
+            _report(args.output / name, synthesize(ct, mask, args.output / name, settings=own, **networks))
         except InputError as error:
             failed += 1
             print(f"{name}: {error}")
@@ -112,9 +154,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _report(output: Path, manifest: dict) -> None:
-    tumors = ", ".join(
-        f"{tumor['spec']['size_class']} {tumor['equivalent_diameter_mm']:.1f} mm {tumor['spec']['contrast_hu']:+.0f} HU"
-        for tumor in manifest["tumors"]
-    )
     refused = f"; not placed: {len(manifest['not_placed'])}" if manifest["not_placed"] else ""
-    print(f"{output}: {tumors}{refused}")
+    print(f"{output}: {', '.join(map(_line, manifest['tumors']))}{refused}")
+
+
+def _line(tumor: dict) -> str:
+    contrast = tumor["measured_contrast_hu"]
+    size = f"{tumor['spec']['size_class']} {tumor['equivalent_diameter_mm']:.1f} mm"
+    return f"{size} {'without room' if contrast is None else f'{contrast:+.0f} HU'}"

@@ -10,10 +10,11 @@ import numpy as np
 from nnunet_difftumor import __version__
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.renderers import RENDERERS
 from nnunet_difftumor.synthesis.spec import TumorSpec
 
 MANIFEST = "manifest.json"
-_KEYS = {"inputs", "settings", "organ", "tumors", "not_placed"}
+_KEYS = {"inputs", "settings", "organ", "renderer", "tumors", "not_placed"}
 
 
 def read_manifest(path: str | Path) -> dict:
@@ -33,6 +34,7 @@ def read_manifest(path: str | Path) -> dict:
         organ = organ_of(record)
         hashes = [record["inputs"][name][key] for name in ("ct", "organ_mask") for key in ("file", "sha256")]
         whole = [organ.tumor_label, *organ.organ_labels, *organ.avoid_labels]
+        hashes += _texts_of_renderer(record["renderer"])
         if not all(isinstance(text, str) for text in hashes) or not all(isinstance(value, int) for value in whole):
             raise TypeError("file names and SHA-256 are strings, label values whole numbers")
     except (KeyError, TypeError, AttributeError, InputError) as error:
@@ -76,16 +78,33 @@ def check_inputs(record: dict, ct: str | Path, organ_mask: str | Path, *, manife
             )
 
 
-def versions() -> dict[str, str]:
-    """Of this package and of what its voxels depend on."""
+def versions(*, renderer: str) -> dict[str, str]:
+    """Of this package and of what a renderer's voxels depend on."""
     import scipy
 
-    return {
+    found = {
         "nnunet_difftumor": __version__,
         "numpy": np.__version__,
         "scipy": scipy.__version__,
         "python": platform.python_version(),
     }
+    if renderer == "diffusion":
+        import torch
+
+        found["torch"] = torch.__version__
+    return found
+
+
+def _texts_of_renderer(renderer: dict) -> list[str]:
+    """What a replay needs to be text in the record of a renderer; the rest it needs is looked up."""
+    if renderer["name"] not in RENDERERS:
+        raise TypeError(f"the renderer is one of {', '.join(RENDERERS)}")
+    if renderer["name"] == "handcrafted":
+        return []
+    if not isinstance(renderer["threads"], int) or renderer["threads"] < 1:
+        raise TypeError("threads of the renderer are a whole number above 0")
+    texts = [renderer[key] for key in ("device", "organ")]
+    return texts + [file[key] for file in renderer["weights"] for key in ("file", "sha256")]
 
 
 def _named(ct: str | Path, organ_mask: str | Path) -> tuple[tuple[str, str | Path], ...]:

@@ -22,7 +22,9 @@ from nnunet_difftumor.synthesis.manifest import (
     versions,
 )
 from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
+from nnunet_difftumor.synthesis.patch import RenderedTumor
 from nnunet_difftumor.synthesis.preview import draw_preview
+from nnunet_difftumor.synthesis.renderers import RendererChoice, choose_renderer, recorded_renderer
 from nnunet_difftumor.synthesis.sampler import TumorSampler
 from nnunet_difftumor.synthesis.scene import insert_tumors, mask_of
 from nnunet_difftumor.synthesis.volume import ArrayVolume
@@ -45,6 +47,8 @@ class SynthesisSettings:
         count: number of tumors; None: as the preset draws it.
         contrast_hu: least and greatest contrast to the tissue around; None: as the preset draws it.
         seed: of everything random.
+        renderer: "handcrafted", or "diffusion": shape and place by the preset, what is inside by a diffusion model.
+        weights_organ: whose diffusion model draws in an organ that has none of its own.
     """
 
     organ: str = "organ"
@@ -56,10 +60,18 @@ class SynthesisSettings:
     count: int | None = None
     contrast_hu: tuple[float, float] | None = None
     seed: int = 0
+    renderer: str = "handcrafted"
+    weights_organ: str | None = None
 
 
 def synthesize(
-    ct: str | Path, organ_mask: str | Path, output: str | Path, *, settings: SynthesisSettings | None = None
+    ct: str | Path,
+    organ_mask: str | Path,
+    output: str | Path,
+    *,
+    settings: SynthesisSettings | None = None,
+    weights: Path | None = None,
+    device: str = "cpu",
 ) -> dict:
     """Puts synthetic tumors into a CT scan.
 
@@ -70,15 +82,18 @@ def synthesize(
             `tumor_mask.nii.gz`, `labels.nii.gz` (the mask's labels with the tumors), `preview.png` and, last,
             `manifest.json`.
         settings: what to draw.
+        weights: folder of the diffusion models; None: `difftumor_weights` in the folder that nnUNet_results names.
+        device: of the diffusion models, cpu or cuda.
 
     Returns:
         The manifest.
 
     Raises:
-        InputError: for files that are not what is expected (see `nnunet_difftumor.ct`), an organ that is not there, or
-            an organ that has no room for a single tumor.
+        InputError: for files that are not what is expected (see `nnunet_difftumor.ct`), an organ that is not there, an
+            organ that has no room for a single tumor, or diffusion models that are missing or do not fit.
     """
     settings = settings or SynthesisSettings()
+    renderer = renderer_of(settings, weights=weights, device=device)
     _check_output(Path(output), ct, organ_mask)
     scan = read_ct(ct)
     labels = read_labels(organ_mask, like=scan)
@@ -111,7 +126,7 @@ def synthesize(
         },
         "tumors": [
             {
-                "spec": placement.spec.to_dict(),
+                "spec": renderer.adapted(placement.spec).to_dict(),
                 "equivalent_diameter_mm": round(placement.diameter_mm, 3),
                 "vessel_share": round(placement.vessel_share, 4),
             }
@@ -119,22 +134,59 @@ def synthesize(
         ],
         "not_placed": [{"size_class": miss.size_class, "reason": miss.reason} for miss in refused],
     }
-    return _write(scan, labels, organ, record, organ_mask, Path(output))
+    return _write(scan, labels, organ, record, organ_mask, Path(output), renderer=renderer)
 
 
-def replay(ct: str | Path, organ_mask: str | Path, output: str | Path, *, manifest: str | Path) -> dict:
-    """Renders the tumors of a manifest again, into the same scan; the voxels are the same.
+def renderer_of(settings: SynthesisSettings, *, weights: Path | None = None, device: str = "cpu") -> RendererChoice:
+    """The renderer of the settings, or why it cannot draw what they ask for; no scan is needed to know that.
 
     Raises:
-        InputError: if the manifest cannot be read, or the scan or the mask is not the one that it was made from.
+        InputError: for diffusion models that are missing or of another organ, a device that is not there, or a
+            contrast, which a diffusion model decides by itself.
+    """
+    if settings.renderer == "diffusion" and settings.contrast_hu is not None:
+        raise InputError("--contrast-hu: a diffusion model decides the contrast by itself; leave the option out")
+    return choose_renderer(
+        settings.renderer,
+        organ=settings.organ,
+        size=settings.size,
+        weights=weights,
+        weights_organ=settings.weights_organ,
+        device=device,
+    )
+
+
+def replay(
+    ct: str | Path,
+    organ_mask: str | Path,
+    output: str | Path,
+    *,
+    manifest: str | Path,
+    weights: Path | None = None,
+    device: str | None = None,
+) -> dict:
+    """Renders the tumors of a manifest again, into the same scan.
+
+    The voxels are the same; those of diffusion tumors on the same kind of processor, with the same version of torch.
+
+    Args:
+        ct, organ_mask, output: as in `synthesize`.
+        manifest: says which tumors.
+        weights: folder of the diffusion models; None: as in `synthesize`.
+        device: cpu or cuda; None: that of the manifest.
+
+    Raises:
+        InputError: if the manifest cannot be read, or the scan, the mask or the weights are not those that it was made
+            from.
     """
     record = read_manifest(manifest)
     _check_output(Path(output), ct, organ_mask, manifest)
     check_inputs(record, ct, organ_mask, manifest=manifest)
+    renderer = recorded_renderer(record["renderer"], manifest=manifest, weights=weights, device=device)
     scan = read_ct(ct)
     labels = read_labels(organ_mask, like=scan)
     kept = {key: record[key] for key in ("settings", "organ", "tumors", "not_placed")}
-    return _write(scan, labels, organ_of(record), kept, organ_mask, Path(output))
+    return _write(scan, labels, organ_of(record), kept, organ_mask, Path(output), renderer=renderer)
 
 
 def find_cases(ct: Path, organ_mask: Path) -> Iterator[tuple[str, Path, Path]]:
@@ -163,8 +215,17 @@ def find_cases(ct: Path, organ_mask: Path) -> Iterator[tuple[str, Path, Path]]:
     yield from cases
 
 
-def is_finished(ct: str | Path, organ_mask: str | Path, output: str | Path, *, settings: SynthesisSettings) -> bool:
+def is_finished(
+    ct: str | Path,
+    organ_mask: str | Path,
+    output: str | Path,
+    *,
+    settings: SynthesisSettings,
+    weights: Path | None = None,
+) -> bool:
     """Whether `output` holds the finished result of these settings for these two files (the manifest comes last).
+
+    The device of diffusion models does not matter.
 
     Raises:
         InputError: if it holds the result of something else.
@@ -175,6 +236,7 @@ def is_finished(ct: str | Path, organ_mask: str | Path, output: str | Path, *, s
     record = read_manifest(path)
     if record["settings"] != _plain(settings) or record["inputs"] != hashes_of_inputs(ct, organ_mask):
         raise InputError(f"{output}: already holds the result of other settings or another scan; choose another folder")
+    recorded_renderer(record["renderer"], manifest=path, weights=weights, device="cpu")  # the same weights?
     return all((Path(output) / name).is_file() for name in _OUTPUTS)
 
 
@@ -222,18 +284,34 @@ def _organ(labels: np.ndarray, settings: SynthesisSettings, path: str | Path) ->
     return Organ(settings.organ, tuple(wanted), tumor_label, settings.avoid_labels)
 
 
-def _write(scan: Scan, labels: np.ndarray, organ: Organ, record: dict, organ_mask: str | Path, output: Path) -> dict:
+def _write(
+    scan: Scan,
+    labels: np.ndarray,
+    organ: Organ,
+    record: dict,
+    organ_mask: str | Path,
+    output: Path,
+    *,
+    renderer: RendererChoice,
+) -> dict:
     """Renders the record's tumors and writes every file, the manifest last."""
     if organ.tumor_label > np.iinfo(labels.dtype).max:
         labels = labels.astype(np.int16)
-    volume = ArrayVolume(scan.hu.copy(), labels.copy(), scan.spacing_mm)
-    rendered = insert_tumors(volume, specs_of(record), organ)
+    volume = ArrayVolume(scan.hu.copy(), labels.copy(), scan.spacing_mm, scan.direction)
+    specs = specs_of(record)
+    opened = renderer.open(specs)
+    rendered = insert_tumors(volume, specs, organ, renderer=opened)
     mask = mask_of(rendered, volume.shape)
     manifest = {
         "synthetic": True,
-        "versions": versions(),
+        "versions": versions(renderer=renderer.name),
         "inputs": hashes_of_inputs(scan.path, organ_mask),
         **record,
+        "renderer": opened.record(),
+        "tumors": [
+            {**tumor, "measured_contrast_hu": _measured_contrast_hu(found)}
+            for tumor, found in zip(record["tumors"], rendered, strict=True)
+        ],
         "outputs": {
             "hu_sha256": hashlib.sha256(np.ascontiguousarray(volume.hu_array)).hexdigest(),
             "tumor_mask_sha256": hashlib.sha256(np.ascontiguousarray(mask)).hexdigest(),
@@ -258,6 +336,13 @@ def _write(scan: Scan, labels: np.ndarray, organ: Organ, record: dict, organ_mas
     except OSError as error:
         raise InputError(f"{output}: cannot be written ({error.strerror or error}); choose another folder") from error
     return manifest
+
+
+def _measured_contrast_hu(tumor: RenderedTumor) -> float | None:
+    """Mean of the tumor's voxels minus the tissue around; None for a tumor without room."""
+    if not tumor.mask.any():
+        return None
+    return round(float(tumor.hu[tumor.mask].mean(dtype=np.float64)) - tumor.spec.background_hu, 2)
 
 
 def _stem(path: Path) -> str:

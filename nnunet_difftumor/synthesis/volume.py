@@ -74,7 +74,13 @@ def clipped_box(lower: Sequence[int], upper: Sequence[int], shape: Sequence[int]
 
 
 def box_within(box: Box, outer: Box) -> Box:
-    """The indices that a box of the grid has in an array of `outer`, which holds the box."""
+    """The indices that a box of the grid has in an array of `outer`.
+
+    Raises:
+        ValueError: if `outer` does not hold the box.
+    """
+    if any(a.start < b.start or a.stop > b.stop for a, b in zip(box, outer, strict=True)):
+        raise ValueError(f"{box} is not inside {outer}")
     return tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, outer, strict=True))
 
 

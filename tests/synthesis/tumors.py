@@ -1,5 +1,7 @@
 """Tumors, organs and scans of known geometry for the tests of the synthesis."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -86,4 +88,4 @@ def measured(volume: ArrayVolume, organ: Organ = LIVER) -> OrganStatistics:
 
 
 def copy_of(volume: ArrayVolume) -> ArrayVolume:
-    return ArrayVolume(volume.hu_array.copy(), volume.label_array.copy(), volume.spacing_mm)
+    return replace(volume, hu_array=volume.hu_array.copy(), label_array=volume.label_array.copy())
