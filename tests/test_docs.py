@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nnunetv2
 import pytest
+import tiny_networks
 from pages import DOCS, PAGES, REPOSITORY, anchors, as_id, blocks, commands, links
 
 from nnunet_difftumor.cli.main import VERBS, module_name
@@ -204,6 +205,19 @@ def test_the_worked_example_of_an_organ_is_one():
     assert dataclasses.fields(organ["spleen"]) == dataclasses.fields(ORGANS["liver"])
     rows = table(PAGE["add_an_organ"], "| field | unit | meaning |")
     assert [row[0].strip("`") for row in rows] == [field.name for field in dataclasses.fields(organ["spleen"])]
+
+
+def test_the_python_example_of_the_models_runs(tmp_path, monkeypatch):
+    (example,) = blocks(PAGE["models"], "python")
+    tiny_networks.write_weights(tmp_path / "weights", "liver_early")
+    monkeypatch.chdir(tmp_path)
+    # A smaller patch, to be quick.
+    smaller = example.replace("96, 96, 96", "32, 32, 32").replace("44:52", "12:20")
+    assert smaller.count("32, 32, 32") == 1 and smaller.count("12:20") == 3
+    result: dict = {}
+    exec(smaller, result)
+    assert result["drawn"].shape == (1, 1, 32, 32, 32)
+    assert result["drawn"].isfinite().all() and result["drawn"].std() > 0
 
 
 def test_every_file_that_the_pages_name_exists():

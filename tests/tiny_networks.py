@@ -17,23 +17,23 @@ STAGES = {"early": (4, "ddpm", 4), "late": (10, "ddim", 5)}
 
 def _seeded(model: torch.nn.Module, seed: int) -> torch.nn.Module:
     generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
+    for name, parameter in model.named_parameters():
         if parameter.ndim > 1:
             parameter.data.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
+        else:
+            parameter.data.normal_(float(name.endswith("weight")), 0.1, generator=generator)
     return model.eval()
 
 
 def autoencoder(seed: int = 1) -> Autoencoder:
-    config = AutoencoderConfig(hidden_channels=4, latent_channels=2, codes=64, downsampling=(2, 2, 2), norm_groups=4)
+    config = AutoencoderConfig(hidden_channels=4, codes=64, downsampling=(2, 2, 2), norm_groups=4)
     model = _seeded(Autoencoder(config), seed)
     model.codebook.embeddings.normal_(generator=torch.Generator().manual_seed(seed))
     return model
 
 
 def unet(seed: int = 2) -> UNet:
-    config = UNetConfig(
-        latent_channels=2, condition_channels=3, channels=4, multipliers=(1, 2), heads=2, head_dim=4, norm_groups=2
-    )
+    config = UNetConfig(channels=4, multipliers=(1, 2), heads=2, head_dim=4, norm_groups=2)
     return _seeded(UNet(config), seed)
 
 
