@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.stages import ORGANS, STAGES
 from nnunet_difftumor.generative.weights import Description, load_diffusion, read_description
 from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, diffusion_file
@@ -95,8 +96,8 @@ class DiffusionWeights:
             raise InputError(f"{path}: is {what}, expected one of {self.organ}, {stage}; import the right weights")
         return found
 
-    def load(self, stage: str):
-        """LatentDiffusion on the CPU, and its description.
+    def load(self, stage: str) -> tuple[LatentDiffusion, Description]:
+        """The model, on the CPU, and its description.
 
         Raises:
             InputError: for damaged files, or a diffusion model of another autoencoder.
