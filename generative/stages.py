@@ -2,3 +2,5 @@
 
 ORGANS = ("liver", "pancreas", "kidney")
 STAGES = ("early", "late")
+# Equivalent diameter of the real tumors that early models are trained with; late ones get the others.
+EARLY_BELOW_MM = 20.0

@@ -14,6 +14,9 @@ VERBS = {
     "preview": "pictures of what the trainer will see of a prepared dataset, before any training",
     "synthesize": "put synthetic tumors into a CT scan, or a folder of them",
     "replay": "make a training sample again from a run's log",
+    "preprocess-generative": "write a raw dataset as training volumes of the generative models",
+    "train-autoencoder": "train the autoencoder of the generative models",
+    "train-diffusion": "train a diffusion model of the tumors of one organ",
     "import-weights": "turn published DiffTumor weights into safetensors, without executing anything from them",
     "evaluate": "compare predicted with true tumors: DSC, NSD, detection by size, specificity",
     "export": "make a trained model that predicts under plain nnU-Net",
@@ -23,7 +26,15 @@ VERBS = {
 }
 
 # Run again, these keep what is done.
-RESUMABLE = ("convert", "prepare", "synthesize", "demo")
+RESUMABLE = (
+    "convert",
+    "prepare",
+    "synthesize",
+    "preprocess-generative",
+    "train-autoencoder",
+    "train-diffusion",
+    "demo",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="difftumor",
         description="Synthetic tumors for nnU-Net. Every verb has its own --help.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="verbs:\n" + "\n".join(f"  {verb:<16}{line}" for verb, line in VERBS.items()),
+        epilog="verbs:\n" + "\n".join(f"  {verb:<23}{line}" for verb, line in VERBS.items()),
     )
     parser.add_argument("--version", action="version", version=f"difftumor {__version__}")
     parser.add_argument("verb", choices=VERBS, metavar="VERB", help="one of the verbs below")

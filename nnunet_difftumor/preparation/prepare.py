@@ -20,6 +20,7 @@ from nnunet_difftumor.pipeline.intensity import CTIntensity
 from nnunet_difftumor.pipeline.label_free_validation import validation_folder
 from nnunet_difftumor.pipeline.pools import PooledDataset
 from nnunet_difftumor.pipeline.statistics import StatisticsStore
+from nnunet_difftumor.preparation.datasets import check_channel, dataset_folders
 from nnunet_difftumor.preparation.folds import make_splits
 from nnunet_difftumor.preparation.healthy import HealthyPools, axes_of
 from nnunet_difftumor.preparation.plans import CONFIGURATION, plan, stored_request
@@ -67,9 +68,9 @@ def prepare(
     Raises:
         InputError: for whatever is missing or does not fit in the dataset.
     """
-    raw, folder = _folders(dataset_id)
+    raw, folder = dataset_folders(dataset_id)
     dataset_json = load_json(str(raw / "dataset.json"))
-    _check_channel(raw, dataset_json)
+    check_channel(raw, dataset_json)
     config_path = folder / FILE_NAME
     kept = config_path.is_file() and not overwrite
     if kept:
@@ -77,7 +78,7 @@ def prepare(
     else:
         config = new_settings(dataset_json, organs=organs, preset=preset)
     processes = processes or min(8, os.cpu_count() or 1)
-    pool_folders = [_folders(pool, option="--healthy")[0] for pool in healthy]
+    pool_folders = [dataset_folders(pool, option="--healthy")[0] for pool in healthy]
     pools = HealthyPools(folder, raw, pools=pool_folders, overwrite=overwrite)
 
     request = {
@@ -121,37 +122,6 @@ def prepare(
         f"train with: nnUNetv2_train {dataset_id} {CONFIGURATION} 0 -tr {trainer} -p {PLANS_NAME}{device}"
     )
     return config_path
-
-
-def _folders(dataset_id: int, *, option: str = "-d") -> tuple[Path, Path]:
-    """The dataset's raw and preprocessed folders."""
-    from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
-
-    values = {name: os.environ.get(name) for name in ("nnUNet_raw", "nnUNet_preprocessed")}
-    for name, value in values.items():
-        if not value:
-            raise InputError(f"{name} is not set; export {name}=/a/folder, as nnU-Net asks for")
-    try:
-        name = convert_id_to_dataset_name(dataset_id)
-    except RuntimeError as error:
-        raise InputError(
-            f"{option} {dataset_id}: expected one Dataset{dataset_id:03d}_NAME in {values['nnUNet_raw']} "
-            f"(`difftumor convert` makes one); nnU-Net says: {error}"
-        ) from error
-    raw = Path(values["nnUNet_raw"]) / name
-    if not (raw / "dataset.json").is_file():
-        raise InputError(f"{raw / 'dataset.json'}: not found; `difftumor convert` makes a raw dataset with it")
-    return raw, Path(values["nnUNet_preprocessed"]) / name
-
-
-def _check_channel(raw: Path, dataset_json: dict[str, Any]) -> None:
-    """nnU-Net normalizes a channel as CT if it is called so; anything else would lose the HU."""
-    names = list(dataset_json.get("channel_names", dataset_json.get("modality", {})).values())
-    if len(names) != 1 or str(names[0]).casefold() != "ct":
-        raise InputError(
-            f'{raw / "dataset.json"}: channel_names are {names}, expected one channel named "CT"; synthetic tumors '
-            "need CT in HU: if these are CT scans, correct the name"
-        )
 
 
 def _plan_and_preprocess(

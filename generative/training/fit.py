@@ -1,0 +1,136 @@
+"""Runs a training with Lightning: on one device, or on several processes that torchrun starts."""
+
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative.training.crops import BatchNumbers
+from nnunet_difftumor.generative.training.keeper import AtomicCheckpoints, Keeper
+from nnunet_difftumor.generative.training.run_folder import RunFolder
+from nnunet_difftumor.generative.training.settings import TrainingSettings
+from nnunet_difftumor.generative.training.task import TrainingTask
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def fit(
+    task: TrainingTask,
+    *,
+    run: RunFolder,
+    crops: torch.utils.data.Dataset,
+    validation: torch.utils.data.Dataset,
+    about: dict[str, Any],
+    parts: int = 1,
+    device: str = "auto",
+    overwrite: bool = False,
+    report: Callable[[str], None] = print,
+) -> bool:
+    """Trains until the settings' steps are done or a signal stops it; goes on where an earlier call was stopped.
+
+    Args:
+        task: with its settings.
+        run: where everything goes.
+        crops: endless, by number.
+        validation: as many as the settings say.
+        about: what is trained on; goes into the weights' JSON.
+        parts: batches that make one step.
+        device: one of DEVICES.
+        overwrite: start anew.
+        report: gets a line about the run, in the first process.
+
+    Returns:
+        Whether all steps are done.
+
+    Raises:
+        InputError: if the run cannot go on with these settings, or the GPU's memory is not enough.
+        DivergedError: if the loss is not finite; the last checkpoint is from before.
+    """
+    import lightning.pytorch as lightning
+
+    settings = task.settings
+    # torchrun sets these.
+    rank, world_size = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    report = report if rank == 0 else _silent
+    step = run.begin(settings, about, world_size=world_size, overwrite=overwrite)
+    if step >= settings.steps:
+        report(f"{run.folder}: all {step} steps are done; more with --steps")
+        return True
+    report(
+        f"{run.folder}: " + (f"goes on after step {step} of {settings.steps}" if step else f"{settings.steps} steps")
+    )
+    keeper = Keeper(run, source=_source(settings, about), validation=_batches(validation, settings))
+    numbers = BatchNumbers(settings.batch_size * parts, first=lambda: task.step, rank=rank, world_size=world_size)
+    loader = torch.utils.data.DataLoader(crops, batch_sampler=numbers, num_workers=settings.workers, pin_memory=False)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # About numbers of workers, loaders that cannot be resumed (ours goes on by step) and missing validation loops.
+        warnings.filterwarnings("ignore", module="lightning")
+        trainer = lightning.Trainer(
+            accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[device],
+            precision={"32": "32-true", "bf16": "bf16-mixed"}[settings.precision],
+            max_epochs=-1,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            callbacks=[keeper],
+            plugins=[AtomicCheckpoints()],
+            default_root_dir=run.folder,
+            **_processes(world_size),
+        )
+        try:
+            trainer.fit(task, train_dataloaders=loader, ckpt_path=run.last if step else None, weights_only=True)
+        except torch.OutOfMemoryError as error:
+            raise InputError(_out_of_memory(settings)) from error
+    if keeper.interrupted:
+        report(f"stopped after step {task.step} of {settings.steps}; the same command goes on there")
+    else:
+        report(f"done: {run.weights}")
+    return not keeper.interrupted
+
+
+def _processes(world_size: int) -> dict[str, Any]:
+    if world_size == 1:
+        return {"devices": 1}
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    # In a step of the generator the discriminators get no gradient, and the other way round.
+    return {"devices": local, "num_nodes": world_size // local, "strategy": "ddp_find_unused_parameters_true"}
+
+
+def _batches(crops: torch.utils.data.Dataset, settings: TrainingSettings) -> list[dict[str, torch.Tensor]]:
+    starts = range(0, settings.validation_crops, settings.batch_size)
+    numbers = [range(start, min(start + settings.batch_size, settings.validation_crops)) for start in starts]
+    return [torch.utils.data.default_collate([crops[k] for k in batch]) for batch in numbers]
+
+
+def _source(settings: TrainingSettings, about: dict[str, Any]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {"trained_on": about, "settings": asdict(settings)}
+
+
+def _out_of_memory(settings: TrainingSettings) -> str:
+    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / 2**30
+    patch, batch = settings.patch_size, settings.batch_size
+    if batch > 1:
+        advice = f"--batch-size {batch // 2}"
+    else:
+        # A third off keeps 96 -> 64 a multiple of what the networks divide.
+        advice = "--patch-size " + " ".join(str(max(32, n * 2 // 3 // 32 * 32)) for n in patch)
+    return (
+        f"out of GPU memory ({total:.0f} GiB) with patches of {' x '.join(map(str, patch))} and a batch of {batch}; "
+        f"try {advice}, with --overwrite if the run has a checkpoint"
+        + ("" if settings.precision == "bf16" else ", or --set precision=bf16")
+    )
+
+
+def _silent(_: str) -> None:
+    pass

@@ -1,0 +1,149 @@
+"""A run on disk.
+
+FOLDER/autoencoder.safetensors, liver_early.safetensors, ...   weights of the last checkpoint, each with a JSON
+FOLDER/runs/NAME/settings.json      resolved settings, and what is trained on
+FOLDER/runs/NAME/last.ckpt          Lightning's checkpoint, with which the run goes on
+FOLDER/runs/NAME/best.ckpt, best/   of the lowest validation figure: checkpoint and weights
+FOLDER/runs/NAME/curve.jsonl        a line per entry: step and figures
+FOLDER/runs/NAME/tensorboard/, pictures/
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import nnunet_difftumor
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import atomic_path, write_json
+from nnunet_difftumor.generative.training.settings import TrainingSettings, check_unchanged
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Places of a run.
+
+    Attributes:
+        weights_folder: FOLDER above.
+        name: NAME above, and of the weights.
+    """
+
+    weights_folder: Path
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        return self.weights_folder / "runs" / self.name
+
+    @property
+    def weights(self) -> Path:
+        return self.weights_folder / f"{self.name}.safetensors"
+
+    @property
+    def best_weights(self) -> Path:
+        return self.folder / "best" / f"{self.name}.safetensors"
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "best.ckpt"
+
+    def begin(self, settings: TrainingSettings, about: dict[str, Any], *, world_size: int, overwrite: bool) -> int:
+        """Step that the run goes on after; 0 for a new one.
+
+        Args:
+            settings: of the run.
+            about: what is trained on; a run does not go on with anything else.
+            world_size: number of processes, which decides what a batch is.
+            overwrite: removes an older run.
+
+        Raises:
+            InputError: if the run was started with other settings, data or processes, or its checkpoint is damaged.
+        """
+        page = self.folder / "settings.json"
+        if overwrite and self.folder.exists():
+            if world_size > 1:
+                raise InputError(f"--overwrite: with several processes, remove {self.folder} yourself")
+            shutil.rmtree(self.folder)
+        content = {"settings": asdict(settings), "about": about, "processes": world_size}
+        step = 0
+        if self.last.is_file():
+            stored = json.loads(page.read_text())
+            for key, value in {**about, "processes": world_size}.items():
+                before = stored["processes"] if key == "processes" else stored["about"].get(key)
+                if before != json.loads(json.dumps(value)):
+                    raise InputError(
+                        f"{self.folder}: was started with {key} {_short(before)}, now {_short(value)}; give the same, "
+                        "or start anew with --overwrite"
+                    )
+            check_unchanged(stored["settings"], settings, where=str(self.folder))
+            step = stored_step(self.last)
+        if int(os.environ.get("RANK", 0)) == 0:
+            write_json(page, content)
+        return step
+
+
+class Curve:
+    """Figures of the run by step, one JSON line per entry; what a killed run wrote after its checkpoint is dropped.
+
+    Args:
+        path: the file.
+        step: the one that the run goes on after.
+    """
+
+    def __init__(self, path: Path, *, step: int):
+        kept = [line for line in read_curve(path) if line["step"] <= step]
+        with atomic_path(path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._file = open(path, "a")  # noqa: SIM115
+
+    def add(self, step: int, figures: dict[str, float], *, part: str) -> None:
+        """Adds a line, on disk at once."""
+        self._file.write(json.dumps({"step": step, "part": part, **figures}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_curve(path: Path) -> list[dict[str, Any]]:
+    """The entries of a curve.jsonl; a last line that is not complete is left out."""
+    lines = path.read_text().split("\n")[:-1] if path.is_file() else []
+    return [json.loads(line) for line in lines]
+
+
+def stored_step(checkpoint: Path) -> int:
+    """How many steps a checkpoint has done.
+
+    Raises:
+        InputError: if it is damaged.
+    """
+    try:
+        return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["step"])
+    except Exception as error:
+        raise InputError(
+            f"{checkpoint}: not a checkpoint of a training ({error}); start anew with --overwrite"
+        ) from error
+
+
+def made_with() -> dict[str, str]:
+    """Version of this package, and the commit if it is a clone."""
+    folder = Path(nnunet_difftumor.__file__).resolve().parent.parent
+    about = {"package": f"nnunet-difftumor {nnunet_difftumor.__version__}"}
+    if (folder / ".git").exists():
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False)
+        about |= {"commit": done.stdout.strip()} if done.returncode == 0 else {}
+    return about
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 200 else text[:200] + " ..."

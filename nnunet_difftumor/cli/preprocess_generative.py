@@ -1,0 +1,45 @@
+"""Write the cases of an nnU-Net raw dataset as training volumes of the generative models.
+
+Every case becomes a crop around its organs, at 1 mm, along the networks' axes, with labels and a list of its lesions,
+in the folder `generative` of the preprocessed dataset. Run it again after an interruption, or when cases were added:
+what is done is kept.
+"""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-d", "--dataset-id", type=int, required=True, help="of a dataset in nnUNet_raw")
+    parser.add_argument(
+        "--organ",
+        action="append",
+        default=[],
+        metavar="NAME=ORGAN:TUMOR[:AVOID]",
+        help="label values of a pair, for example liver=1:2; several allowed (default: those of difftumor.json, or "
+        "else found in dataset.json)",
+    )
+    parser.add_argument(
+        "--healthy",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="ID",
+        help="raw datasets of healthy cases with the same labels, to be added; those of `prepare --healthy` always are",
+    )
+    parser.add_argument(
+        "--margin-mm", type=float, default=48.0, metavar="MM", help="kept around the organs (default: %(default)s)"
+    )
+    parser.add_argument("-np", "--processes", type=int, help="default: one per core, at most 4")
+
+
+def run(args: argparse.Namespace) -> None:
+    from nnunet_difftumor.dataset_conversion.generative import preprocess_generative
+    from nnunet_difftumor.preparation.organs import parse_organ
+
+    preprocess_generative(
+        args.dataset_id,
+        healthy=args.healthy,
+        organs=[parse_organ(text) for text in args.organ] or None,
+        margin_mm=args.margin_mm,
+        processes=args.processes,
+    )
