@@ -60,9 +60,7 @@ def fit(
     if step >= settings.steps:
         report(f"{run.folder}: all {step} steps are done; more with --steps")
         return True
-    report(
-        f"{run.folder}: " + (f"goes on after step {step} of {settings.steps}" if step else f"{settings.steps} steps")
-    )
+    report(f"{run.folder}: {f'goes on after step {step} of ' if step else ''}{settings.steps} steps")
     keeper = Keeper(run, source=_source(settings, about), validation=_batches(validation, settings))
     numbers = BatchNumbers(settings.batch_size * parts, first=lambda: task.step, rank=rank, world_size=world_size)
     loader = torch.utils.data.DataLoader(crops, batch_sampler=numbers, num_workers=settings.workers, pin_memory=False)

@@ -1,9 +1,9 @@
 """Distance of two slices in the features of a fixed network, as LPIPS (Zhang et al., CVPR 2018) measures it.
 
 No package carries weights that would serve here, and none are downloaded. Without a file the features are those of
-random convolutions from a fixed seed: random features too respond to edges and texture, and a distance in them keeps
-reconstructions sharp, though it knows nothing of what is in the image (He et al., 2016: A powerful generative model using
-random weights for the deep image representation). With a file of VGG16 weights it is LPIPS's network.
+random convolutions from a fixed seed: these too respond to edges and texture, though they know nothing of what is in
+the image (He et al., 2016: A powerful generative model using random weights for the deep image representation). With a
+file of VGG16 weights it is LPIPS's network.
 """
 
 from pathlib import Path
