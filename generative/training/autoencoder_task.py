@@ -18,6 +18,8 @@ from nnunet_difftumor.generative.weights import Description, Volumes
 
 _START, _RESTART = 0, 1
 _PICTURES = 4
+# A window of 7 voxels, as scikit-image takes by default; smaller than any patch.
+_SSIM = {"gaussian_kernel": False, "kernel_size": 7}
 
 
 class AutoencoderTask(TrainingTask):
@@ -98,7 +100,8 @@ class AutoencoderTask(TrainingTask):
             found = found.float().clamp(-1, 1)
             errors += (found - volume).abs().flatten(1).mean(1).tolist()
             squares += (found - volume).square().flatten(1).mean(1).tolist()
-            similarities.append(structural_similarity_index_measure(found, volume, data_range=2.0) * len(volume))
+            ssim = structural_similarity_index_measure(found, volume, data_range=2.0, **_SSIM)
+            similarities.append(float(ssim) * len(volume))
             if len(rows) < _PICTURES:
                 middle = volume.shape[2] // 2
                 pairs = [middle_slices(v, lambda b, at=middle: at) for v in (volume, found)]
@@ -108,7 +111,7 @@ class AutoencoderTask(TrainingTask):
             "l1": l1,
             "mae_hu": l1 * (high - low) / 2,
             "psnr_db": 10 * torch.log10(torch.tensor(4 / max(mse, 1e-12))).item(),
-            "ssim": float(sum(similarities)) / len(errors),
+            "ssim": sum(similarities) / len(errors),
         }
         return figures, torch.stack(rows[:_PICTURES])
 

@@ -87,8 +87,15 @@ class RunFolder:
             check_unchanged(stored["settings"], settings, where=str(self.folder))
             step = stored_step(self.last)
         if int(os.environ.get("RANK", 0)) == 0:
+            self._remove_leftovers()
             write_json(page, content)
         return step
+
+    def _remove_leftovers(self) -> None:
+        """Half-written files of a killed process; checkpoints are large."""
+        own = self.weights_folder.glob(f".tmp-*-{self.name}.*")
+        for path in (*own, *self.folder.rglob(".tmp-*")):
+            path.unlink(missing_ok=True)
 
 
 class Curve:

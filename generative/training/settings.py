@@ -36,12 +36,12 @@ def _choice(default: str, *names: str) -> Any:
     return _field(default, lambda v: v in names, f"one of {', '.join(names)}")
 
 
-def _counts(default: tuple[int, ...], length: int | None = None) -> Any:
-    what = "whole numbers above 0" if length is None else f"{length} whole numbers above 0"
+def _counts(default: tuple[int, ...], length: int | None = None, *, least: int = 1) -> Any:
+    what = f"{f'{length} ' if length else ''}whole numbers of at least {least}"
 
     def good(value: Any) -> bool:
         fits = isinstance(value, tuple) and (len(value) == length if length else len(value) > 0)
-        return fits and all(_whole(n) and n > 0 for n in value)
+        return fits and all(_whole(n) and n >= least for n in value)
 
     return _field(default, good, what)
 
@@ -74,7 +74,7 @@ class TrainingSettings:
     seed: int = _count(0, 0)
     steps: int = _count(40_000)
     batch_size: int = _count(2)
-    patch_size: tuple[int, ...] = _counts((96, 96, 96), 3)
+    patch_size: tuple[int, ...] = _counts((96, 96, 96), 3, least=8)
     learning_rate: float = _number(1e-4, 1e-9, 1.0)
     betas: tuple[float, ...] = _field(
         (0.9, 0.999),

@@ -40,10 +40,7 @@ class TrainingTask(lightning.LightningModule):
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
         """One step: all optimizers once."""
-        self.scalars = {
-            name: float(value.detach() if isinstance(value, torch.Tensor) else value)
-            for name, value in self.learn(batch).items()
-        }
+        self.scalars = {name: torch.as_tensor(value).detach().item() for name, value in self.learn(batch).items()}
         self.step += 1
 
     def learn(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

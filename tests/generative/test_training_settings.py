@@ -1,0 +1,89 @@
+"""Preset, file and command line: which goes before which, and what is refused."""
+
+import dataclasses
+import json
+
+import pytest
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig, check_patch
+from nnunet_difftumor.generative.training.settings import (
+    PRESETS,
+    AutoencoderTrainingSettings,
+    DiffusionTrainingSettings,
+    check_unchanged,
+    preset,
+    resolve,
+)
+from nnunet_difftumor.generative.unet import UNetConfig
+
+
+def resolved(**more):
+    return resolve(AutoencoderTrainingSettings, preset_name="tiny", **more)
+
+
+def test_command_line_goes_before_file_and_file_before_preset(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("steps: 7\nseed: 8\nbatch_size: 9\nlearning_rate: 1e-4\n")
+    settings = resolved(file=file, assignments=["seed=10", "batch_size=11"], options={"batch_size": 12, "steps": None})
+    assert (settings.steps, settings.seed, settings.batch_size) == (7, 10, 12)
+    assert settings.learning_rate == 1e-4
+    assert settings.codes == preset(AutoencoderTrainingSettings, "tiny").codes
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("step=3", "--set step=3: unknown key 'step'; did you mean steps?"),
+        ("steps=0", "steps is 0, expected a whole number of at least 1"),
+        ("steps=1.5", "steps is 1.5, expected a whole number"),
+        ("learning_rate=fast", "learning_rate is 'fast', expected a number from 1e-09 to 1"),
+        ("patch_size=[32, 32]", r"patch_size is \[32, 32\], expected 3 whole numbers of at least 8"),
+        ("precision=16", "precision is 16, expected one of 32, bf16"),
+        ("betas=[0.9, 1]", "betas is .*expected two numbers from 0 to below 1"),
+        ("adversarial_loss=wasserstein", "expected one of hinge, log"),
+        ("training_cases=liver_1", "expected a list of case names"),
+        ("steps", "expected key=value"),
+        ("steps: [", "expected key=value"),
+        ("steps=[", "not YAML"),
+    ],
+)
+def test_wrong_settings_name_key_value_and_what_is_allowed(assignment, message):
+    with pytest.raises(InputError, match=message):
+        resolved(assignments=[assignment])
+
+
+def test_files_that_are_no_settings_are_explained(tmp_path):
+    file = tmp_path / "settings.yaml"
+    with pytest.raises(InputError, match=r"settings\.yaml: cannot be read"):
+        resolved(file=file)
+    file.write_text("- steps\n")
+    with pytest.raises(InputError, match="expected lines of `key: value`, got list"):
+        resolved(file=file)
+    with pytest.raises(InputError, match="preset 'huge': expected one of paper, code, tiny"):
+        resolve(DiffusionTrainingSettings, preset_name="huge")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_valid_and_their_networks_possible(name):
+    for kind in (AutoencoderTrainingSettings, DiffusionTrainingSettings):
+        values = vars(preset(kind, name))
+        for field in dataclasses.fields(kind):
+            assert field.metadata["good"](values[field.name]), field.name
+    first = vars(preset(AutoencoderTrainingSettings, name))
+    names = {field.name for field in dataclasses.fields(AutoencoderConfig)}
+    config = Autoencoder(AutoencoderConfig(**{key: first[key] for key in names & set(first)})).config
+    check_patch(first["patch_size"], config.downsampling)
+    second = vars(preset(DiffusionTrainingSettings, name))
+    names = {field.name for field in dataclasses.fields(UNetConfig)}
+    unet = UNetConfig(**{key: second[key] for key in names & set(second)})
+    factor = 4 * 2 ** (len(unet.multipliers) - 1)
+    check_patch(second["patch_size"], (4, factor, factor))
+
+
+def test_only_what_leaves_the_steps_alone_may_change_when_a_run_goes_on():
+    settings = resolved()
+    stored = json.loads(json.dumps(vars(settings)))
+    check_unchanged(stored, dataclasses.replace(settings, steps=9, workers=3, checkpoint_every=4), where="run")
+    with pytest.raises(InputError, match=r"run: .*learning_rate was 0\.001, now 0\.5.*steps.* may change"):
+        check_unchanged(stored, dataclasses.replace(settings, learning_rate=0.5), where="run")
