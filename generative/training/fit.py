@@ -88,6 +88,9 @@ def fit(
             trainer.fit(task, train_dataloaders=loader, ckpt_path=run.last if step else None, weights_only=True)
         except torch.OutOfMemoryError as error:
             raise InputError(_out_of_memory(settings)) from error
+        except SystemExit as error:
+            # Lightning's answer to an interrupt while the run is set up, or to a second one.
+            raise KeyboardInterrupt from error
     if keeper.interrupted:
         report(f"stopped after step {task.step} of {settings.steps}; the same command goes on there")
     else:
@@ -116,17 +119,16 @@ def _source(settings: TrainingSettings, about: dict[str, Any]) -> dict[str, Any]
 
 
 def _out_of_memory(settings: TrainingSettings) -> str:
-    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / 2**30
     patch, batch = settings.patch_size, settings.batch_size
     if batch > 1:
         advice = f"--batch-size {batch // 2}"
     else:
-        # A third off keeps 96 -> 64 a multiple of what the networks divide.
+        # Multiples of 32 are possible for the published architecture: 96 becomes 64, and 64 becomes 32.
         advice = "--patch-size " + " ".join(str(max(32, n * 2 // 3 // 32 * 32)) for n in patch)
+    more = "" if settings.precision == "bf16" else ", or --set precision=bf16"
     return (
-        f"out of GPU memory ({total:.0f} GiB) with patches of {' x '.join(map(str, patch))} and a batch of {batch}; "
-        f"try {advice}, with --overwrite if the run has a checkpoint"
-        + ("" if settings.precision == "bf16" else ", or --set precision=bf16")
+        f"out of GPU memory with patches of {' x '.join(map(str, patch))} and a batch of {batch}; try {advice}{more}; "
+        "a run that has a checkpoint starts anew then (--overwrite)"
     )
 
 
