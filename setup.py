@@ -69,6 +69,10 @@ setup(
         "scipy>=1.11,<2",  # surface-distance uses names that SciPy 2 drops
         "einops>=0.7",
         "safetensors>=0.4.3",  # weights in files that hold no code
+        "lightning>=2.6.4",  # checkpoints are resumed without unpickling since 2.6; 2.6.2 and 2.6.3 were withdrawn
+        "tensorboard>=2.14",
+        "PyYAML>=6",
+        "blosc2>=3",
         "nibabel>=5.2",
         "SimpleITK>=2.2.1",
         "connected-components-3d>=3.20",

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from pages import REPOSITORY
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig, check_patch
@@ -87,3 +88,29 @@ def test_only_what_leaves_the_steps_alone_may_change_when_a_run_goes_on():
     check_unchanged(stored, dataclasses.replace(settings, steps=9, workers=3, checkpoint_every=4), where="run")
     with pytest.raises(InputError, match=r"run: .*learning_rate was 0\.001, now 0\.5.*steps.* may change"):
         check_unchanged(stored, dataclasses.replace(settings, learning_rate=0.5), where="run")
+
+
+def shown(value) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(shown, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value) or "none"
+
+
+def test_page_has_every_setting_of_every_preset():
+    kinds = (AutoencoderTrainingSettings, DiffusionTrainingSettings)
+    expected = {}
+    for field in {field.name: field for kind in kinds for field in dataclasses.fields(kind)}:
+        having = [kind for kind in kinds if field in {entry.name for entry in dataclasses.fields(kind)}]
+        columns = []
+        for name in PRESETS:
+            values = [shown(getattr(preset(kind, name), field)) for kind in having]
+            columns.append("; ".join(dict.fromkeys(values)))
+        expected[field] = columns
+    page = (REPOSITORY / "docs" / "train_generative.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    found = {row[0].strip("`"): row[1:4] for row in rows if len(row) == 5}
+    # norm_groups is a setting of both networks, each with a row in its own table.
+    assert {key: value for key, value in found.items() if key != "norm_groups"} == {
+        key: value for key, value in expected.items() if key != "norm_groups"
+    }
+    assert page.count("| `norm_groups` |") == 2
