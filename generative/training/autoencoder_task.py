@@ -140,9 +140,12 @@ class AutoencoderTask(TrainingTask):
     def _perceptual(self, volume: torch.Tensor, found: torch.Tensor, slices: torch.Tensor) -> torch.Tensor:
         """Sum over the axes of the distance of one slice across each."""
         total = volume.new_zeros(())
-        for distance in self._fixed:
-            for axis in range(3):
-                total = total + distance(_slices(volume, slices, axis=axis), _slices(found, slices, axis=axis))
+        # In bf16 the small differences that matter would be lost.
+        with torch.autocast(volume.device.type, enabled=False):
+            for distance in self._fixed:
+                for axis in range(3):
+                    pair = (_slices(image, slices, axis=axis) for image in (volume, found.float()))
+                    total = total + distance(*pair)
         return total
 
     def _judged(self, volume: torch.Tensor, found: torch.Tensor, slices: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -1,6 +1,6 @@
 """Random crops of stored cases. Crop k of a run is a function of (seed, k) only, whatever reads it and when."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -191,7 +191,7 @@ class BatchNumbers:
         rank, world_size: of this process, and how many there are.
     """
 
-    def __init__(self, size: int, *, first: Any, rank: int, world_size: int):
+    def __init__(self, size: int, *, first: Callable[[], int], rank: int, world_size: int):
         self.size, self.first, self.rank, self.world_size = size, first, rank, world_size
 
     def __iter__(self) -> Iterator[list[int]]:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -63,7 +64,13 @@ def fit(
     report(f"{run.folder}: {f'goes on after step {step} of ' if step else ''}{settings.steps} steps")
     keeper = Keeper(run, source=_source(settings, about), validation=_batches(validation, settings))
     numbers = BatchNumbers(settings.batch_size * parts, first=lambda: task.step, rank=rank, world_size=world_size)
-    loader = torch.utils.data.DataLoader(crops, batch_sampler=numbers, num_workers=settings.workers, pin_memory=False)
+    loader = torch.utils.data.DataLoader(
+        crops,
+        batch_sampler=numbers,
+        num_workers=settings.workers,
+        pin_memory=torch.cuda.is_available() and device != "cpu",
+        worker_init_fn=_leave_signals_to_the_training,
+    )
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # About numbers of workers, loaders that cannot be resumed (ours goes on by step) and missing validation loops.
@@ -130,6 +137,12 @@ def _out_of_memory(settings: TrainingSettings) -> str:
         f"out of GPU memory with patches of {' x '.join(map(str, patch))} and a batch of {batch}; try {advice}{more}; "
         "a run that has a checkpoint starts anew then (--overwrite)"
     )
+
+
+def _leave_signals_to_the_training(_: int) -> None:
+    """Ctrl-C and torchrun signal all processes; a worker that dies of it would take the step in hand with it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _silent(_: str) -> None:

@@ -127,12 +127,13 @@ class Keeper(lightning.Callback):
             image = _mosaic(pictures)
             self._board.add_image("validation", image, task.step, dataformats="HW")
             _write_png(self.run.folder / "pictures" / f"step_{task.step:07d}.png", image)
-        value = self.figures[task.best_by]
+        value = ranks.of_first(self.figures[task.best_by], task.device)
         improved = self.best is None or value < self.best
         self.best = value if improved else self.best
         return improved
 
     def _save(self, trainer: lightning.Trainer, task: TrainingTask, *, improved: bool) -> None:
+        task.check_finite()
         trainer.save_checkpoint(self.run.last)
         if improved:
             trainer.save_checkpoint(self.run.best)

@@ -29,3 +29,12 @@ def gathered(tensor: torch.Tensor) -> torch.Tensor:
 def any_of(flag: bool, device: torch.device) -> bool:
     """Whether it is true in any process."""
     return bool(summed(torch.tensor([float(flag)], device=device)).item()) if together() else flag
+
+
+def of_first(number: float, device: torch.device) -> float:
+    """The first process's number: what is decided by it is decided alike."""
+    if not together():
+        return number
+    tensor = torch.tensor([number], device=device, dtype=torch.float64)
+    distributed.broadcast(tensor, src=0)
+    return tensor.item()

@@ -76,6 +76,8 @@ class RunFolder:
         content = {"settings": asdict(settings), "about": about, "processes": world_size}
         step = 0
         if self.last.is_file():
+            if not page.is_file():
+                raise InputError(f"{page}: not found, but there is a checkpoint; start anew with --overwrite")
             stored = json.loads(page.read_text())
             for key, value in {**about, "processes": world_size}.items():
                 before = stored["processes"] if key == "processes" else stored["about"].get(key)

@@ -75,6 +75,16 @@ class TrainingTask(lightning.LightningModule):
             optimizer.step()
             optimizer.zero_grad()
 
+    def check_finite(self) -> None:
+        """A gradient may overflow where the loss does not.
+
+        Raises:
+            DivergedError: if a weight is NaN or infinite.
+        """
+        for name, tensor in self.state_dict().items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise DivergedError(f"{name} became NaN or infinite by step {self.step}")
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["step"] = self.step
 

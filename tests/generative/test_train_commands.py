@@ -16,7 +16,7 @@ from nnunet_difftumor.generative.weights import load_diffusion
 
 AUTOENCODER = ["patch_size=[8, 8, 16]", "codes=64", "hidden_channels=4", "norm_groups=4", "discriminator_channels=2"]
 DIFFUSION = ["patch_size=[8, 8, 16]", "channels=8", "multipliers=[1]", "heads=2", "head_dim=4"]
-OFTEN = ["batch_size=1", "validation_crops=1", "log_every=1", "checkpoint_every=1000"]
+OFTEN = ["batch_size=1", "validation_crops=1", "log_every=1", "checkpoint_every=1000", "workers=1"]
 
 
 def options(settings: list[str]) -> list[str]:
@@ -37,11 +37,13 @@ def test_interrupted_command_goes_on_and_its_weights_draw_tumors(tmp_path, monke
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
     )
     while len(read_curve(run.folder / "curve.jsonl")) < 3:
         assert process.poll() is None
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    # As Ctrl-C in a terminal does: to the workers too.
+    os.killpg(process.pid, signal.SIGINT)
     output = process.communicate()[0]
     assert process.returncode == 130
     # No checkpoint was due: this one is the interruption's.

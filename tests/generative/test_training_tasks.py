@@ -217,12 +217,24 @@ def test_damaged_checkpoint_is_explained(dataset, tmp_path):
         train_small(output=tmp_path)
 
 
-def test_divergence_keeps_the_last_good_checkpoint(dataset, tmp_path, monkeypatch):
+@pytest.mark.parametrize("what", ["loss", "weights"])
+def test_divergence_keeps_the_last_good_checkpoint(what, dataset, tmp_path, monkeypatch):
     train_small(output=tmp_path, steps=2)
-    original = AutoencoderTask._perceptual
-    monkeypatch.setattr(AutoencoderTask, "_perceptual", lambda *arguments: original(*arguments) * float("nan"))
+    perceptual, learn = AutoencoderTask._perceptual, AutoencoderTask.learn
+
+    def broken(task, batch):
+        figures = learn(task, batch)
+        task.autoencoder.decoder.conv_last.bias.data.fill_(float("inf"))
+        return figures
+
+    if what == "loss":
+        monkeypatch.setattr(AutoencoderTask, "_perceptual", lambda *arguments: perceptual(*arguments) * float("nan"))
+    else:
+        monkeypatch.setattr(AutoencoderTask, "learn", broken)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.suffix in (".ckpt", ".safetensors")}
-    with pytest.raises(DivergedError, match="the loss became nan in step 3"):
+    with pytest.raises(
+        DivergedError, match="the loss became nan in step 3" if what == "loss" else "conv_last.bias became"
+    ):
         train_small(output=tmp_path, steps=4)
     assert {path: path.read_bytes() for path in before} == before
 
