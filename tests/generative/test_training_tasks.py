@@ -1,14 +1,13 @@
 """What a step of each training computes, and that both learn."""
 
 import dataclasses
+import importlib.util
 import json
 import math
 
-import nibabel as nib
-import numpy as np
 import pytest
 import torch
-from scipy.ndimage import map_coordinates
+from pages import REPOSITORY
 from seeded import autoencoder as seeded_autoencoder
 from stored_volumes import write_stored
 from torch import nn
@@ -18,9 +17,8 @@ from nnunet_difftumor.generative.training.adversarial import discriminator_loss,
 from nnunet_difftumor.generative.training.autoencoder_task import AutoencoderTask
 from nnunet_difftumor.generative.training.diffusion_task import DiffusionTask, ddim_steps
 from nnunet_difftumor.generative.training.ema import MovingAverage
-from nnunet_difftumor.generative.training.fit import fit
 from nnunet_difftumor.generative.training.perceptual import PerceptualDistance
-from nnunet_difftumor.generative.training.run_folder import RunFolder, read_curve
+from nnunet_difftumor.generative.training.run_folder import read_curve
 from nnunet_difftumor.generative.training.settings import (
     AutoencoderTrainingSettings,
     DiffusionTrainingSettings,
@@ -29,9 +27,6 @@ from nnunet_difftumor.generative.training.settings import (
 from nnunet_difftumor.generative.training.task import DivergedError
 from nnunet_difftumor.generative.training.train import train_autoencoder, train_diffusion
 from nnunet_difftumor.generative.weights import Volumes, load_autoencoder, save_weights
-
-# The middle of the metastasis of 17 mm in liver_tumors, RAS.
-CROP_CENTRE_MM = (-113.4, -137.6, 157.0)
 
 
 def test_hinge_and_log_losses_of_known_logits():
@@ -119,59 +114,26 @@ def test_patches_that_the_networks_cannot_take_are_explained():
         DiffusionTask(settings, autoencoder=seeded_autoencoder(), volumes=Volumes(), organ="liver", stage="early")
 
 
-class SameCrop(torch.utils.data.Dataset):
-    """One crop for every number."""
-
-    def __init__(self, crop):
-        self.crop = crop
-
-    def __getitem__(self, _):
-        return self.crop
-
-
-def trained(task, crop, folder):
-    """The training part of the curve of a run on one crop."""
-    run, crops = RunFolder(folder, "run"), SameCrop(crop)
-    assert fit(task, run=run, crops=crops, validation=crops, about={}, device="cpu", report=lambda _: None)
-    return [line for line in read_curve(run.folder / "curve.jsonl") if line["part"] == "training"]
-
-
 @pytest.fixture(scope="module")
-def real_crop(test_data):
-    """A cube of 32 mm at 1 mm around a real metastasis, axes to superior, right and anterior, float32 (1, z, x, y)."""
-    image = nib.load(test_data / "liver_tumors" / "ct.nii.gz")
-    offsets = np.arange(32) - 15.5
-    z, x, y = np.meshgrid(offsets, offsets, offsets, indexing="ij")
-    at_mm = np.stack([x, y, z], -1) + CROP_CENTRE_MM
-    inverse = np.linalg.inv(image.affine)
-    indices = at_mm @ inverse[:3, :3].T + inverse[:3, 3]
-    hu = map_coordinates(np.asarray(image.dataobj, np.float32), np.moveaxis(indices, -1, 0), order=1)
-    return torch.from_numpy(((np.clip(hu, -175, 250) + 175) / 212.5 - 1).astype(np.float32))[None]
-
-
-ONE_CROP = ["batch_size=1", "validation_crops=1", "log_every=1", "precision=32", "workers=0", "patch_size=[32, 32, 32]"]
+def overfit():
+    """The benchmark, which does the same with a crop of 32 mm."""
+    path = REPOSITORY / "benchmarks" / "overfit_generative.py"
+    specification = importlib.util.spec_from_file_location("overfit_generative", path)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.slow
-def test_autoencoder_learns_a_real_crop_by_heart(real_crop, tmp_path):
-    chosen = ["steps=400", "learning_rate=3e-4", "l1_weight=1", "perceptual_weight=0", "discriminator_start=400"]
-    settings = resolve(AutoencoderTrainingSettings, preset_name="paper", assignments=[*ONE_CROP, *chosen])
-    crop = {"volume": real_crop, "slices": torch.zeros(3, dtype=torch.int64)}
-    curve = trained(AutoencoderTask(settings, volumes=Volumes()), crop, tmp_path)
-    assert min(line["l1"] for line in curve) <= 0.03
+def test_autoencoder_of_the_published_size_learns_a_real_crop_by_heart(overfit, test_data, tmp_path):
+    volume = overfit.real_crop(test_data, edge=16)
+    assert overfit.overfit_autoencoder(volume, steps=75, folder=tmp_path) <= overfit.L1_BAR
 
 
 @pytest.mark.slow
-def test_diffusion_learns_one_noise_by_heart(real_crop, tmp_path):
-    chosen = ["steps=200", "learning_rate=1e-3"]
-    settings = resolve(DiffusionTrainingSettings, preset_name="code", assignments=[*ONE_CROP, *chosen])
-    task = DiffusionTask(settings, autoencoder=seeded_autoencoder(), volumes=Volumes(), organ="liver", stage="early")
-    offsets = torch.arange(32) - 15.5
-    distance = (offsets[:, None, None] ** 2 + offsets[:, None] ** 2 + offsets**2).sqrt()
-    noise = torch.randn(8, 8, 8, 8, generator=torch.Generator().manual_seed(0))
-    crop = {"volume": real_crop, "tumor": distance[None] < 8.5, "noise": noise, "step": 1}
-    curve = trained(task, crop, tmp_path)
-    assert min(line["loss"] for line in curve) <= 0.1 * curve[0]["loss"]
+def test_diffusion_of_the_published_size_learns_one_noise_by_heart(overfit, test_data, tmp_path):
+    volume = overfit.real_crop(test_data)[:, 8:24]
+    assert overfit.overfit_diffusion(volume, steps=75, folder=tmp_path) <= overfit.NOISE_BAR
 
 
 @pytest.fixture(scope="module")
