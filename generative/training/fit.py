@@ -76,7 +76,7 @@ def fit(
         # About numbers of workers, loaders that cannot be resumed (ours goes on by step) and missing validation loops.
         warnings.filterwarnings("ignore", module="lightning")
         trainer = lightning.Trainer(
-            accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[device],
+            accelerator="gpu" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu",
             precision={"32": "32-true", "bf16": "bf16-mixed"}[settings.precision],
             max_epochs=-1,
             limit_val_batches=0,

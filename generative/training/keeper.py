@@ -93,7 +93,13 @@ class Keeper(lightning.Callback):
             self._save(trainer, task, improved=improved)
         trainer.should_stop = done or self.interrupted
 
-    def teardown(self, trainer: lightning.Trainer, task: TrainingTask, stage: str) -> None:
+    def teardown(self, *_: Any, **__: Any) -> None:
+        self._close()
+
+    def on_exception(self, *_: Any) -> None:
+        self._close()
+
+    def _close(self) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         for close in self._closing:
@@ -124,6 +130,8 @@ class Keeper(lightning.Callback):
             self._curve.add(task.step, self.figures, part="validation")
             for name, value in self.figures.items():
                 self._board.add_scalar(f"validation/{name}", value, task.step)
+            told = ", ".join(f"{name} {value:.4g}" for name, value in self.figures.items())
+            self._bar.write(f"step {task.step} of {task.settings.steps}: {told}")
             image = _mosaic(pictures)
             self._board.add_image("validation", image, task.step, dataformats="HW")
             _write_png(self.run.folder / "pictures" / f"step_{task.step:07d}.png", image)

@@ -5,6 +5,7 @@ Writes autoencoder.safetensors, its JSON, and checkpoints, curve and pictures in
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -70,7 +71,8 @@ def run_training(train, args: argparse.Namespace, **more) -> int:
     except DivergedError as error:
         print(
             f"training stopped: {error}. The last checkpoint is from before; to start anew, take a smaller "
-            "learning_rate or precision=32, with --overwrite"
+            "learning_rate or precision=32, with --overwrite",
+            file=sys.stderr,
         )
         return 1
     return 0 if done else 130
