@@ -50,6 +50,7 @@ class DiffusionSettings:
         sampler: ddpm or ddim.
         sampler_steps: how many steps the sampler takes; those of the schedule for ddpm.
         codebook_sha256: of the autoencoder's codes, which it needs.
+        patch_size: voxels along the network's axes that it was trained on, and is shown when it draws.
     """
 
     organ: str
@@ -58,6 +59,7 @@ class DiffusionSettings:
     sampler: str
     sampler_steps: int
     codebook_sha256: str
+    patch_size: tuple[int, int, int] = (96, 96, 96)
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ def read_description(path: Path) -> Description:
         if content["codebook_range"] is not None:
             content["codebook_range"] = tuple(content["codebook_range"])
         if content["diffusion"] is not None:
-            content["diffusion"] = DiffusionSettings(**content["diffusion"])
+            diffusion = content["diffusion"]
+            content["diffusion"] = DiffusionSettings(**diffusion | {"patch_size": tuple(diffusion["patch_size"])})
         return Description(**content)
     except FileNotFoundError as error:
         raise InputError(f"{page}: no such file; it belongs beside {path}") from error

@@ -37,9 +37,10 @@ def unet(seed: int = 2) -> UNet:
     return _seeded(UNet(config), seed)
 
 
-def settings(stage: str, *, organ: str = "liver", codebook: str = "") -> DiffusionSettings:
+def settings(stage: str, *, organ: str = "liver", codebook: str = "", edge: int = 24) -> DiffusionSettings:
+    """Shown patches of edge^3 voxels, small ones to be quick."""
     steps, sampler, taken = STAGES[stage]
-    return DiffusionSettings(organ, stage, steps, sampler, taken, codebook)
+    return DiffusionSettings(organ, stage, steps, sampler, taken, codebook, (edge,) * 3)
 
 
 def models(*stages: str) -> dict[str, tuple[LatentDiffusion, Description]]:
@@ -54,7 +55,7 @@ def models(*stages: str) -> dict[str, tuple[LatentDiffusion, Description]]:
 
 
 def write_weights(folder: Path, *names: str, seed: int = 2) -> Path:
-    """The autoencoder, and diffusion models named as in liver_early; returns the folder."""
+    """The autoencoder, and diffusion models named as in liver_early, shown 32^3 voxels; returns the folder."""
     first, second = autoencoder(), unet(seed)
     codes = first.codebook.embeddings
     save_weights(
@@ -69,7 +70,7 @@ def write_weights(folder: Path, *names: str, seed: int = 2) -> Path:
     )
     for name in names:
         organ, stage = name.split("_")
-        found = settings(stage, organ=organ, codebook=codebook_sha256(codes))
+        found = settings(stage, organ=organ, codebook=codebook_sha256(codes), edge=32)
         save_weights(
             folder / diffusion_file(organ, stage),
             second,

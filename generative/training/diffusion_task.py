@@ -103,6 +103,7 @@ class DiffusionTask(TrainingTask):
                 sampler=sampler,
                 sampler_steps=taken,
                 codebook_sha256=codebook_sha256(model.autoencoder.codebook.embeddings),
+                patch_size=self.settings.patch_size,
             ),
         )
         return self.average.network, description

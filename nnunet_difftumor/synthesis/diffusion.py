@@ -34,8 +34,8 @@ from nnunet_difftumor.synthesis.shape import region_of, survey
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.volume import Box, Volume, box_within, clipped_box
 
-# What the networks see of the scan: the published patch, and more for tumors that come closer than this to its rim.
-REGION_MM, CONTEXT_MM = 96.0, 8.0
+# The networks see of the scan what they were trained on, and more for tumors that come closer than this to the rim.
+CONTEXT_MM = 8.0
 # Healthy tissue up to this far from what the tumor changes tells how the picture differs from the scan.
 _AROUND_MM = 20.0
 # Streams of the spec's seed; noise is that of hand-crafted tumors.
@@ -189,11 +189,12 @@ class DiffusionRenderer:
         reach = survey(spec).half_extents_mm.max(0) + context
         return grid_around(
             spec.centre_mm,
-            extent_mm=np.maximum(2 * reach, REGION_MM),
+            extent_mm=2 * reach,
             spacing_mm=spacing_mm,
             direction=direction,
             axes=described.volumes.axes,
             network_spacing_mm=described.volumes.spacing_mm,
+            least_size=described.diffusion.patch_size,
             multiples=model.patch_multiples(),
         )
 

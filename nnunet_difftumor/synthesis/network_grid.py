@@ -95,6 +95,7 @@ def grid_around(
     direction: np.ndarray,
     axes: str,
     network_spacing_mm: Sequence[float],
+    least_size: Sequence[int],
     multiples: Sequence[int],
 ) -> NetworkGrid:
     """The patch around a position.
@@ -106,6 +107,7 @@ def grid_around(
         direction: (3, 3), its columns the unit vectors of the scan's axes (z, y, x) in RAS+ space.
         axes: the network's axes, three letters, one each of SI, RL and AP: where the index grows to.
         network_spacing_mm: along the network's axes.
+        least_size: the patch has at least these voxels, along the network's axes.
         multiples: the patch has a multiple of these voxels, along the network's axes.
 
     Raises:
@@ -116,7 +118,7 @@ def grid_around(
     for network_axis, (axis, sign) in enumerate(zip(order, signs, strict=True)):
         spacing, own, multiple = spacing_mm[axis], network_spacing_mm[network_axis], multiples[network_axis]
         # A part of a voxel is left to rounding.
-        voxels = np.ceil(extent_mm[axis] / own - 1e-6)
+        voxels = max(np.ceil(extent_mm[axis] / own - 1e-6), least_size[network_axis])
         size[axis] = max(1, int(np.ceil(voxels / multiple))) * multiple
         step[axis] = sign * own
         first[axis] = float(round(centre_mm[axis] / spacing)) * spacing - step[axis] * (size[axis] // 2)

@@ -25,9 +25,7 @@ MODELS = tiny_networks.models("early", "late")
 
 
 @pytest.fixture(autouse=True)
-def small_regions(monkeypatch):
-    """24 mm instead of 96, to be quick."""
-    monkeypatch.setattr(diffusion, "REGION_MM", 24.0)
+def small_context(monkeypatch):
     monkeypatch.setattr(diffusion, "CONTEXT_MM", 4.0)
 
 

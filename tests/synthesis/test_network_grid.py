@@ -29,6 +29,7 @@ def grid_of(centre_mm=(10.0, 11.0, 12.0), **changes):
         "direction": np.eye(3)[:, ::-1],
         "axes": "SRA",
         "network_spacing_mm": (1.0, 1.0, 1.0),
+        "least_size": (1, 1, 1),
         "multiples": (2, 4, 4),
     }
     return grid_around(centre_mm, **values | changes)
@@ -160,3 +161,9 @@ def test_axes_that_are_none_are_refused(axes):
 def test_a_direction_without_three_axes_is_refused():
     with pytest.raises(InputError, match="direction of the scan"):
         grid_of(direction=np.array([[1.0, 1, 0], [0, 0, 0], [0, 0, 1]]))
+
+
+def test_the_patch_has_what_the_network_was_trained_on_and_more_where_it_must():
+    grid = grid_of(extent_mm=(10.0, 10.0, 31.0), least_size=(16, 8, 24))
+    # SRA of an array (z, y, x): z is S, x is R, y is A.
+    assert grid.shape == (16, 32, 24)

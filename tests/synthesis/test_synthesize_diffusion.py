@@ -17,17 +17,10 @@ from scans import body, command, content, files_below, save
 
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.ct import read_ct
-from nnunet_difftumor.synthesis import diffusion
 from nnunet_difftumor.synthesis.shape import alpha_in, region_of
 from nnunet_difftumor.synthesis.spec import TumorSpec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def small_regions(monkeypatch):
-    """32 mm instead of 96, to be quick."""
-    monkeypatch.setattr(diffusion, "REGION_MM", 32.0)
 
 
 @pytest.fixture(scope="module")
@@ -259,11 +252,13 @@ def test_imported_weights_draw_into_real_ct(real_case, tmp_path):
     names = ("small_AutoencoderModel.ckpt", "small_liver_early.pt", "small_liver_noearly.pt")
     folder = tmp_path / "weights"
     assert main(["import-weights", *(str(Path(parity) / name) for name in names), "-o", str(folder)]) == 0
-    # 4 steps instead of 50, to be quick.
-    late = json.loads((folder / "liver_late.json").read_text())
-    assert late["diffusion"]["sampler_steps"] == 50
-    late["diffusion"]["sampler_steps"] = 4
-    (folder / "liver_late.json").write_text(json.dumps(late))
+    # 4 steps instead of 50, and patches of 32^3 instead of 96^3, to be quick.
+    for page, steps in ((folder / "liver_early.json", 4), (folder / "liver_late.json", 50)):
+        description = json.loads(page.read_text())
+        assert description["diffusion"]["sampler_steps"] == steps
+        assert description["diffusion"]["patch_size"] == [96, 96, 96]
+        description["diffusion"] |= {"sampler_steps": 4, "patch_size": [32, 32, 32]}
+        page.write_text(json.dumps(description))
     for size, file in (("tiny", "small_liver_early.pt"), ("medium", "small_liver_noearly.pt")):
         options = ["--renderer", "diffusion", "--organ", "liver", "--preset", "difftumor", "--size", size]
         assert main(on_real_ct(real_case, tmp_path / size, folder, *options, "--count", "1", "--seed", "1")) == 0
