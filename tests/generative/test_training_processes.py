@@ -18,7 +18,6 @@ from nnunet_difftumor.generative.weights import load_autoencoder, load_diffusion
 
 pytestmark = pytest.mark.slow
 HOST = Path(__file__).with_name("training_host.py")
-KILLS = 20
 AUTOENCODER = [
     "patch_size=[8, 8, 16]",
     "downsampling=[2, 2, 2]",
@@ -99,8 +98,8 @@ def diffusion_call(output: Path, *, autoencoder: Path, steps: int, assignments=(
     return call | {"function": "train_diffusion"}
 
 
-@pytest.mark.parametrize("kind", ["autoencoder", "diffusion"])
-def test_killed_training_ends_with_the_curve_of_an_uninterrupted_one(kind, host, autoencoder):
+@pytest.mark.parametrize(("kind", "kills"), [("autoencoder", 20), ("diffusion", 8)])
+def test_killed_training_ends_with_the_curve_of_an_uninterrupted_one(kind, kills, host, autoencoder):
     name = "autoencoder" if kind == "autoencoder" else "liver_early"
 
     def call(folder: str, steps: int) -> dict:
@@ -113,8 +112,8 @@ def test_killed_training_ends_with_the_curve_of_an_uninterrupted_one(kind, host,
     rng = np.random.default_rng(seed)
     killed = RunFolder(host.folder / f"killed {kind}", name)
     curve = killed.folder / "curve.jsonl"
-    steps = 4 * KILLS
-    for number in range(KILLS):
+    steps = 4 * kills
+    for number in range(kills):
         # Some while the run is set up; the others from 1 to 4 steps on, at any moment of a step or of a checkpoint.
         after = int(rng.integers(0, 5))
         seconds = float(rng.uniform(0, 0.03 if after else 0.5))
