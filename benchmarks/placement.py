@@ -116,14 +116,14 @@ class Row:
         verdict = "; ".join(["MISSED", *self.missed()]) if self.missed() else "ok" if barred else "-"
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.refused.most_common())
         return (
-            f"{self.preset:<10}{self.place.scan:<15}{self.place.organ:<11}{self.size:<7}{self.drawn:6}{self.placed:7}"
+            f"{self.preset:<14}{self.place.scan:<15}{self.place.organ:<11}{self.size:<7}{self.drawn:6}{self.placed:7}"
             f"{100 * self.placed / self.drawn:7.1f}{diameter}{grown}{vessels}{self.longest_s:6.1f}  {verdict}"
             + (f"  [{reasons}]" if reasons else "")
         )
 
 
 HEADER = (
-    f"{'preset':<10}{'scan':<15}{'organ':<11}{'size':<7}{'drawn':>6}{'placed':>7}{'%':>7}{'median mm':>9}"
+    f"{'preset':<14}{'scan':<15}{'organ':<11}{'size':<7}{'drawn':>6}{'placed':>7}{'%':>7}{'median mm':>9}"
     f"{'out%':>7}{'vessel%':>7}{'most%':>7}{'s':>6}  bar  [NoRoom by reason]"
 )
 
