@@ -4,6 +4,7 @@ import torch
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.kernels.checks import check_floating, check_shape, check_volume
+from nnunet_difftumor.kernels.implementation import uses_triton
 from nnunet_difftumor.kernels.reference import depth_attention as reference
 
 
@@ -40,4 +41,9 @@ def depth_attention(qkv: torch.Tensor, bias: torch.Tensor, frequencies: torch.Te
             f"qkv: expected 3 * {bias.shape[0]} heads * {2 * len(frequencies)} channels (as bias and frequencies say), "
             f"got {qkv.shape[1]}"
         )
-    return reference.depth_attention(qkv, bias, frequencies)
+    if not uses_triton("qkv", qkv):
+        return reference.depth_attention(qkv, bias, frequencies)
+    from nnunet_difftumor.kernels.triton import depth_attention as kernels
+
+    kernels.check(qkv, bias)
+    return kernels.depth_attention(qkv, bias.float().contiguous(), *kernels.rotation(frequencies, depth))

@@ -6,6 +6,7 @@ import torch
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.kernels.checks import check_floating, check_shape, check_volume
+from nnunet_difftumor.kernels.implementation import uses_triton
 from nnunet_difftumor.kernels.reference import group_norm_modulate_silu as reference
 
 
@@ -54,6 +55,12 @@ def group_norm_modulate_silu(
             check_shape(name, tensor, (batch, channels))
     if replicate is not None and (len(replicate) != 6 or min(replicate) < 0):
         raise InputError(f"replicate: expected six numbers of voxels, none negative, got {tuple(replicate)}")
-    return reference.group_norm_modulate_silu(
-        x, weight, bias=bias, groups=groups, eps=eps, scale=scale, shift=shift, replicate=replicate
-    )
+    if not uses_triton("x", x):
+        return reference.group_norm_modulate_silu(
+            x, weight, bias=bias, groups=groups, eps=eps, scale=scale, shift=shift, replicate=replicate
+        )
+    from nnunet_difftumor.kernels.triton import group_norm_modulate_silu as kernels
+
+    x = x if kernels.is_dense(x) else x.contiguous()
+    parameters = (None if given is None else given.float().contiguous() for given in (weight, bias, scale, shift))
+    return kernels.group_norm_modulate_silu(x, *parameters, groups, eps, tuple(replicate or (0,) * 6))[0]

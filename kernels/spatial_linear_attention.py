@@ -4,6 +4,7 @@ import torch
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.kernels.checks import check_volume
+from nnunet_difftumor.kernels.implementation import uses_triton
 from nnunet_difftumor.kernels.reference import spatial_linear_attention as reference
 
 
@@ -27,4 +28,9 @@ def spatial_linear_attention(qkv: torch.Tensor, *, heads: int) -> torch.Tensor:
     check_volume("qkv", qkv)
     if heads < 1 or qkv.shape[1] % (3 * heads):
         raise InputError(f"qkv: its {qkv.shape[1]} channels are not 3 * {heads} heads * head_dim")
-    return reference.spatial_linear_attention(qkv, heads=heads)
+    if not uses_triton("qkv", qkv):
+        return reference.spatial_linear_attention(qkv, heads=heads)
+    from nnunet_difftumor.kernels.triton import spatial_linear_attention as kernels
+
+    kernels.check(qkv, heads)
+    return kernels.spatial_linear_attention(qkv, heads)

@@ -6,6 +6,7 @@ import torch
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.kernels.checks import check_floating
+from nnunet_difftumor.kernels.implementation import uses_triton
 from nnunet_difftumor.kernels.reference import vector_quantize as reference
 
 
@@ -51,15 +52,33 @@ def vector_quantize(vectors: torch.Tensor, codebook: torch.Tensor, *, statistics
     if not codebook.is_cuda and not torch.compiler.is_compiling() and not codebook.isfinite().all():
         raise InputError("codebook: holds NaN or infinity; the weights are damaged or training has diverged")
 
+    if uses_triton("vectors", vectors):
+        indices, counts, sums = _by_triton(vectors, codebook, statistics=statistics)
+    else:
+        indices, counts, sums = _by_reference(vectors, codebook, statistics=statistics)
+    codes = codebook.detach()[indices].to(vectors.dtype)
+    commitment_loss = torch.nn.functional.mse_loss(vectors, codes)
+    # The difference is exactly 0, so the values are the code's own.
+    embeddings = codes + (vectors - vectors.detach()) if vectors.requires_grad else codes
+    return Quantized(indices, embeddings, commitment_loss, counts, sums)
+
+
+def _by_reference(vectors: torch.Tensor, codebook: torch.Tensor, *, statistics: bool) -> tuple:
     codebook = codebook.detach()
     if codebook.dtype.itemsize == 2:
         codebook = codebook.float()
-    indices = reference.nearest_code(vectors.detach().to(codebook.dtype), codebook)
-    codes = codebook[indices].to(vectors.dtype)
-    commitment_loss = torch.nn.functional.mse_loss(vectors, codes)
-    # The difference is exactly 0, so the values are the code's own.
-    embeddings = codes + (vectors - vectors.detach())
-    counts = sums = None
-    if statistics:
-        counts, sums = reference.code_statistics(vectors.detach().to(codebook.dtype), indices, codes=len(codebook))
-    return Quantized(indices, embeddings, commitment_loss, counts, sums)
+    vectors = vectors.detach().to(codebook.dtype)
+    indices = reference.nearest_code(vectors, codebook)
+    if not statistics:
+        return indices, None, None
+    return indices, *reference.code_statistics(vectors, indices, codes=len(codebook))
+
+
+def _by_triton(vectors: torch.Tensor, codebook: torch.Tensor, *, statistics: bool) -> tuple:
+    from nnunet_difftumor.kernels.triton import vector_quantize as kernels
+
+    vectors = vectors.detach().float().contiguous()
+    indices, _ = kernels.nearest_code(vectors, *kernels.packed_codebook(codebook))
+    if not statistics:
+        return indices, None, None
+    return indices, *kernels.code_statistics(vectors, indices, len(codebook))

@@ -1,0 +1,68 @@
+"""Which implementation of an operation runs: the Triton kernel on CUDA, the plain PyTorch reference elsewhere."""
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+
+from nnunet_difftumor.errors import InputError
+
+NAMES = ("auto", "triton", "reference")
+# Compute capability of the Ampere generation, the oldest for which the kernels are compiled and checked.
+OLDEST_GPU = (8, 0)
+# float64 is what the references are checked in; no kernel computes in it.
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+_chosen: ContextVar[str] = ContextVar("implementation", default="auto")
+
+
+@contextmanager
+def implementation(name: str) -> Iterator[None]:
+    """Within it, every operation of this thread runs as `name` says, on any device.
+
+    Args:
+        name: "reference", for comparison and for float64 on CUDA; "triton", for tests with Triton's interpreter; "auto".
+    """
+    if name not in NAMES:
+        raise InputError(f"implementation: expected one of {NAMES}, got {name!r}")
+    token = _chosen.set(name)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def uses_triton(name: str, tensor: torch.Tensor) -> bool:
+    """Whether the Triton kernel runs for this tensor, the argument `name`.
+
+    Raises:
+        InputError: where it should, and cannot: nothing falls back in silence.
+    """
+    chosen = _chosen.get()
+    if chosen == "reference" or (chosen == "auto" and not tensor.is_cuda):
+        return False
+    if tensor.dtype not in DTYPES:
+        raise InputError(
+            f"{name}: is {tensor.dtype}, the kernels take float32, bfloat16 and float16; convert it, or choose the "
+            'plain version with kernels.implementation("reference")'
+        )
+    if tensor.is_cuda:
+        _check_gpu(name, tensor.device.index)
+    return True
+
+
+def _check_gpu(name: str, device: int | None) -> None:
+    if importlib.util.find_spec("triton") is None:
+        raise InputError(
+            f"{name}: is on a GPU, and triton is not installed; install it, or choose the plain version with "
+            'kernels.implementation("reference")'
+        )
+    seen = torch.cuda.get_device_capability(device)
+    if seen < OLDEST_GPU:
+        raise InputError(
+            f"{name}: is on a GPU of compute capability {seen[0]}.{seen[1]}, the kernels need "
+            f"{OLDEST_GPU[0]}.{OLDEST_GPU[1]} or newer; choose the plain version with "
+            'kernels.implementation("reference")'
+        )

@@ -1,0 +1,1 @@
+"""Triton kernels and their launchers, one module per operation. Imported where a kernel runs, and nowhere else."""
