@@ -26,7 +26,8 @@ demo: $(VENV)/ready
 	$(VENV)/bin/difftumor demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)") $(if $(LABELS),--labels $(LABELS))
 
 test: $(VENV)/ready
-	$(VENV)/bin/python -m pytest tests -n 2 --dist loadfile
+	$(VENV)/bin/python -m pytest tests -n 2 --dist loadfile --ignore tests/kernels/interpreted
+	TRITON_INTERPRET=1 $(VENV)/bin/python -m pytest tests/kernels/interpreted -n 2
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

@@ -11,7 +11,11 @@ TOLERANCES = {"float32": 1e-5, "tf32": 2e-3, "bfloat16": 1e-2, "float16": 2e-3}
 
 
 def compare(
-    operation: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], *, precision: str, trained: int | None = None
+    operation: Callable[..., torch.Tensor],
+    inputs: Sequence[torch.Tensor],
+    *,
+    precision: str,
+    trained: int | None = None,
 ) -> None:
     """Asserts that output and gradients of the first `trained` inputs are those of float64.
 

@@ -19,7 +19,9 @@ def pytest_collection_modifyitems(items):
     if not INTERPRETED:
         for item in items:
             if "interpreted" in item.path.parts:
-                item.add_marker(pytest.mark.skip(reason="needs a process with TRITON_INTERPRET=1; make test starts one"))
+                item.add_marker(
+                    pytest.mark.skip(reason="needs a process with TRITON_INTERPRET=1; make test starts one")
+                )
 
 
 @pytest.fixture(autouse=True)

@@ -7,19 +7,19 @@ interpreter where its numbers are wrong:
   nearest even.
 - Loop bounds that are known at run time only fail with NumPy 2.4 and newer.
 
-and turns it into a checker. A launch raises `KernelFault` when it
+and turns it into a checker. A launch raises `KernelFaultError` when it
 
 - reads or writes outside the tensors that were passed to it,
 - writes what another program of the launch has read or written, or reads what another has written, atomics among
   themselves excepted,
 - reduces over fewer than 16 elements in a dot (the tensor cores' least).
 
-Lanes that a mask without `other` switches off read NaN or a huge number. Operands of dots in tf32 lose the bits that the
-hardware drops.
+Lanes that a mask without `other` switches off read NaN or a huge number. Operands of dots in tf32 lose the bits that
+the hardware drops.
 
 It replaces private functions of Triton, so that the version is pinned for tests (constraints.txt), and
-test_strict_interpreter.py shows that every check still fires. Bounds are those of the storages: an overrun from one view
-into another of the same storage is not seen.
+test_strict_interpreter.py shows that every check still fires. Bounds are those of the storages: an overrun from one
+view into another of the same storage is not seen.
 """
 
 import inspect
@@ -31,7 +31,7 @@ import triton.language as tl
 from triton.runtime import interpreter
 
 
-class KernelFault(RuntimeError):
+class KernelFaultError(RuntimeError):
     """What a kernel did that would be undefined on a GPU."""
 
 
@@ -63,7 +63,7 @@ class _Memory:
         found = np.maximum(which, 0)
         outside = (which < 0) | (active + np.uint64(size) > self._starts[found] + self._sizes[found])
         if outside.any():
-            raise KernelFault(
+            raise KernelFaultError(
                 f"out of bounds: {kind} of {int(outside.sum())} of {active.size} lanes, program {program}"
             )
         for index in np.unique(which):
@@ -78,15 +78,17 @@ class _Memory:
         used = (read != _NOBODY) & (read != program)
         if kind == "load":
             if written.any():
-                raise KernelFault(f"race: program {program} reads what another program of the launch wrote")
+                raise KernelFaultError(f"race: program {program} reads what another program of the launch wrote")
             readers[cells] = np.where((read == _NOBODY) | (read == program), program, _MANY)
         elif kind == "store":
             if written.any() or used.any():
-                raise KernelFault(f"race: program {program} writes what another program of the launch read or wrote")
+                raise KernelFaultError(
+                    f"race: program {program} writes what another program of the launch read or wrote"
+                )
             writers[cells] = program
         else:
             if (written & (wrote != _ATOMICS)).any() or used.any():
-                raise KernelFault(f"race: program {program} mixes atomics with plain accesses of another program")
+                raise KernelFaultError(f"race: program {program} mixes atomics with plain accesses of another program")
             writers[cells] = _ATOMICS
 
 

@@ -29,9 +29,7 @@ def draw(shape, *, dtype=torch.float32, channels_last=True):
     batch, heads, head_dim, slices, height, width = shape
     generator = torch.Generator().manual_seed(height)
     qkv = 2 * torch.randn(batch, 3 * heads * head_dim, slices, height, width, generator=generator)
-    return qkv.to(dtype).contiguous(
-        memory_format=torch.channels_last_3d if channels_last else torch.contiguous_format
-    )
+    return qkv.to(dtype).contiguous(memory_format=torch.channels_last_3d if channels_last else torch.contiguous_format)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

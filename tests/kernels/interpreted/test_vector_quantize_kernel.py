@@ -85,7 +85,7 @@ def test_vectors_that_are_not_finite_get_an_index_that_exists():
     vectors[3] = torch.nan
     vectors[7, 2] = torch.inf
     indices = vector_quantize(vectors, codebook).indices
-    assert 0 <= indices.min() and indices.max() < 50
+    assert indices.min() >= 0 and indices.max() < 50
     finite = [row for row in range(20) if row not in (3, 7)]
     distances = (vectors[finite].double()[:, None] - codebook.double()).square().sum(2)
     assert torch.equal(indices[finite], distances.argmin(1))

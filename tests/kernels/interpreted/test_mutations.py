@@ -1,0 +1,235 @@
+"""Wrong kernels make tests fail: each fault of this list is put into a kernel, and a test that is named must notice.
+
+The faults are those that one makes: a wrong scale, a missing mask, an index off by one, a stride of another axis.
+"""
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+
+import pytest
+import test_depth_attention_kernel as depth
+import test_group_norm_modulate_silu_kernel as norm
+import test_spatial_linear_attention_kernel as linear
+import test_vector_quantize_kernel as quantize
+from triton.runtime.errors import InterpreterError
+
+from nnunet_difftumor.kernels import triton as package
+from nnunet_difftumor.kernels.triton import (
+    depth_attention,
+    group_norm_modulate_silu,
+    spatial_linear_attention,
+    vector_quantize,
+)
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A fault: `old` in the module's source becomes `new`; `test` called with `arguments` must fail."""
+
+    module: object
+    old: str
+    new: str
+    test: object
+    arguments: tuple = ()
+
+    def __str__(self) -> str:
+        return f"{self.module.__name__.rpartition('.')[2]}: {self.old.strip()} -> {self.new.strip()}"
+
+
+SMALL = depth.SHAPES[1]
+MUTATIONS = [
+    Mutation(depth_attention, '"scale": head_dim**-0.5', '"scale": head_dim**-0.25', depth.test_any_shape, (SMALL,)),
+    Mutation(
+        depth_attention,
+        'float("-inf"))\n    return weights',
+        "0.0)\n    return weights",
+        depth.test_any_shape,
+        (SMALL,),
+    ),
+    Mutation(
+        depth_attention,
+        "* SLICES + slices[None, :], mask=pairs",
+        "* SLICES + slices[None, :] + 1, mask=pairs",
+        depth.test_any_shape,
+        (SMALL,),
+    ),
+    Mutation(
+        depth_attention,
+        "return even * cos - odd * sin, odd * cos + even * sin",
+        "return even, odd",
+        depth.test_any_shape,
+        (SMALL,),
+    ),
+    Mutation(
+        depth_attention,
+        "q_gradient_even * cosine + q_gradient_odd * sine",
+        "q_gradient_even * cosine - q_gradient_odd * sine",
+        depth.test_any_shape,
+        (SMALL,),
+    ),
+    Mutation(depth_attention, "row = column // width % height", "row = column % width", depth.test_any_shape, (SMALL,)),
+    Mutation(
+        depth_attention,
+        "inside = (slices < SLICES) & (column < columns)",
+        "inside = slices < SLICES",
+        depth.test_any_shape,
+        (SMALL,),
+    ),
+    Mutation(depth_attention, "of_bias += of_logits", "of_bias = of_logits", depth.test_any_shape, (SMALL,)),
+    Mutation(
+        depth_attention,
+        "column % width * gradient_column",
+        "column % width * gradient_row",
+        depth.test_any_shape,
+        (SMALL,),
+    ),
+    Mutation(
+        spatial_linear_attention,
+        "(context * (scale / total)[:, None])",
+        "(context / total[:, None])",
+        linear.test_any_shape,
+        (linear.SHAPES[1],),
+    ),
+    Mutation(
+        spatial_linear_attention,
+        'tl.where((here < count)[:, None], k.to(tl.float32) * _LOG2E, float("-inf"))',
+        "k.to(tl.float32) * _LOG2E",
+        linear.test_any_shape,
+        (linear.SHAPES[1],),
+    ),
+    Mutation(
+        spatial_linear_attention,
+        "context = context * shrink[:, None]",
+        "context = context",
+        linear.test_any_shape,
+        (linear.SHAPES[1],),
+    ),
+    Mutation(
+        spatial_linear_attention, "total = total * shrink", "total = total", linear.test_any_shape, (linear.SHAPES[1],)
+    ),
+    Mutation(spatial_linear_attention, "(of_k - mean[None, :])", "of_k", linear.test_any_shape, (linear.SHAPES[1],)),
+    Mutation(
+        spatial_linear_attention,
+        "position // width * stride_row + position % width * stride_column",
+        "position // width * stride_column + position % width * stride_row",
+        linear.test_any_shape,
+        (linear.SHAPES[4],),
+    ),
+    Mutation(
+        spatial_linear_attention,
+        "mask=(position < count)[:, None] & (channel < HEAD_DIM)[None, :],\n    )",
+        "mask=(channel < HEAD_DIM)[None, :],\n    )",
+        linear.test_any_shape,
+        (linear.SHAPES[4],),
+    ),
+    Mutation(
+        group_norm_modulate_silu,
+        "tl.store(reciprocals + out, 1.0 / tl.sqrt(variance + eps))",
+        "tl.store(reciprocals + out, 1.0 / tl.sqrt(variance))",
+        norm.test_any_shape,
+        norm.CASES[1],
+    ),
+    Mutation(
+        group_norm_modulate_silu, "difference * difference * (count * share)", "0.0", norm.test_any_shape, norm.CASES[8]
+    ),
+    Mutation(
+        group_norm_modulate_silu,
+        "factor = 1.0 + tl.load(scale",
+        "factor = tl.load(scale",
+        norm.test_any_shape,
+        norm.CASES[1],
+    ),
+    Mutation(
+        group_norm_modulate_silu, "at % out_width - before_x", "at % out_width", norm.test_any_shape, norm.CASES[2]
+    ),
+    Mutation(
+        group_norm_modulate_silu,
+        "there = there & (slice_ == depth - 1)",
+        "there = there & (slice_ == depth - 2)",
+        norm.test_any_shape,
+        norm.CASES[2],
+    ),
+    Mutation(group_norm_modulate_silu, "- normalized * mean_product[None, :]", "", norm.test_any_shape, norm.CASES[1]),
+    Mutation(
+        group_norm_modulate_silu,
+        "mask=inside)\n\n\n@triton.jit\ndef _gathered",
+        "mask=(channel < channels)[None, :])\n\n\n@triton.jit\ndef _gathered",
+        norm.test_any_shape,
+        norm.CASES[1],
+    ),
+    Mutation(
+        vector_quantize,
+        "best_tile = tl.where(nearer, tile, best_tile)",
+        "best_tile = tl.where(nearer, tile - 1, best_tile)",
+        quantize.test_the_nearest_code_is_found,
+        (130, 300, 8),
+    ),
+    Mutation(
+        vector_quantize,
+        "nearer = smallest < best",
+        "nearer = smallest <= best",
+        quantize.test_the_lowest_of_equal_codes_is_taken_also_across_tiles_and_programs,
+        (2,),
+    ),
+    Mutation(
+        vector_quantize,
+        "minus_double = -2 * scaled",
+        "minus_double = -scaled",
+        quantize.test_the_nearest_code_is_found,
+        (130, 300, 8),
+    ),
+    Mutation(
+        vector_quantize,
+        "real = candidates < code_count",
+        "real = candidates >= 0",
+        quantize.test_the_nearest_code_is_found,
+        (2, 129, 8),
+    ),
+    Mutation(
+        vector_quantize,
+        "    inside = rows < count\n    channels",
+        "    inside = rows <= count\n    channels",
+        quantize.test_the_nearest_code_is_found,
+        (63, 64, 8),
+    ),
+    Mutation(
+        vector_quantize,
+        "tl.atomic_add(sums + index[:, None] * CHANNELS",
+        "tl.store(sums + index[:, None] * CHANNELS",
+        quantize.test_the_nearest_code_is_found,
+        (200, 512, 8),
+    ),
+]
+
+
+@pytest.fixture
+def mutate(tmp_path, monkeypatch):
+    def swap(mutation):
+        name = mutation.module.__name__
+        with open(mutation.module.__file__) as file:
+            source = file.read()
+        assert mutation.old in source, "the kernel has changed; change the mutation too"
+        path = tmp_path / f"{name.rpartition('.')[2]}.py"
+        path.write_text(source.replace(mutation.old, mutation.new))
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        monkeypatch.setattr(package, name.rpartition(".")[2], module)
+        spec.loader.exec_module(module)
+
+    yield swap
+    # Operations are registered by name with torch: the right ones again.
+    monkeypatch.undo()
+    for module in (depth_attention, group_norm_modulate_silu, spatial_linear_attention, vector_quantize):
+        importlib.reload(module)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
+def test_the_fault_is_noticed(mutate, mutation):
+    mutate(mutation)
+    # A wrong number, or what the strict interpreter finds; not a fault of the mutation itself.
+    with pytest.raises((AssertionError, InterpreterError)) as failure:
+        mutation.test(*mutation.arguments)
+    assert isinstance(failure.value, AssertionError) or "KernelFaultError" in str(failure.value)
