@@ -1,7 +1,8 @@
-"""Every kernel compiled for NVIDIA GPUs by its real launcher, on a machine without one: registers, spills, instructions.
+"""Every kernel compiled for NVIDIA GPUs by its real launcher, on a machine without one: registers, spills,
+instructions.
 
-Calls the public operations, forward and backward, on CPU tensors of the networks' shapes, with a driver in Triton's place
-that compiles what would run and runs nothing. Each kernel then must have no spills, no local memory, and the
+Calls the public operations, forward and backward, on CPU tensors of the networks' shapes, with a driver in Triton's
+place that compiles what would run and runs nothing. Each kernel then must have no spills, no local memory, and the
 instructions that it was written for. Exits 1 otherwise. Zero spills is necessary for a fast kernel, not sufficient.
 """
 

@@ -23,7 +23,8 @@ def implementation(name: str) -> Iterator[None]:
     """Within it, every operation of this thread runs as `name` says, on any device.
 
     Args:
-        name: "reference", for comparison and for float64 on CUDA; "triton", for tests with Triton's interpreter; "auto".
+        name: "reference", for comparison and for float64 on CUDA; "triton", for tests with Triton's interpreter;
+            "auto", as outside.
     """
     if name not in NAMES:
         raise InputError(f"implementation: expected one of {NAMES}, got {name!r}")

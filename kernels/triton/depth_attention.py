@@ -1,11 +1,12 @@
 """Attention along depth, one head of a few columns per program; no logits in memory.
 
 A column is a sequence of d slices at one in-plane position. Bias and rotation stay in registers for the columns of a
-program. The pairs of channels that a rotation mixes are kept as two halves, for q and k alike, which leaves q.k as it is.
+program. The pairs of channels that a rotation mixes are kept as two halves, for q and k alike, which leaves q.k as it
+is.
 
-Forward and backward read and write each tensor once. Bound at 24 x 24 columns of 24 slices and 8 heads of 32 channels, in
-bfloat16: 28 MB and 9 us forward, 50 MB and 17 us backward, at 3 TB/s; the logits alone, in float32, are 10.6 MB written
-and read in every pass of plain PyTorch.
+Forward and backward read and write each tensor once. Bound at 24 x 24 columns of 24 slices and 8 heads of 32 channels,
+in bfloat16: 28 MB and 9 us forward, 50 MB and 17 us backward, at 3 TB/s; the logits alone, in float32, are 10.6 MB
+written and read in every pass of plain PyTorch.
 """
 
 import torch

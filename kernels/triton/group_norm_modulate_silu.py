@@ -1,8 +1,8 @@
 """GroupNorm, modulation, SiLU and the repeated rim: the volume is read twice and written once.
 
 Three launches: mean and squared deviations of every channel in chunks of voxels; one program per sample and group that
-joins them; and the values with their rim. Deviations are taken from each tile's own mean and joined (Chan et al., 1983),
-since the difference of mean square and squared mean loses digits where the mean is large.
+joins them; and the values with their rim. Deviations are taken from each tile's own mean and joined (Chan et al.,
+1983), since the difference of mean square and squared mean loses digits where the mean is large.
 
 Bound: reading and writing, 48 us for 32 channels at 96^3 in bfloat16 at 3 TB/s (113 MB twice read, once written). Eager
 PyTorch takes five passes with float32 between them. At 24^3, launches decide, three instead of five or six.
@@ -63,8 +63,8 @@ def group_norm_modulate_silu_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradient of x, and per sample and channel those of slope and intercept, float32 (b, c).
 
-    silu's argument is slope * normalized + intercept, with slope = weight (1 + scale) and intercept = bias (1 + scale) +
-    shift.
+    silu's argument is slope * normalized + intercept, with slope = weight (1 + scale) and
+    intercept = bias (1 + scale) + shift.
     """
     launch = _Launch(x, groups)
     return launch.gradients(gradient, (weight, bias, scale, shift, mean, reciprocal), replicate)
@@ -172,7 +172,7 @@ class _Launch:
         rim = (replicate[4], replicate[5], replicate[2], replicate[3], replicate[0], replicate[1])
         options = {
             "MODULATED": parameters[2] is not None,
-            **{name: size for name, size in zip(("Z0", "Z1", "Y0", "Y1", "X0", "X1"), rim, strict=True)},
+            **dict(zip(("Z0", "Z1", "Y0", "Y1", "X0", "X1"), rim, strict=True)),
         }
         place = (*self.volume, *gradient.shape[3:], *self._strides(x), *self._strides(gradient))
         given = self._given(parameters)

@@ -1,10 +1,10 @@
 """Linear attention within slices: one head of one slice per program, the context (channels x channels) in registers.
 
-With P the softmax of k over positions and Q that of q over channels, times head_dim^-0.5: context = P^T V, out = Q context.
-Forward and backward go over the positions twice, with a running maximum for P, and keep nothing of their size.
+With P the softmax of k over positions and Q that of q over channels, times head_dim^-0.5: context = P^T V, out = Q
+context. Forward and backward go over the positions twice, with a running maximum for P, and keep nothing of their size.
 
-Bound for 24 slices of 24 x 24 positions and 8 heads of 32 channels in bfloat16: 28 MB read and written, 9 us at 3 TB/s (the
-second reading is from the second-level cache); plain PyTorch writes and reads both softmaxes in float32 besides.
+Bound for 24 slices of 24 x 24 positions and 8 heads of 32 channels in bfloat16: 28 MB read and written, 9 us at 3 TB/s
+(the second reading is from the second-level cache); plain PyTorch writes and reads both softmaxes in float32 besides.
 """
 
 import torch
