@@ -1,0 +1,220 @@
+"""The public operations at the networks' shapes, each beside plain and good PyTorch, with what it must read and compute.
+
+Needs torch, triton, numpy and einops only.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn import functional
+
+from nnunet_difftumor.kernels import (
+    depth_attention,
+    group_norm_modulate_silu,
+    spatial_linear_attention,
+    vector_quantize,
+)
+from nnunet_difftumor.kernels.implementation import implementation
+
+HEADS, HEAD_DIM, CODES, CHANNELS = 8, 32, 16384, 8
+LEVELS = ((24, 24), (48, 12), (96, 6), (192, 3))  # channels and edge of the U-Net's levels, for a patch of 96^3
+Tensors = list[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operation at one shape.
+
+    Attributes:
+        operation, shape: names for tables.
+        inputs: tensors; the first `trained` have gradients.
+        ours: by the kernels.
+        plain: as the public code does it.
+        good: the best that PyTorch has, by name; the fastest counts.
+        bytes, flops: that the forward pass must move and compute at least.
+        backward_bytes, backward_flops: likewise; 0 where there is no backward pass to compare.
+        tensor_cores: whether flops are those of matrix products.
+    """
+
+    operation: str
+    shape: str
+    inputs: Tensors
+    ours: Callable[..., torch.Tensor]
+    plain: Callable[..., torch.Tensor]
+    good: dict[str, Callable[..., torch.Tensor]]
+    bytes: float
+    flops: float
+    trained: int = 0
+    backward_bytes: float = 0.0
+    backward_flops: float = 0.0
+    tensor_cores: bool = True
+    extra: dict = field(default_factory=dict)
+
+
+def cases(operation: str, *, batch: int, dtype: torch.dtype, device: str, small: bool = False) -> Iterator[Case]:
+    """The shapes of a 96^3 patch, or with `small` a tenth of them, for the interpreter."""
+    makers = {
+        "vector_quantize": _quantize,
+        "depth_attention": _depth,
+        "spatial_linear_attention": _linear,
+        "group_norm_modulate_silu": _norm,
+    }
+    yield from makers[operation](batch, dtype, device, small)
+
+
+OPERATIONS = ("vector_quantize", "depth_attention", "spatial_linear_attention", "group_norm_modulate_silu")
+
+
+def _random(*shape: int, dtype: torch.dtype, device: str, channels_last: bool = False) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(sum(shape))
+    tensor = torch.randn(shape, generator=generator).to(device, dtype)
+    return tensor.contiguous(memory_format=torch.channels_last_3d) if channels_last else tensor
+
+
+def _by_reference(operation: Callable) -> Callable:
+    def run(*inputs: torch.Tensor) -> torch.Tensor:
+        with implementation("reference"):
+            return operation(*inputs)
+
+    return run
+
+
+def _quantize(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[Case]:
+    count, codes = (200 * batch, 512) if small else (13824 * batch, CODES)
+    vectors = _random(count, CHANNELS, dtype=torch.float32, device=device)
+    codebook = _random(codes, CHANNELS, dtype=torch.float32, device=device)
+
+    def plain(vectors: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+        norms = vectors.square().sum(1, keepdim=True) + codebook.t().square().sum(0, keepdim=True)
+        indices = (norms - 2 * vectors @ codebook.t()).argmin(1)
+        # For the perplexity, which nobody reads.
+        one_hot = functional.one_hot(indices, len(codebook)).float()
+        one_hot.mean(0)
+        return codebook[indices]
+
+    def chunks(vectors: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+        half_norms = codebook.square().sum(1) / 2
+        minus = -codebook.t()
+        found = [torch.addmm(half_norms, block, minus).argmin(1) for block in vectors.split(4096)]
+        return codebook[torch.cat(found)]
+
+    product = 3 * CHANNELS + 8
+    yield Case(
+        "vector_quantize",
+        f"{count} x {codes}",
+        [vectors, codebook],
+        lambda vectors, codebook: vector_quantize(vectors, codebook).embeddings,
+        plain,
+        {"addmm, argmin in chunks": chunks},
+        bytes=vectors.nbytes * 2 + codebook.nbytes + codes * product * 2,
+        flops=2.0 * count * codes * product,
+    )
+
+
+def _depth(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[Case]:
+    for _, edge in LEVELS[:1] if small else LEVELS:
+        slices, edge = (8, 2) if small else (24, edge)
+        qkv = _random(batch, 3 * HEADS * HEAD_DIM, slices, edge, edge, dtype=dtype, device=device, channels_last=True)
+        bias = _random(HEADS, slices, slices, dtype=torch.float32, device=device)
+        frequencies = (10000.0 ** -(torch.arange(0, HEAD_DIM, 2, dtype=torch.float32) / HEAD_DIM)).to(device)
+
+        def fused(qkv: torch.Tensor, bias: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
+            b, _, d, h, w = qkv.shape
+            split = qkv.permute(0, 3, 4, 2, 1).reshape(b * h * w, d, 3, HEADS, HEAD_DIM).permute(2, 0, 3, 1, 4)
+            angles = torch.arange(d, device=qkv.device)[:, None] * frequencies
+            cos, sin = angles.cos().to(qkv.dtype), angles.sin().to(qkv.dtype)
+
+            def turned(x: torch.Tensor) -> torch.Tensor:
+                even, odd = x[..., ::2], x[..., 1::2]
+                return torch.stack((even * cos - odd * sin, odd * cos + even * sin), -1).flatten(-2)
+
+            out = functional.scaled_dot_product_attention(
+                turned(split[0]), turned(split[1]), split[2], attn_mask=bias.to(qkv.dtype)
+            )
+            return out.permute(0, 2, 1, 3).reshape(b, h, w, d, -1).permute(0, 4, 3, 1, 2)
+
+        reference = _by_reference(depth_attention)
+        columns = batch * edge * edge
+        product = 4.0 * columns * HEADS * slices * slices * HEAD_DIM
+        yield Case(
+            "depth_attention",
+            f"{columns} columns of {slices}",
+            [qkv, bias, frequencies],
+            depth_attention,
+            reference,
+            {"SDPA": fused, "torch.compile": torch.compile(reference, dynamic=False)},
+            bytes=qkv.nbytes * 4 / 3,
+            flops=product,
+            trained=2,
+            backward_bytes=qkv.nbytes * 7 / 3,
+            backward_flops=2.5 * product,
+        )
+
+
+def _linear(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[Case]:
+    for _, edge in LEVELS[:1] if small else LEVELS:
+        slices, edge = (2, 9) if small else (24, edge)
+        qkv = _random(batch, 3 * HEADS * HEAD_DIM, slices, edge, edge, dtype=dtype, device=device, channels_last=True)
+
+        def ours(qkv: torch.Tensor) -> torch.Tensor:
+            return spatial_linear_attention(qkv, heads=HEADS)
+
+        reference = _by_reference(ours)
+        product = 4.0 * batch * slices * edge * edge * HEADS * HEAD_DIM * HEAD_DIM
+        yield Case(
+            "spatial_linear_attention",
+            f"{batch * slices} slices of {edge}^2",
+            [qkv],
+            ours,
+            reference,
+            {"torch.compile": torch.compile(reference, dynamic=False)},
+            bytes=qkv.nbytes * 4 / 3,
+            flops=product,
+            trained=1,
+            backward_bytes=qkv.nbytes * 7 / 3,
+            backward_flops=2.5 * product,
+        )
+
+
+def _norm(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[Case]:
+    unet = [(channels, (24, edge, edge), 8, True, None) for channels, edge in LEVELS]
+    autoencoder = [
+        (channels, (edge,) * 3, 32, False, (1,) * 6) for channels, edge in ((32, 48), (64, 24), (64, 48), (32, 96))
+    ]
+    if small:
+        unet, autoencoder = [(24, (4, 6, 6), 8, True, None)], [(32, (5, 6, 7), 32, False, (1,) * 6)]
+    for channels, volume, groups, modulated, replicate in (*unet, *autoencoder):
+        x = _random(batch, channels, *volume, dtype=dtype, device=device, channels_last=True)
+        parameters = [_random(channels, dtype=torch.float32, device=device) for _ in range(2)]
+        if modulated:
+            parameters += [_random(batch, channels, dtype=torch.float32, device=device) for _ in range(2)]
+
+        def ours(x, weight, bias, scale=None, shift=None, *, groups=groups, replicate=replicate):
+            return group_norm_modulate_silu(
+                x, weight, bias=bias, groups=groups, eps=1e-5, scale=scale, shift=shift, replicate=replicate
+            )
+
+        def plain(x, weight, bias, scale=None, shift=None, *, groups=groups, replicate=replicate):
+            y = functional.group_norm(x, groups, weight.to(x.dtype), bias.to(x.dtype), 1e-5)
+            if scale is not None:
+                y = y * (scale.to(x.dtype)[:, :, None, None, None] + 1) + shift.to(x.dtype)[:, :, None, None, None]
+            y = y * torch.sigmoid(y)
+            return y if replicate is None else functional.pad(y, replicate, mode="replicate")
+
+        out = x.numel() if replicate is None else batch * channels * (volume[0] + 2) * (volume[1] + 2) * (volume[2] + 2)
+        item = x.element_size()
+        yield Case(
+            "group_norm_modulate_silu",
+            f"{batch} x {channels} x {' x '.join(map(str, volume))}{' and rim' if replicate else ''}",
+            [x, *parameters],
+            ours,
+            plain,
+            {"torch.compile": torch.compile(_by_reference(ours), dynamic=False)},
+            # The volume is read twice: first for the moments.
+            bytes=2.0 * x.nbytes + out * item,
+            flops=0.0,
+            trained=1 + len(parameters),
+            backward_bytes=2.0 * (x.nbytes + out * item) + x.nbytes,
+            tensor_cores=False,
+        )
