@@ -1,4 +1,4 @@
-"""The public operations at the networks' shapes, each beside plain and good PyTorch, with what it must read and compute.
+"""The public operations at the networks' shapes, beside plain and good PyTorch, with what each must read and compute.
 
 Needs torch, triton, numpy and einops only.
 """
