@@ -192,7 +192,8 @@ def _check_dots(builder: Any) -> None:
         if left.dtype == np.float32 and not _is_bfloat16(a) and str(precision).endswith("TF32"):
             left, right = (_tf32(operand) for operand in (left, right))
         if left.dtype in (np.float16, np.float32):
-            product = np.matmul(left.astype(np.float32), right.astype(np.float32)) + accumulator.data
+            # Summed in double precision: equal columns give equal sums, as they do on a GPU, wherever they stand.
+            product = np.matmul(left.astype(np.float64), right.astype(np.float64)) + accumulator.data
             return interpreter.TensorHandle(product.astype(accumulator.data.dtype), accumulator.dtype.scalar)
         return plain(self, a, b, accumulator, precision, imprecise)
 

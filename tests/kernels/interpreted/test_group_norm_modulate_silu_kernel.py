@@ -1,5 +1,7 @@
 """GroupNorm, modulation, SiLU and rim by their kernels against float64: output and all gradients."""
 
+import sys
+
 import pytest
 import torch
 from against_float64 import compare, dtype_of
@@ -55,6 +57,21 @@ def test_any_shape(shape, groups, modulated, replicate, channels_last, mean):
 def test_half_precision(precision):
     inputs = draw((1, 8, 4, 5, 6), modulated=True, channels_last=True, dtype=dtype_of(precision))
     compare(operation(4, (1,) * 6), inputs, precision=precision)
+
+
+def test_the_variance_gets_its_addend():
+    inputs = draw((1, 4, 2, 3, 4), modulated=False, channels_last=True)
+    compare(operation(2, None, eps=0.3), inputs, precision="float32")
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_programs_that_join_several_tiles(monkeypatch, channels_last):
+    # The module in use, which is not the one that is imported above where a test has put another in its place.
+    in_use = sys.modules[kernels.__name__]
+    monkeypatch.setattr(in_use, "_MOST_CHUNKS", 2)
+    monkeypatch.setattr(in_use, "_ELEMENTS", 64)
+    inputs = draw((1, 4, 5, 6, 7), modulated=False, channels_last=channels_last, mean=20)
+    compare(operation(2, None), inputs, precision="float32")
 
 
 def test_a_tensor_that_is_not_dense():

@@ -12,6 +12,7 @@ import test_depth_attention_kernel as depth
 import test_group_norm_modulate_silu_kernel as norm
 import test_spatial_linear_attention_kernel as linear
 import test_vector_quantize_kernel as quantize
+from test_vector_quantize_kernel import in_one_program  # noqa: F401, a fixture
 from triton.runtime.errors import InterpreterError
 
 from nnunet_difftumor.kernels import triton as package
@@ -25,13 +26,17 @@ from nnunet_difftumor.kernels.triton import (
 
 @dataclass(frozen=True)
 class Mutation:
-    """A fault: `old` in the module's source becomes `new`; `test` called with `arguments` must fail."""
+    """A fault: `old` in the module's source becomes `new`; `test` called with `arguments` must fail.
+
+    With `one_program` the search goes over all codes in one program.
+    """
 
     module: object
     old: str
     new: str
     test: object
     arguments: tuple = ()
+    one_program: bool = False
 
     def __str__(self) -> str:
         return f"{self.module.__name__.rpartition('.')[2]}: {self.old.strip()} -> {self.new.strip()}"
@@ -127,11 +132,14 @@ MUTATIONS = [
         group_norm_modulate_silu,
         "tl.store(reciprocals + out, 1.0 / tl.sqrt(variance + eps))",
         "tl.store(reciprocals + out, 1.0 / tl.sqrt(variance))",
-        norm.test_any_shape,
-        norm.CASES[1],
+        norm.test_the_variance_gets_its_addend,
     ),
     Mutation(
-        group_norm_modulate_silu, "difference * difference * (count * share)", "0.0", norm.test_any_shape, norm.CASES[8]
+        group_norm_modulate_silu,
+        "difference * difference * (count * share)",
+        "0.0",
+        norm.test_programs_that_join_several_tiles,
+        (pytest.MonkeyPatch(), True),
     ),
     Mutation(
         group_norm_modulate_silu,
@@ -171,6 +179,7 @@ MUTATIONS = [
         "nearer = smallest <= best",
         quantize.test_the_lowest_of_equal_codes_is_taken_also_across_tiles_and_programs,
         (2,),
+        one_program=True,
     ),
     Mutation(
         vector_quantize,
@@ -178,6 +187,7 @@ MUTATIONS = [
         "minus_double = -scaled",
         quantize.test_the_nearest_code_is_found,
         (130, 300, 8),
+        one_program=True,
     ),
     Mutation(
         vector_quantize,
@@ -195,10 +205,10 @@ MUTATIONS = [
     ),
     Mutation(
         vector_quantize,
-        "tl.atomic_add(sums + index[:, None] * CHANNELS",
-        "tl.store(sums + index[:, None] * CHANNELS",
+        'values, mask=present, sem="relaxed")',
+        "values, mask=inside[:, None])",
         quantize.test_the_nearest_code_is_found,
-        (200, 512, 8),
+        (200, 16, 3),
     ),
 ]
 
@@ -227,8 +237,10 @@ def mutate(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
-def test_the_fault_is_noticed(mutate, mutation):
+def test_the_fault_is_noticed(mutate, mutation, request):
     mutate(mutation)
+    if mutation.one_program:
+        request.getfixturevalue("in_one_program")
     # A wrong number, or what the strict interpreter finds; not a fault of the mutation itself.
     with pytest.raises((AssertionError, InterpreterError)) as failure:
         mutation.test(*mutation.arguments)

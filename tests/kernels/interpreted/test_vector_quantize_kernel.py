@@ -1,5 +1,7 @@
 """The search on the tensor cores against exhaustive distances in float64."""
 
+import sys
+
 import pytest
 import torch
 
@@ -15,6 +17,13 @@ def draw(n, codes, channels=8, *, size=1.0, code_size=1.0, seed=0):
         size * torch.randn(n, channels, generator=generator),
         code_size * torch.randn(codes, channels, generator=generator),
     )
+
+
+@pytest.fixture
+def in_one_program(monkeypatch):
+    """Each block of vectors goes over all tiles of codes in one program, as it does where there are many vectors."""
+    # The module in use, which is not the one that is imported above where a test has put another in its place.
+    monkeypatch.setattr(sys.modules[kernels.__name__], "_PROGRAMS", 1)
 
 
 def excess(vectors, codebook, indices):
@@ -54,6 +63,12 @@ def test_the_nearest_code_is_found(n, codes, channels):
     torch.testing.assert_close(quantized.sums, plain.sums)
 
 
+@pytest.mark.usefixtures("in_one_program")
+@pytest.mark.parametrize(("n", "codes", "channels"), [(130, 300, 8), (20, 600, 3)])
+def test_the_nearest_code_is_found_by_one_program(n, codes, channels):
+    test_the_nearest_code_is_found(n, codes, channels)
+
+
 @pytest.mark.parametrize(("size", "code_size"), [(1e4, 1e-3), (1e-4, 1.0), (1e-4, 1e-4), (3e4, 3e4), (3e7, 1e-2)])
 def test_any_scale_of_vectors_and_codes(size, code_size):
     vectors, codebook = draw(40, 200, size=size, code_size=code_size)
@@ -78,6 +93,11 @@ def test_the_lowest_of_equal_codes_is_taken_also_across_tiles_and_programs(copie
     vectors, codebook = draw(100, 130)
     once = vector_quantize(vectors, codebook).indices
     assert torch.equal(vector_quantize(vectors, codebook.repeat(copies, 1)).indices, once)
+
+
+@pytest.mark.usefixtures("in_one_program")
+def test_the_lowest_of_equal_codes_is_taken_by_one_program():
+    test_the_lowest_of_equal_codes_is_taken_also_across_tiles_and_programs(2)
 
 
 def test_vectors_that_are_not_finite_get_an_index_that_exists():
