@@ -73,6 +73,7 @@ setup(
         "tensorboard>=2.14",
         "PyYAML>=6",
         "blosc2>=3",
+        "scikit-image>=0.22",
         "nibabel>=5.2",
         "SimpleITK>=2.2.1",
         "connected-components-3d>=3.20",

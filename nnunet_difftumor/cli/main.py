@@ -18,6 +18,7 @@ VERBS = {
     "train-autoencoder": "train the autoencoder of the generative models",
     "train-diffusion": "train a diffusion model of the tumors of one organ",
     "import-weights": "turn published DiffTumor weights into safetensors, without executing anything from them",
+    "reconstruct": "whether an autoencoder fits a CT scan: PSNR, SSIM, MAE in HU, a picture, what is likely wrong",
     "evaluate": "compare predicted with true tumors: DSC, NSD, detection by size, specificity",
     "export": "make a trained model that predicts under plain nnU-Net",
     "demo": "the whole way on a phantom or on your CT scans, in minutes, on a CPU",

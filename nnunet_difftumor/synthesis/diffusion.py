@@ -222,7 +222,7 @@ class DiffusionRenderer:
         settings, (low, high) = described.diffusion, described.volumes.window_hu
         generators = [np.random.default_rng((job.site.spec.seed, _LATENT_STREAM)) for job in jobs]
         try:
-            with torch.inference_mode(), _reproducible(self.threads):
+            with torch.inference_mode(), reproducible(self.threads):
                 volume = torch.from_numpy(np.stack([job.volume for job in jobs])[:, None]).to(self.device)
                 tumor = torch.from_numpy(np.stack([job.tumor for job in jobs])[:, None]).to(self.device)
                 condition = model.condition(volume, tumor)
@@ -255,7 +255,7 @@ def check_device(device: str) -> None:
 
 
 @contextmanager
-def _reproducible(threads: int) -> Iterator[None]:
+def reproducible(threads: int) -> Iterator[None]:
     """Sums in one order: a fixed number of threads, and on the GPU algorithms that give the same bits again."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

@@ -83,6 +83,15 @@ class NetworkGrid:
         index = np.clip(index, 0, np.subtract(self.size, 1)).astype(int)
         return tuple(int(index[axis]) for axis in self.axes)
 
+    def part_in(self, box: Box) -> Box:
+        """The patch's voxels with centres in the voxels of a box of the scan, in the order of the network's axes."""
+        parts = []
+        for axis in self.axes:
+            index = self._positions_mm(axis) / self.spacing_mm[axis]
+            (found,) = np.nonzero((index >= box[axis].start - 0.5) & (index < box[axis].stop - 0.5))
+            parts.append(slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, 0))
+        return tuple(parts)
+
     def _positions_mm(self, axis: int) -> np.ndarray:
         return self.first_mm[axis] + self.step_mm[axis] * np.arange(self.size[axis])
 

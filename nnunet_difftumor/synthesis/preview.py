@@ -9,7 +9,7 @@ from nnunet_difftumor.files import atomic_path
 from nnunet_difftumor.synthesis.volume import Box
 
 WINDOW_HU = (-175.0, 250.0)
-_PLANES = ("axial", "coronal", "sagittal")
+PLANES = ("axial", "coronal", "sagittal")
 _FIELD_MM = 110.0
 
 
@@ -46,7 +46,7 @@ def draw_preview(
         axis.axis("off")
     for row, box in zip(axes, boxes, strict=False):
         centre = _middle(mask, box)
-        for plane, (name, view) in enumerate(zip(_PLANES, _views(directions), strict=True)):
+        for plane, (name, view) in enumerate(zip(PLANES, views(directions), strict=True)):
             for image, axis, title in ((before, row[2 * plane], "before"), (after, row[2 * plane + 1], "after")):
                 axis.imshow(
                     view(image, centre),
@@ -66,7 +66,7 @@ def draw_preview(
         figure.savefig(temporary, dpi=100, facecolor="black")
 
 
-class _View:
+class View:
     """A plane: which array axis is fixed, which runs down and which to the right, and whether they are turned round."""
 
     def __init__(self, fixed: int, down: int, right: int, flip_down: bool, flip_right: bool) -> None:
@@ -90,7 +90,7 @@ class _View:
         )
 
 
-def _views(directions: np.ndarray) -> list[_View]:
+def views(directions: np.ndarray) -> list[View]:
     """Axial, coronal, sagittal for any orientation: the array axis nearest to each patient axis, and its sense."""
     directions = np.asarray(directions, float)
     remaining, nearest = [0, 1, 2], [0, 0, 0]
@@ -101,9 +101,9 @@ def _views(directions: np.ndarray) -> list[_View]:
     to_left = directions[0, x] < 0  # index grows towards the patient's left when the RAS component is negative
     to_front, to_head = directions[1, y] > 0, directions[2, z] > 0
     return [
-        _View(z, y, x, flip_down=to_front, flip_right=not to_left),
-        _View(y, z, x, flip_down=to_head, flip_right=not to_left),
-        _View(x, z, y, flip_down=to_head, flip_right=to_front),
+        View(z, y, x, flip_down=to_front, flip_right=not to_left),
+        View(y, z, x, flip_down=to_head, flip_right=not to_left),
+        View(x, z, y, flip_down=to_head, flip_right=to_front),
     ]
 
 
@@ -117,7 +117,7 @@ def _middle(mask: np.ndarray, box: Box) -> list[int]:
     return [int(value) for value in nearest + start]
 
 
-def _zoom(axis, view: _View, centre: Sequence[int], spacing_mm: Sequence[float]) -> None:
+def _zoom(axis, view: View, centre: Sequence[int], spacing_mm: Sequence[float]) -> None:
     image = axis.images[0].get_array()
     shape = [0, 0, 0]
     shape[view.down], shape[view.right] = image.shape

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from nnunet_difftumor.synthesis.preview import _views, draw_preview
+from nnunet_difftumor.synthesis.preview import draw_preview, views
 
 # Columns are the array axes z, y, x in RAS+ space.
 ORIENTATIONS = {
@@ -23,7 +23,7 @@ def test_planes_lie_as_radiologists_see_them(orientation):
     index = np.stack(np.indices(shape), -1) - (np.array(shape) - 1) / 2
     right, front, head = np.moveaxis(index @ directions.T, -1, 0)
     centre = [n // 2 for n in shape]
-    axial, coronal, sagittal = _views(directions)
+    axial, coronal, sagittal = views(directions)
     for view, down, across in ((axial, -front, -right), (coronal, -head, -right), (sagittal, -head, -front)):
         assert (np.diff(view(down, centre), axis=0) > 0).all(), "towards the back or the feet"
         assert (np.diff(view(across, centre), axis=1) > 0).all(), "towards the patient's left, or the back"
@@ -33,7 +33,7 @@ def test_the_marked_voxel_is_found_again_in_every_plane():
     image = np.zeros((8, 9, 10))
     image[2, 3, 7] = 1
     for directions in ORIENTATIONS.values():
-        for view in _views(directions):
+        for view in views(directions):
             plane = view(image, (2, 3, 7))
             assert view.position((2, 3, 7), image.shape) == tuple(np.argwhere(plane)[0])
 

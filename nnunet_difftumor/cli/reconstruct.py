@@ -1,0 +1,54 @@
+"""Encode and decode a CT scan: whether an autoencoder's weights fit it, and what is likely wrong if they do not.
+
+The output folder gets reconstruction.png (scan, reconstruction, difference) and reconstruction.json (PSNR, SSIM and
+mean absolute error in HU, in the window of the weights; their hash). The scan is shown to the autoencoder as synthesis
+shows it: in patches of the size that it was trained on (96 mm), with its axes and voxel size. Where PSNR is below 20
+dB, the usual mistakes are tried.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from nnunet_difftumor.synthesis.renderers import DEVICES
+
+    parser.add_argument("ct", type=Path, help="CT scan (NIfTI, HU)")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="for the results")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FOLDER",
+        help="with autoencoder.safetensors (default: difftumor_weights in nnUNet_results)",
+    )
+    parser.add_argument(
+        "--organ-mask", type=Path, metavar="FILE", help="label map on the same grid; only its organ's box is looked at"
+    )
+    parser.add_argument(
+        "--organ-label", type=int, nargs="+", default=[], help="label value(s) of the organ (default: all)"
+    )
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="(default: %(default)s)")
+    parser.add_argument(
+        "--save-ct", action="store_true", help="also write reconstruction.nii.gz, on the grid of the scan"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from nnunet_difftumor.generative.weights_folder import default_weights_folder
+
+    weights = args.weights or default_weights_folder(option="--weights")
+    from nnunet_difftumor.synthesis.reconstruct import reconstruct, summary
+
+    record = reconstruct(
+        args.ct,
+        args.output,
+        weights=weights,
+        device=args.device,
+        organ_mask=args.organ_mask,
+        organ_labels=args.organ_label,
+        save_ct=args.save_ct,
+    )
+    size = " x ".join(map(str, record["patch_voxels"]))
+    print(f"{args.output}: {summary(record)}; {record['patches']} patches of {size}")
+    for line in record["likely_wrong"]:
+        print(line)
