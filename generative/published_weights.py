@@ -19,6 +19,7 @@ from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConf
 from nnunet_difftumor.generative.checkpoint_reader import Checkpoint, Placeholder, StoredTensor, open_checkpoint
 from nnunet_difftumor.generative.registry import KnownFile, known_file
 from nnunet_difftumor.generative.schedule import CosineSchedule
+from nnunet_difftumor.generative.shared_weights import import_shared
 from nnunet_difftumor.generative.stages import ORGANS, STAGES
 from nnunet_difftumor.generative.unet import UNet, UNetConfig
 from nnunet_difftumor.generative.weights import (
@@ -29,6 +30,7 @@ from nnunet_difftumor.generative.weights import (
     codebook_sha256,
     file_sha256,
     load_autoencoder,
+    read_description,
     save_weights,
 )
 from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, diffusion_file
@@ -81,12 +83,14 @@ class Imported:
     """One imported file.
 
     Attributes:
+        file: that was imported.
         path: where its weights are now.
         description: what is stored with them.
         ignored: number of values by part of the file that was not needed.
         known_as: the published file that it is, by its hash; None if that is not known.
     """
 
+    file: Path
     path: Path
     description: Description
     ignored: dict[str, int]
@@ -96,11 +100,11 @@ class Imported:
 def import_published(
     files: Iterable[Path], output: Path, *, organ: str | None = None, stage: str | None = None
 ) -> list[Imported]:
-    """Turns the authors' files into safetensors and JSON in a folder. Nothing in the files is executed.
+    """Turns published files into safetensors and JSON in a folder. Nothing in the files is executed.
 
     Args:
-        files: the autoencoder's .ckpt, diffusion models' .pt, or both. Without a .ckpt the autoencoder is the one that
-            was imported into `output` before.
+        files: the authors' autoencoder (.ckpt), diffusion models (.pt), or both; or .safetensors with their JSON, which
+            are checked and copied. Without an autoencoder it is the one that was imported into `output` before.
         output: folder; existing weights of the same name are replaced.
         organ: of the diffusion model; None takes that of the published file, if its hash is known, or of the file's
             name.
@@ -118,22 +122,24 @@ def import_published(
         raise InputError(f"organ, stage: expected one of {ORGANS} and of {STAGES}, got {organ} and {stage}")
     output, done, diffusion = Path(output), [], []
     for file in map(Path, files):
-        with open_checkpoint(file) as checkpoint:
-            kind = _kind(checkpoint)
-            if kind == "diffusion":
-                diffusion.append(file)
-            elif done:
-                raise InputError(f"{file}: a second autoencoder; import one at a time, each into its own folder")
-            else:
-                done.append(_import_autoencoder(checkpoint, output / AUTOENCODER_FILE))
+        if _kind_of(file) == "diffusion":
+            diffusion.append(file)
+        elif done:
+            raise InputError(f"{file}: a second autoencoder; import one at a time, each into its own folder")
+        else:
+            done.append(_import_autoencoder(file, output))
     if len(diffusion) > 1 and (organ or stage):
         raise InputError("organ, stage: can be given for one diffusion model at a time only")
     if diffusion and not (output / AUTOENCODER_FILE).is_file():
         raise InputError(f"{output}: holds no {AUTOENCODER_FILE} yet; give the autoencoder's .ckpt too")
-    for file in diffusion:
-        with open_checkpoint(file) as checkpoint:
-            done.append(_import_diffusion(checkpoint, output, organ=organ, stage=stage))
-    return done
+    return done + [_import_diffusion(file, output, organ=organ, stage=stage) for file in diffusion]
+
+
+def _kind_of(file: Path) -> str:
+    if file.suffix == ".safetensors":
+        return read_description(file).kind
+    with open_checkpoint(file) as checkpoint:
+        return _kind(checkpoint)
 
 
 def _kind(checkpoint: Checkpoint) -> str:
@@ -237,29 +243,38 @@ def published_name(name: str, *, kind: str) -> str:
     return name
 
 
-def _import_autoencoder(checkpoint: Checkpoint, path: Path) -> Imported:
-    model, ignored = autoencoder_from(checkpoint)
+def _import_autoencoder(file: Path, output: Path) -> Imported:
+    if file.suffix == ".safetensors":
+        return _import_shared(file, output)
+    with open_checkpoint(file) as checkpoint:
+        model, ignored = autoencoder_from(checkpoint)
+        source, known = _source(checkpoint)
     lowest, highest = (value.item() for value in model.codebook.embeddings.aminmax())
-    source, known = _source(checkpoint)
     description = Description(
         kind="autoencoder",
         architecture=asdict(model.config),
         codebook_range=(lowest, highest),
         source=source,
     )
+    path = output / AUTOENCODER_FILE
     save_weights(path, model, description=description)
-    return Imported(path, description, ignored, known)
+    return Imported(file, path, description, ignored, known)
 
 
-def _import_diffusion(checkpoint: Checkpoint, output: Path, *, organ: str | None, stage: str | None) -> Imported:
+def _import_diffusion(file: Path, output: Path, *, organ: str | None, stage: str | None) -> Imported:
+    if file.suffix == ".safetensors":
+        if organ or stage:
+            raise InputError(f"{file}: its JSON says organ and stage; leave --organ and --stage out")
+        return _import_shared(file, output)
     autoencoder, of_autoencoder = load_autoencoder(output / AUTOENCODER_FILE)
-    model, steps, ignored = unet_from(checkpoint, autoencoder=autoencoder)
-    source, known = _source(checkpoint)
-    organ = organ or _organ_of(checkpoint.path, known)
+    with open_checkpoint(file) as checkpoint:
+        model, steps, ignored = unet_from(checkpoint, autoencoder=autoencoder)
+        source, known = _source(checkpoint)
+    organ = organ or _organ_of(file, known)
     few = steps <= _FEW_STEPS
     stage = stage or ("early" if few else "late")
     if not few and steps % DDIM_STEPS:
-        raise InputError(f"{checkpoint.path}: its {steps} steps are not a multiple of the sampler's {DDIM_STEPS}")
+        raise InputError(f"{file}: its {steps} steps are not a multiple of the sampler's {DDIM_STEPS}")
     settings = DiffusionSettings(
         organ=organ,
         stage=stage,
@@ -277,7 +292,12 @@ def _import_diffusion(checkpoint: Checkpoint, output: Path, *, organ: str | None
     )
     path = output / diffusion_file(organ, stage)
     save_weights(path, model, description=description)
-    return Imported(path, description, ignored, known)
+    return Imported(file, path, description, ignored, known)
+
+
+def _import_shared(file: Path, output: Path) -> Imported:
+    path, description, known = import_shared(file, output)
+    return Imported(file, path, description, {}, known)
 
 
 def _organ_of(path: Path, known: KnownFile | None) -> str:

@@ -4,7 +4,9 @@ A group that publishes weights adds its files here, so that everybody's import a
 says what a file is, not that it is good.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -62,3 +64,15 @@ KNOWN_FILES = {
 def known_file(sha256: str) -> KnownFile | None:
     """What the file with this hexadecimal hash is, if it is known."""
     return KNOWN_FILES.get(sha256.lower())
+
+
+def published_as(sha256: str, source: Mapping[str, Any]) -> dict[str, Any] | None:
+    """For manifests: the entry of a file of weights, by its own hash or by that of the file it was imported from.
+
+    Args:
+        sha256: of the .safetensors.
+        source: of its description.
+    """
+    known = known_file(sha256) or known_file(str(source.get("imported_sha256", "")))
+    # Known to the version that imported it.
+    return source.get("published_as") if known is None else asdict(known)

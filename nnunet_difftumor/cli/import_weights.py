@@ -1,6 +1,7 @@
 """Turn the published DiffTumor weights into safetensors and JSON, executing nothing from the files.
 
-FILES are AutoencoderModel.ckpt and any of {liver,pancreas,kidney}_{early,noearly}.pt. The autoencoder is needed once;
+FILES are AutoencoderModel.ckpt and any of {liver,pancreas,kidney}_{early,noearly}.pt; or .safetensors of others who
+trained with this package, with their JSON beside them, which are checked and copied. The autoencoder is needed once;
 diffusion models can be added to the same folder later. The weights keep their owners' licence.
 """
 
@@ -12,7 +13,7 @@ from nnunet_difftumor.generative.weights_folder import default_weights_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILES", help=".ckpt and .pt files")
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILES", help=".ckpt, .pt and .safetensors files")
     parser.add_argument(
         "-o",
         "--output",
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
             else f"{settings.organ}, {settings.stage}: {settings.steps} steps, sampled by {settings.sampler} in "
             f"{settings.sampler_steps}"
         )
-        print(f"{imported.path}: {what}\n  from {imported.description.source['imported_from']}")
+        print(f"{imported.path}: {what}\n  from {imported.file}")
         print(f"  by its hash: {imported.known_as or 'no published file that this version knows'}")
         for part, values in imported.ignored.items():
             print(f"  ignored: {part}, {values} values")

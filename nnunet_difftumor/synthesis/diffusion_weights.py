@@ -7,6 +7,7 @@ from typing import Any
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
+from nnunet_difftumor.generative.registry import published_as
 from nnunet_difftumor.generative.stages import ORGANS, STAGES
 from nnunet_difftumor.generative.weights import Description, load_diffusion, read_description
 from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, diffusion_file
@@ -108,20 +109,11 @@ class DiffusionWeights:
         )
 
     def record(self, stages: Collection[str]) -> list[dict[str, Any]]:
-        """For manifests: name, hash and source of each file."""
-        autoencoder = read_description(self.folder / AUTOENCODER_FILE)
-        files = [{"file": AUTOENCODER_FILE, "sha256": autoencoder.sha256, "source": autoencoder.source}]
+        """For manifests: name, hash, source and entry in the registry of each file."""
+        files = [recorded(AUTOENCODER_FILE, read_description(self.folder / AUTOENCODER_FILE))]
         for stage in stages:
-            found = self.description(stage)
-            files.append(
-                {
-                    "file": diffusion_file(self.organ, stage),
-                    "sha256": found.sha256,
-                    "organ": self.organ,
-                    "stage": stage,
-                    "source": found.source,
-                }
-            )
+            found = recorded(diffusion_file(self.organ, stage), self.description(stage))
+            files.append(found | {"organ": self.organ, "stage": stage})
         return files
 
     def _missing(self, missing: list[str], stages: Collection[str]) -> str:
@@ -141,17 +133,27 @@ class DiffusionWeights:
         return message
 
 
+def recorded(file: str, description: Description) -> dict[str, Any]:
+    """A file of weights, for manifests."""
+    return {
+        "file": file,
+        "sha256": description.sha256,
+        "source": description.source,
+        "published_as": published_as(description.sha256, description.source),
+    }
+
+
 def check_recorded(files: Collection[Mapping[str, str]], folder: Path, *, manifest: str | Path) -> None:
     """Refuses a folder whose weights are not those of a manifest.
 
     Raises:
         InputError: names the file that is missing or differs.
     """
-    for recorded in files:
-        path = folder / recorded["file"]
+    for entry in files:
+        path = folder / entry["file"]
         seen = read_description(path).sha256
-        if seen != recorded["sha256"]:
+        if seen != entry["sha256"]:
             raise InputError(
-                f"{path}: SHA-256 is {seen[:12]}..., but {manifest} was made with {recorded['sha256'][:12]}...; name "
+                f"{path}: SHA-256 is {seen[:12]}..., but {manifest} was made with {entry['sha256'][:12]}...; name "
                 "the folder of those weights with --weights"
             )

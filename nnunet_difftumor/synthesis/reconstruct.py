@@ -15,6 +15,7 @@ from nnunet_difftumor.files import write_json
 from nnunet_difftumor.generative.weights import Description, file_sha256, load_autoencoder
 from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE
 from nnunet_difftumor.synthesis.diffusion import check_device
+from nnunet_difftumor.synthesis.diffusion_weights import recorded
 from nnunet_difftumor.synthesis.reconstruction_advice import LEAST_SHARE_IN_WINDOW, POOR_PSNR_DB, advice
 from nnunet_difftumor.synthesis.reconstruction_picture import draw_reconstruction
 from nnunet_difftumor.synthesis.scan_autoencoder import Figures, ScanAutoencoder, blocks, centre_of
@@ -84,7 +85,7 @@ def reconstruct(
         "likely_wrong": [],
         "inputs": _hashes(ct, organ_mask),
         "organ_labels": list(organ_labels),
-        "weights": {"file": file.name, "sha256": description.sha256, "source": description.source},
+        "weights": recorded(file.name, description),
         "device": device,
         "version": __version__,
     }

@@ -103,4 +103,5 @@ def test_a_renderer_knows_its_files(tmp_path):
         "organ": "liver",
         "stage": "late",
         "source": {"made": "by a test"},
+        "published_as": None,
     }

@@ -17,6 +17,8 @@ from scans import body, command, content, files_below, save
 
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.ct import read_ct
+from nnunet_difftumor.generative import registry
+from nnunet_difftumor.generative.weights import file_sha256
 from nnunet_difftumor.synthesis.shape import alpha_in, region_of
 from nnunet_difftumor.synthesis.spec import TumorSpec
 
@@ -70,7 +72,11 @@ def assert_geometry(folder, out, mask_name):
     return manifest
 
 
-def test_a_scan_gets_tumors_and_a_manifest_that_gives_the_same_files(case, tmp_path, weights, capsys):
+def test_a_scan_gets_tumors_and_a_manifest_that_gives_the_same_files(case, tmp_path, weights, monkeypatch, capsys):
+    known = registry.KnownFile(
+        "us.safetensors", "us", "https://example.org/us.safetensors", "CC BY 4.0", "liver", "early"
+    )
+    monkeypatch.setitem(registry.KNOWN_FILES, file_sha256(weights / "liver_early.safetensors"), known)
     out, again = tmp_path / "out", tmp_path / "again"
     assert main(small(case, out, weights, "--preset", "difftumor", "--seed", 3)) == 0
     assert files_below(out) == {"ct.nii.gz", "tumor_mask.nii.gz", "labels.nii.gz", "preview.png", "manifest.json"}
@@ -82,6 +88,7 @@ def test_a_scan_gets_tumors_and_a_manifest_that_gives_the_same_files(case, tmp_p
     assert record["threads"] == torch.get_num_threads() and record["processor"]
     assert [file["file"] for file in record["weights"]] == ["autoencoder.safetensors", "liver_early.safetensors"]
     assert all(len(file["sha256"]) == 64 for file in record["weights"])
+    assert [file["published_as"] and file["published_as"]["publisher"] for file in record["weights"]] == [None, "us"]
     assert manifest["versions"]["torch"] == torch.__version__
     assert manifest["settings"]["renderer"] == "diffusion"
     assert manifest["tumors"][0]["spec"]["renderer"] == "diffusion"
