@@ -148,18 +148,18 @@ class StoredDataset:
         return [(name, lesion) for name, case in self.cases.items() for lesion in case.lesions if lesion.organ == organ]
 
     def volume(self, case: str, corner: Sequence[int], size: Sequence[int]) -> np.ndarray:
-        """Crop of the CT, float32 of shape `size` in [-1, 1]; -1 (air) beyond the stored volume."""
+        """Crop of the CT, float32 of shape `size` in [-1, 1]; beyond the stored volume its last voxels are repeated."""
         low, high = self.index.volumes.window_hu
-        hu = self._crop(case, "ct", corner, size, outside=round(low))
+        hu = self._crop(case, "ct", corner, size=size, repeat=True)
         return (hu.astype(np.float32) - low) * (2 / (high - low)) - 1
 
     def lesion_mask(self, case: str, lesion: int, corner: Sequence[int], *, size: Sequence[int]) -> np.ndarray:
-        """Crop of one lesion, boolean of shape `size`."""
-        return self._crop(case, "lesions", corner, size, outside=0) == lesion
+        """Crop of one lesion, boolean of shape `size`; False beyond the stored volume."""
+        return self._crop(case, "lesions", corner, size=size, repeat=False) == lesion
 
     def labels(self, case: str, corner: Sequence[int], size: Sequence[int]) -> np.ndarray:
-        """Crop of the dataset's label values."""
-        return self._crop(case, "labels", corner, size, outside=0)
+        """Crop of the dataset's label values; 0 beyond the stored volume."""
+        return self._crop(case, "labels", corner, size=size, repeat=False)
 
     def _case(self, name: str) -> StoredCase:
         record = read_case(self.folder, name)
@@ -167,20 +167,20 @@ class StoredDataset:
             raise FileNotFoundError(f"the files of case {name}")
         return record
 
-    def _crop(self, case: str, array: str, corner: Sequence[int], size: Sequence[int], *, outside: int) -> np.ndarray:
+    def _crop(self, case: str, array: str, corner: Sequence[int], *, size: Sequence[int], repeat: bool) -> np.ndarray:
         import blosc2
 
         blosc2.set_nthreads(1)
         stored = blosc2.open(str(array_path(self.folder, case, array)), mode="r")
-        inside = tuple(
-            slice(max(c, 0), max(min(c + n, end), 0)) for c, n, end in zip(corner, size, stored.shape, strict=True)
-        )
-        if all(part.stop - part.start == n for part, n in zip(inside, size, strict=True)):
-            return stored[inside]
-        crop = np.full(tuple(size), outside, stored.dtype)
-        if all(part.stop > part.start for part in inside):
-            there = tuple(slice(part.start - c, part.stop - c) for part, c in zip(inside, corner, strict=True))
-            crop[there] = stored[inside]
+        wanted = [np.arange(start, start + n) for start, n in zip(corner, size, strict=True)]
+        there = [index.clip(0, end - 1) for index, end in zip(wanted, stored.shape, strict=True)]
+        crop = stored[tuple(slice(int(index[0]), int(index[-1]) + 1) for index in there)]
+        if all(np.array_equal(*pair) for pair in zip(wanted, there, strict=True)):
+            return crop
+        crop = crop[np.ix_(*(index - index[0] for index in there))]
+        if not repeat:
+            z, x, y = (a != b for a, b in zip(wanted, there, strict=True))
+            crop[z[:, None, None] | x[:, None] | y] = 0
         return crop
 
 

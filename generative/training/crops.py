@@ -94,7 +94,8 @@ def lesions_of_stage(dataset: StoredDataset, *, organ: str, stage: str) -> dict[
 class VolumeCrops(torch.utils.data.Dataset):
     """Crops for the autoencoder: a case, an organ of it and a middle in the organ's box are drawn, each evenly.
 
-    A crop that would leave the stored volume is moved inwards; a volume smaller than the crop is surrounded by air.
+    A crop that would leave the stored volume is moved inwards; a volume smaller than the crop is continued by its
+    last voxels, as the networks' convolutions and the renderer do.
 
     Args:
         dataset: stored cases.

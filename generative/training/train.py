@@ -16,6 +16,7 @@ from nnunet_difftumor.generative.training.settings import (
     resolve,
 )
 from nnunet_difftumor.generative.weights import file_sha256, load_autoencoder
+from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, diffusion_file
 
 
 def train_autoencoder(
@@ -65,7 +66,7 @@ def train_autoencoder(
 
     return fit(
         AutoencoderTask(settings, volumes=dataset.index.volumes),
-        run=RunFolder(output or weights_folder(dataset), "autoencoder"),
+        run=RunFolder(output or weights_folder(dataset), Path(AUTOENCODER_FILE).stem),
         crops=crops(cases.training, validation=False),
         validation=crops(cases.validation, validation=True),
         about=_about(dataset, cases),
@@ -119,7 +120,7 @@ def train_diffusion(
     lesions = lesions_of_stage(dataset, organ=organ, stage=stage)
     cases = split(list(lesions), settings, known=list(dataset.cases))
     output = output or weights_folder(dataset)
-    autoencoder = Path(autoencoder or output / "autoencoder.safetensors")
+    autoencoder = Path(autoencoder or output / AUTOENCODER_FILE)
     first_stage, description = load_autoencoder(autoencoder)
     if description.volumes != dataset.index.volumes:
         raise InputError(
@@ -148,7 +149,7 @@ def train_diffusion(
     used = [lesion.diameter_mm for name in cases.training for lesion in lesions[name]]
     return fit(
         task,
-        run=RunFolder(output, f"{organ}_{stage}"),
+        run=RunFolder(output, Path(diffusion_file(organ, stage)).stem),
         crops=crops(cases.training, validation=0),
         validation=crops(cases.validation, validation=settings.validation_crops),
         about=_about(dataset, cases)

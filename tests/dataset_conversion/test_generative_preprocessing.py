@@ -81,10 +81,9 @@ def test_landmarks_keep_their_place_and_axes_are_the_networks(folders):
         assert stored.volume("odd", case.lesions[nearest].centre, (1, 1, 1)) == pytest.approx(
             2 * (40 + 175) / 425 - 1, abs=0.06
         )
-    # Clipped to the window, and air beyond the stored volume.
+    # Clipped to the window.
     whole = stored.volume("odd", (0, 0, 0), case.shape)
     assert whole.min() == -1
-    assert (stored.volume("odd", (-5, -5, -5), (4, 4, 4)) == -1).all()
     np.testing.assert_array_equal(stored.volume("odd", (-2, 1, 3), (6, 5, 4))[2:], whole[:4, 1:6, 3:7])
 
 

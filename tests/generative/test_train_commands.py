@@ -13,6 +13,7 @@ from stored_volumes import write_stored
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.generative.training.run_folder import RunFolder, read_curve, stored_step
 from nnunet_difftumor.generative.weights import load_diffusion
+from nnunet_difftumor.synthesis.diffusion_weights import DiffusionWeights
 
 AUTOENCODER = ["patch_size=[8, 8, 16]", "codes=64", "hidden_channels=4", "norm_groups=4", "discriminator_channels=2"]
 DIFFUSION = ["patch_size=[8, 8, 16]", "channels=8", "multipliers=[1]", "heads=2", "head_dim=4"]
@@ -62,6 +63,7 @@ def test_interrupted_command_goes_on_and_its_weights_draw_tumors(tmp_path, monke
     model, description = load_diffusion(weights, autoencoder=run.weights)
     assert description.diffusion.sampler == "ddpm"
     assert model.schedule.steps == 4
+    DiffusionWeights(run.weights_folder, "liver").check(["early"])
     source = json.loads(weights.with_suffix(".json").read_text())["source"]
     assert source["trained_on"]["lesions"] == 2
     assert main([*draw, "--steps", "3", "--set", "loss=l2"]) == 2

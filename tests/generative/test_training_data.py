@@ -75,14 +75,17 @@ def test_mask_is_one_lesion_near_the_middle(stored):
         assert crop["volume"].max() <= 1
 
 
-def test_crop_larger_than_the_volume_is_surrounded_by_air(tmp_path):
-    stored = StoredDataset(write_stored(tmp_path, diameters_mm={"a": ()}))
+def test_volume_smaller_than_the_crop_is_continued_by_its_last_voxels(tmp_path):
+    stored = StoredDataset(write_stored(tmp_path, diameters_mm={"a": (6.0,)}))
     volume = VolumeCrops(stored, ["a"], size=(24, 16, 32), seed=0)[0]["volume"][0]
-    assert (volume[:2] == -1).all()
-    assert (volume[22:] == -1).all()
-    assert (volume[..., :2] == -1).all()
-    assert (volume[2:22, :, 2:30] > -1).any(dim=(1, 2)).all()
     assert SHAPE == (20, 24, 28)
+    assert torch.equal(volume[:2], volume[2:3].expand(2, -1, -1))
+    assert torch.equal(volume[22:], volume[21:22].expand(2, -1, -1))
+    assert torch.equal(volume[..., :2], volume[..., 2:3].expand(-1, -1, 2))
+    assert not torch.equal(volume[2], volume[3])
+    whole = stored.labels("a", (0, 0, 0), SHAPE)
+    padded = np.pad(whole[:, 1:21, 2:], ((3, 2), (0, 0), (0, 4)))
+    np.testing.assert_array_equal(stored.labels("a", (-3, 1, 2), (25, 20, 30)), padded)
 
 
 def test_stages_divide_lesions_at_20_mm(stored):
