@@ -24,7 +24,10 @@ _EPS = 1e-10
 
 
 class PerceptualDistance(nn.Module):
-    """Mean squared distance of features, each position scaled to unit length, summed over the layers.
+    """Distance of features, each position scaled to unit length.
+
+    Random features: half the squared distance, that is 1 minus the cosine, averaged over positions and layers: 0 to 1.
+    VGG16: as LPIPS, the squared distance averaged over positions and summed over layers.
 
     Args:
         file: VGG16 weights under torchvision's names (features.0.weight ...), .pth or .safetensors; if it also has
@@ -33,6 +36,7 @@ class PerceptualDistance(nn.Module):
 
     def __init__(self, file: Path | None = None):
         super().__init__()
+        self._random = file is None
         self.blocks = nn.ModuleList()
         channels = 1 if file is None else 3
         for widths in [(width,) for width in _RANDOM_WIDTHS] if file is None else _VGG16:
@@ -60,7 +64,7 @@ class PerceptualDistance(nn.Module):
             squared = (_unit(of_real) - _unit(of_fake)).square()
             weight = getattr(self, f"importance{number}")
             distance = distance + (squared.sum(1) if weight is None else (squared * weight).sum(1)).mean()
-        return distance
+        return distance / (2 * len(self.blocks)) if self._random else distance
 
     def _features(self, image: torch.Tensor) -> list[torch.Tensor]:
         if self.blocks[0][0].in_channels == 3:

@@ -163,7 +163,7 @@ _AUTOENCODER = {
         "steps": 2_000,
         "batch_size": 2,
         "patch_size": (32, 32, 32),
-        "learning_rate": 1e-3,
+        "learning_rate": 3e-4,
         "precision": "32",
         "workers": 0,
         "checkpoint_every": 100,

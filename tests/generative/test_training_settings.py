@@ -86,7 +86,7 @@ def test_only_what_leaves_the_steps_alone_may_change_when_a_run_goes_on():
     settings = resolved()
     stored = json.loads(json.dumps(vars(settings)))
     check_unchanged(stored, dataclasses.replace(settings, steps=9, workers=3, checkpoint_every=4), where="run")
-    with pytest.raises(InputError, match=r"run: .*learning_rate was 0\.001, now 0\.5.*steps.* may change"):
+    with pytest.raises(InputError, match=r"run: .*learning_rate was 0\.0003, now 0\.5.*steps.* may change"):
         check_unchanged(stored, dataclasses.replace(settings, learning_rate=0.5), where="run")
 
 
