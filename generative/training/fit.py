@@ -5,6 +5,8 @@ import os
 import signal
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,26 +53,43 @@ def fit(
         InputError: if the run cannot go on with these settings, or the GPU's memory is not enough.
         DivergedError: if the loss is not finite; the last checkpoint is from before.
     """
+    # torchrun sets these.
+    rank, world_size = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    settings, report = task.settings, report if rank == 0 else _silent
+    with run.alone() if rank == 0 else nullcontext():
+        step = run.begin(settings, about, world_size=world_size, overwrite=overwrite)
+        if step >= settings.steps:
+            report(f"{run.folder}: all {step} steps are done; more with --steps")
+            return True
+        report(f"{run.folder}: {f'goes on after step {step} of ' if step else ''}{settings.steps} steps")
+        keeper = Keeper(run, source=_source(settings, about), validation=_batches(validation, settings))
+        numbers = BatchNumbers(settings.batch_size * parts, first=lambda: task.step, rank=rank, world_size=world_size)
+        loader = torch.utils.data.DataLoader(
+            crops,
+            batch_sampler=numbers,
+            num_workers=settings.workers,
+            pin_memory=torch.cuda.is_available() and device != "cpu",
+            worker_init_fn=_leave_signals_to_the_training,
+        )
+        _train(task, loader, keeper=keeper, device=device, checkpoint=run.last if step else None)
+    if keeper.interrupted:
+        report(f"stopped after step {task.step} of {settings.steps}; the same command goes on there")
+    else:
+        report(f"done: {run.weights}")
+    return not keeper.interrupted
+
+
+def _train(
+    task: TrainingTask,
+    loader: torch.utils.data.DataLoader,
+    *,
+    keeper: Keeper,
+    device: str,
+    checkpoint: Path | None,
+) -> None:
     import lightning.pytorch as lightning
 
     settings = task.settings
-    # torchrun sets these.
-    rank, world_size = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
-    report = report if rank == 0 else _silent
-    step = run.begin(settings, about, world_size=world_size, overwrite=overwrite)
-    if step >= settings.steps:
-        report(f"{run.folder}: all {step} steps are done; more with --steps")
-        return True
-    report(f"{run.folder}: {f'goes on after step {step} of ' if step else ''}{settings.steps} steps")
-    keeper = Keeper(run, source=_source(settings, about), validation=_batches(validation, settings))
-    numbers = BatchNumbers(settings.batch_size * parts, first=lambda: task.step, rank=rank, world_size=world_size)
-    loader = torch.utils.data.DataLoader(
-        crops,
-        batch_sampler=numbers,
-        num_workers=settings.workers,
-        pin_memory=torch.cuda.is_available() and device != "cpu",
-        worker_init_fn=_leave_signals_to_the_training,
-    )
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # About numbers of workers, loaders that cannot be resumed (ours goes on by step) and missing validation loops.
@@ -88,24 +107,21 @@ def fit(
             use_distributed_sampler=False,
             callbacks=[keeper],
             plugins=[AtomicCheckpoints()],
-            default_root_dir=run.folder,
-            **_processes(world_size),
+            default_root_dir=keeper.run.folder,
+            **_processes(),
         )
         try:
-            trainer.fit(task, train_dataloaders=loader, ckpt_path=run.last if step else None, weights_only=True)
+            trainer.fit(task, train_dataloaders=loader, ckpt_path=checkpoint, weights_only=True)
         except torch.OutOfMemoryError as error:
             raise InputError(_out_of_memory(settings)) from error
         except SystemExit as error:
             # Lightning's answer to an interrupt while the run is set up, or to a second one.
             raise KeyboardInterrupt from error
-    if keeper.interrupted:
-        report(f"stopped after step {task.step} of {settings.steps}; the same command goes on there")
-    else:
-        report(f"done: {run.weights}")
-    return not keeper.interrupted
 
 
-def _processes(world_size: int) -> dict[str, Any]:
+def _processes() -> dict[str, Any]:
+    """Devices and nodes, as torchrun started the processes."""
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
     if world_size == 1:
         return {"devices": 1}
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))

@@ -12,16 +12,22 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 import nnunet_difftumor
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path, write_json
 from nnunet_difftumor.generative.training.settings import TrainingSettings, check_unchanged
+
+# The workers of a killed training notice within 5 s that it is gone, and hold its lock until then.
+LOCK_WAIT_S = 10
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,24 @@ class RunFolder:
     @property
     def best(self) -> Path:
         return self.folder / "best.ckpt"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """For the first process of one training at a time.
+
+        Raises:
+            InputError: if another training is at work here.
+        """
+        lock = FileLock(self.folder.with_name(f"{self.name}.lock"), timeout=LOCK_WAIT_S)
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise InputError(f"{self.folder}: another process is training there; wait for it, or stop it") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def begin(self, settings: TrainingSettings, about: dict[str, Any], *, world_size: int, overwrite: bool) -> int:
         """Step that the run goes on after; 0 for a new one.

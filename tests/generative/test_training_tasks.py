@@ -13,12 +13,13 @@ from stored_volumes import write_stored
 from torch import nn
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative.training import run_folder
 from nnunet_difftumor.generative.training.adversarial import discriminator_loss, feature_distance, generator_loss
 from nnunet_difftumor.generative.training.autoencoder_task import AutoencoderTask
 from nnunet_difftumor.generative.training.diffusion_task import DiffusionTask, ddim_steps
 from nnunet_difftumor.generative.training.ema import MovingAverage
 from nnunet_difftumor.generative.training.perceptual import PerceptualDistance
-from nnunet_difftumor.generative.training.run_folder import read_curve
+from nnunet_difftumor.generative.training.run_folder import RunFolder, read_curve
 from nnunet_difftumor.generative.training.settings import (
     AutoencoderTrainingSettings,
     DiffusionTrainingSettings,
@@ -168,6 +169,15 @@ def test_a_run_does_not_go_on_with_other_settings_or_data(dataset, tmp_path):
     assert "goes on after step 2 of 3 steps" in train_small(output=tmp_path, steps=3)[0]
     assert [line["step"] for line in read_curve(tmp_path / "runs" / "autoencoder" / "curve.jsonl")] == [1, 2, 2, 3, 3]
     assert "1 steps" in train_small("learning_rate=0.01", output=tmp_path, steps=1, overwrite=True)[0]
+
+
+def test_two_trainings_do_not_share_a_folder(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "LOCK_WAIT_S", 0)
+    with (
+        RunFolder(tmp_path, "autoencoder").alone(),
+        pytest.raises(InputError, match="runs/autoencoder: another process is training there"),
+    ):
+        train_small(output=tmp_path)
 
 
 def test_damaged_checkpoint_is_explained(dataset, tmp_path):
