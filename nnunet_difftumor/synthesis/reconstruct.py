@@ -16,7 +16,7 @@ from nnunet_difftumor.generative.weights import Description, file_sha256, load_a
 from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE
 from nnunet_difftumor.synthesis.diffusion import check_device
 from nnunet_difftumor.synthesis.diffusion_weights import recorded
-from nnunet_difftumor.synthesis.reconstruction_advice import LEAST_SHARE_IN_WINDOW, POOR_PSNR_DB, advice
+from nnunet_difftumor.synthesis.reconstruction_advice import LEAST_SHARE_IN_WINDOW, advice, poor_psnr_db
 from nnunet_difftumor.synthesis.reconstruction_picture import draw_reconstruction
 from nnunet_difftumor.synthesis.scan_autoencoder import Figures, ScanAutoencoder, blocks, centre_of
 from nnunet_difftumor.synthesis.volume import Box, box_within, whole
@@ -90,7 +90,7 @@ def reconstruct(
         "version": __version__,
     }
     blank = figures.share_in_window < LEAST_SHARE_IN_WINDOW
-    if blank or figures.psnr_db < POOR_PSNR_DB:
+    if blank or figures.psnr_db < poor_psnr_db(description.volumes.window_hu):
         advised = advice(autoencoder, scan, np.multiply(middle, scan.spacing_mm), most_mm=min(extent_mm))
         record["likely_wrong"] = advised.lines()
         if blank:

@@ -11,9 +11,9 @@ from nnunet_difftumor.ct import Scan
 from nnunet_difftumor.synthesis.network_grid import NetworkGrid
 from nnunet_difftumor.synthesis.scan_autoencoder import Presentation, ReconstructedPatch, ScanAutoencoder, psnr_db
 
-# An error of a tenth of the window (42 HU of 425). Scans have a noise of 10 to 30 HU, which autoencoders lose; tumors
-# differ from the organ by 15 to 40 HU. What is worse loses more than noise, and cannot draw a tumor.
-POOR_PSNR_DB = 20.0
+# Scans have a noise of 10 to 30 HU, which autoencoders lose; tumors differ from the organ by 15 to 40 HU. A larger
+# error is more than noise, and a tumor drowns in it. Of the published window it is a tenth, 20 dB.
+_POOR_ERROR_HU, _POOR_DB = 42.5, 20.0
 # With less of the region in the window there is nothing to reconstruct, and PSNR says nothing.
 LEAST_SHARE_IN_WINDOW = 0.05
 # Half of a usual patch: an eighth of the time for each trial.
@@ -23,7 +23,7 @@ _MOST_MM = 48.0
 _BETTER_DB, _EXPLAINED_DB = 3.0, 6.0
 # Presentations as good as the best one: the one that changes least is named.
 _TIE_DB = 0.5
-_WINDOWS_HU = ((-1000.0, 1000.0), (-200.0, 250.0), (-160.0, 240.0))
+_WINDOWS_HU = ((-175.0, 250.0), (-1000.0, 1000.0), (-200.0, 250.0), (-160.0, 240.0))
 _SPACINGS_MM = (0.75, 1.5, 2.0)
 _SHIFTS_HU = (-1024.0, -1000.0, 1000.0, 1024.0)
 _PATIENT = ("SI", "RL", "AP")
@@ -50,25 +50,32 @@ class Advice:
 
     Attributes:
         patch_psnr_db: of the patch that was tried, as the weights say it.
+        poor: whether that is poor.
         mistakes: the most likely one first; each was tried alone.
     """
 
     patch_psnr_db: float
+    poor: bool
     mistakes: list[Mistake]
 
     def lines(self) -> list[str]:
         """Sentences for the user."""
         if self.mistakes:
             return [mistake.text for mistake in self.mistakes]
-        if self.patch_psnr_db >= POOR_PSNR_DB:
+        if not self.poor:
             return [
                 f"The middle of the region is good (PSNR {self.patch_psnr_db:.1f} dB): look in the picture for the "
                 "part that is not, and give an --organ-mask."
             ]
         return [
-            "No other axes, window, voxel size or HU offset is clearly better: the weights are untrained, or of other "
-            "data (phase, modality, quality) than this scan. Try another scan, then other weights."
+            "No other axes, window, voxel size or HU offset is clearly better: the weights are hardly trained, or of "
+            "other data (phase, modality, quality) than this scan. Try another scan, then other weights."
         ]
+
+
+def poor_psnr_db(window_hu: tuple[float, float]) -> float:
+    """Below this a reconstruction is poor: an error of 42.5 HU, or a tenth of the window, if that is less."""
+    return max(_POOR_DB, psnr_db(_POOR_ERROR_HU**2, range_hu=window_hu[1] - window_hu[0]))
 
 
 def advice(
@@ -89,7 +96,10 @@ def advice(
     as_is, trials = _explained_db(patch), list(_trials(own, patch.grid, scan))
     best: dict[str, tuple[float, Presentation]] = {}
     for kind, shown in tqdm(trials, desc="looking for what is wrong", unit="trial", disable=None):
-        found = _explained_db(autoencoder.patch(scan, centre_mm, extent_mm=extent_mm, shown=shown))
+        tried = autoencoder.patch(scan, centre_mm, extent_mm=extent_mm, shown=shown)
+        if kind == "offset" and tried.inside.mean() <= patch.inside.mean():
+            continue  # A window has less to reconstruct where HU are pushed out of it.
+        found = _explained_db(tried)
         # Trials of a kind come in the order of how much they change.
         if kind not in best or found > best[kind][0] + _TIE_DB:
             best[kind] = found, shown
@@ -99,9 +109,8 @@ def advice(
         if found - as_is >= _BETTER_DB and found >= _EXPLAINED_DB
     ]
     squares = np.square((patch.made_hu - patch.scan_hu).astype(np.float64)).mean()
-    return Advice(
-        psnr_db(float(squares), range_hu=high - low), sorted(mistakes, key=lambda mistake: -mistake.better_db)
-    )
+    psnr = psnr_db(float(squares), range_hu=high - low)
+    return Advice(psnr, psnr < poor_psnr_db((low, high)), sorted(mistakes, key=lambda mistake: -mistake.better_db))
 
 
 def _trials(own: Presentation, grid: NetworkGrid, scan: Scan) -> Iterator[tuple[str, Presentation]]:

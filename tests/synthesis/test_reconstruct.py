@@ -22,7 +22,7 @@ from nnunet_difftumor.synthesis.reconstruction_advice import advice
 from nnunet_difftumor.synthesis.scan_autoencoder import Figures, Presentation, ScanAutoencoder, blocks, centre_of
 from nnunet_difftumor.synthesis.volume import whole
 
-WINDOW_HU = (-175.0, 250.0)
+WINDOW_HU, WIDE_HU = (-175.0, 250.0), (-1000.0, 1000.0)
 # Along a network's axes z, x and y; another along each.
 EXTENT_MM = (24.0, 18.0, 20.0)
 # HU (x, y, z) at 1 mm along the networks' axes, if nothing else is said.
@@ -187,9 +187,9 @@ def without_the_smooth(volume):
     return volume - smooth
 
 
-def advice_on(hu_zyx, change, *, affine=RAS):
+def advice_on(hu_zyx, change, *, affine=RAS, volumes=None):
     scan = scan_from_array(hu_zyx, affine=affine)
-    autoencoder = ScanAutoencoder(Double(change), Volumes())
+    autoencoder = ScanAutoencoder(Double(change), volumes or Volumes())
     return advice(autoencoder, scan, centre_of(whole(scan.hu.shape), scan.spacing_mm))
 
 
@@ -226,6 +226,25 @@ def test_another_window_is_found(change, kind, words):
     assert [mistake.kind for mistake in found.mistakes] == [kind]
 
 
+def test_a_window_that_is_too_wide_is_found_though_its_psnr_is_not_low(
+    weights, tmp_path, double, small_patches, capsys
+):
+    """The double takes for noise what differs little from the mean."""
+    double(lambda volume: torch.where((volume - volume.mean()).abs() < 0.3, volume.mean(), volume))
+    damaged(weights, {"volumes": {"window_hu": WIDE_HU, "spacing_mm": [1.0, 1.0, 1.0], "axes": "SRA"}})
+    hu = np.random.default_rng(0).choice([-130, 205], (24, 24, 24))
+    assert run(ct_files.save(tmp_path / "ct.nii.gz", hu, affine=RAS), weights, tmp_path / "out") == 0
+    assert record_of(tmp_path / "out")["psnr_db"] > 20
+    assert "with the window -175 to 250 HU instead of -1000 to 1000" in capsys.readouterr().out
+
+
+def test_pushing_the_scan_out_of_the_window_is_no_advice():
+    """With 1000 HU more the double would make it well, and half of it would be white."""
+    hu = np.random.default_rng(0).choice([-130.0, 205.0], (48, 48, 48))
+    found = advice_on(hu, lambda volume: torch.where(volume < 0.85, 0.0, volume), volumes=Volumes(window_hu=WIDE_HU))
+    assert found.mistakes == [] and found.poor
+
+
 def test_a_scan_that_was_not_to_be_resampled_is_found():
     """The double keeps what differs from voxel to voxel; between voxels of 3 mm nothing does."""
     hu = np.random.default_rng(0).choice([-135.0, 210.0], (20, 20, 20))
@@ -255,13 +274,13 @@ def test_no_mistake_explains_a_constant(constant):
     hu = noise_hu((48, 48, 48)) + 0.0
     found = advice_on(hu, lambda volume: torch.full_like(volume, constant))
     assert found.mistakes == []
-    assert "the weights are untrained, or of other data" in found.lines()[0]
+    assert "the weights are hardly trained, or of other data" in found.lines()[0]
 
 
 def test_untrained_weights_are_named(weights, tmp_path, small_patches, capsys):
     scan_file = ct_files.save(tmp_path / "ct.nii.gz", noise_hu((12, 12, 12)), affine=RAS)
     assert run(scan_file, weights, tmp_path / "out") == 0
-    assert "the weights are untrained, or of other data" in capsys.readouterr().out
+    assert "the weights are hardly trained, or of other data" in capsys.readouterr().out
     assert record_of(tmp_path / "out")["psnr_db"] < 20
 
 
