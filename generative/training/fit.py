@@ -3,9 +3,10 @@
 import logging
 import os
 import signal
+import threading
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -111,12 +112,31 @@ def _train(
             **_processes(),
         )
         try:
-            trainer.fit(task, train_dataloaders=loader, ckpt_path=checkpoint, weights_only=True)
+            with _signals_given_back():
+                trainer.fit(task, train_dataloaders=loader, ckpt_path=checkpoint, weights_only=True)
         except torch.OutOfMemoryError as error:
             raise InputError(_out_of_memory(settings)) from error
         except SystemExit as error:
             # Lightning's answer to an interrupt while the run is set up, or to a second one.
             raise KeyboardInterrupt from error
+
+
+@contextmanager
+def _signals_given_back() -> Iterator[None]:
+    """The caller's handlers are there again afterwards, whatever ends the training.
+
+    Lightning's own would stay in part. A forked process that has them does not end when it is told to, and the pools
+    that nnU-Net forks would then wait for it for ever.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _processes() -> dict[str, Any]:

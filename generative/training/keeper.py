@@ -33,7 +33,8 @@ class AtomicCheckpoints(TorchCheckpointIO):
 class Keeper(lightning.Callback):
     """Keeps a run: after every step it does what the settings say is due.
 
-    SIGINT and SIGTERM end the run after the step in hand, with a checkpoint; a second SIGINT ends it at once.
+    SIGINT and SIGTERM end the run after the step in hand, with a checkpoint; a second SIGINT ends it at once. Whoever
+    starts the training gives the signals back.
 
     Args:
         run: where everything goes.
@@ -51,7 +52,6 @@ class Keeper(lightning.Callback):
         self.best: float | None = None
         self.interrupted = False
         self._asked_to_stop = False
-        self._handlers: dict[int, Any] = {}
         self._closing: list[Callable[[], None]] = []
 
     def state_dict(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Keeper(lightning.Callback):
         self._time, self._timed_step = time.monotonic(), task.step
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._on_signal)
+                signal.signal(number, self._on_signal)
         if trainer.is_global_zero:
             from torch.utils.tensorboard import SummaryWriter
             from tqdm import tqdm
@@ -100,11 +100,9 @@ class Keeper(lightning.Callback):
         self._close()
 
     def _close(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
         for close in self._closing:
             close()
-        self._handlers, self._closing = {}, []
+        self._closing = []
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self._asked_to_stop = True

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import math
+import signal
 
 import pytest
 import torch
@@ -207,6 +208,19 @@ def test_divergence_keeps_the_last_good_checkpoint(what, dataset, tmp_path, monk
     with pytest.raises(DivergedError, match=message[what]):
         train_small(output=tmp_path, steps=4)
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_signals_are_the_callers_again(dataset, tmp_path, monkeypatch):
+    def handlers():
+        return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    before = handlers()
+    train_small(output=tmp_path, steps=1)
+    assert handlers() == before
+    monkeypatch.setattr(AutoencoderTask, "_perceptual", lambda *_: torch.tensor(float("nan"), requires_grad=True))
+    with pytest.raises(DivergedError):
+        train_small(output=tmp_path, steps=2)
+    assert handlers() == before
 
 
 def test_too_little_gpu_memory_is_explained(dataset, tmp_path, monkeypatch):
