@@ -25,6 +25,8 @@ NNUNET_FOLDERS := nnUNet_raw=$(VENV)/nnunet/raw nnUNet_preprocessed=$(VENV)/nnun
 demo: $(VENV)/ready
 	$(VENV)/bin/difftumor demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)") $(if $(LABELS),--labels $(LABELS))
 
+# One thread each: two processes with two threads each would spend a third of the time waiting for one another.
+test: export OMP_NUM_THREADS := 1
 test: $(VENV)/ready
 	$(VENV)/bin/python -m pytest tests -n 2 --dist loadfile --ignore tests/kernels/interpreted
 	TRITON_INTERPRET=1 $(VENV)/bin/python -m pytest tests/kernels/interpreted -n 2
