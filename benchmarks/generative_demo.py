@@ -30,12 +30,9 @@ LABELS = {"liver": 1, "liver_tumor": 2}
 # Value of the liver in each scan's label map; liver_tumors has tumors as 2.
 LIVERS = {"liver_tumors": 1, "liver_healthy": 1, "abdomen_3mm": 5}
 SLAB = slice(40, 60)  # slices of liver_healthy, counted from the feet
-AUTOENCODER_STEPS = (250, 1000, 2500)
-DIFFUSION_STEPS = 2000
+AUTOENCODER_STEPS = (250, 750, 1500)
+DIFFUSION_STEPS = 1000
 AUTOENCODER = {
-    "hidden_channels": 16,
-    "norm_groups": 32,
-    "codes": 2048,
     "learning_rate": 5e-4,
     # Never: on a CPU there is no time for the discriminators to learn anything.
     "discriminator_start": 1_000_000,
