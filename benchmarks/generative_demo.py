@@ -30,7 +30,7 @@ LABELS = {"liver": 1, "liver_tumor": 2}
 # Value of the liver in each scan's label map; liver_tumors has tumors as 2.
 LIVERS = {"liver_tumors": 1, "liver_healthy": 1, "abdomen_3mm": 5}
 SLAB = slice(40, 60)  # slices of liver_healthy, counted from the feet
-AUTOENCODER_STEPS = (250, 750, 1500)
+AUTOENCODER_STEPS = (250, 500, 1000)
 DIFFUSION_STEPS = 1000
 AUTOENCODER = {
     "learning_rate": 5e-4,
