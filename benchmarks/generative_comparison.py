@@ -14,6 +14,7 @@ do not allow more.
 """
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -123,6 +124,16 @@ def summary(tumors: list[Tumor]) -> dict[str, Any]:
     return {"count": len(tumors), "median": medians, "each": figures}
 
 
+def trained_as(folder: Path, weights: Path) -> dict[str, Any]:
+    """What the weights come from: settings, steps and versions of both trainings, and the autoencoder's curve."""
+    curve = folder / "curve.json"
+    sources = {}
+    for path in sorted(weights.glob("*.safetensors")):
+        source = json.loads(path.with_suffix(".json").read_text())["source"]
+        sources[path.stem] = {key: source[key] for key in ("settings", "steps", "validation", "made_with")}
+    return {"curve": json.loads(curve.read_text()) if curve.is_file() else {}, "weights": sources}
+
+
 def draw(path: Path, rows: dict[str, list[Tumor]]) -> None:
     """A row per kind, a column per tumor: the slice with most of it, 60 mm wide, and the same with its outline."""
     columns = max(map(len, rows.values()))
@@ -145,21 +156,23 @@ def draw(path: Path, rows: dict[str, list[Tumor]]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, required=True, help="folder of the trained weights")
-    parser.add_argument("--out", type=Path, required=True, help="folder for everything")
+    parser.add_argument("--demo", type=Path, required=True, help="the folder that generative_demo.py filled")
+    parser.add_argument("--pair", choices=["seen", "unseen"], default="seen")
     args = parser.parse_args()
-    data, out = Path(os.environ["DIFFTUMOR_TEST_DATA"]), args.out.absolute()
+    data, trained = Path(os.environ["DIFFTUMOR_TEST_DATA"]), args.demo.absolute() / args.pair
+    (weights,) = {path.parent for path in trained.glob("nnUNet_results/*/generative/liver_early.safetensors")}
+    out = trained / "comparison"
     commands = Commands(nnunet_variables(out), out / "logs")
     scan = out / "scan"
     copy_scan(data, BASE, scan)
-    diffusion = ("--renderer", "diffusion", "--weights", args.weights.absolute())
+    diffusion = ("--renderer", "diffusion", "--weights", weights)
     rows = {
         "real": real_tumors(data),
         "hand-crafted": drawn_tumors(commands, out / "handcrafted", scan),
         "diffusion": drawn_tumors(commands, out / "diffusion", scan, options=diffusion),
     }
     result = {kind: summary(tumors) for kind, tumors in rows.items()}
-    write_json(out / "comparison.json", result)
+    write_json(out / "result.json", {**trained_as(trained, weights), "tumors": result})
     draw(out / "comparison.png", rows)
     print(f"{'':<14}{'tumors':>8}" + "".join(f"{measure:>26}" for measure in MEASURES))
     for kind, found in result.items():
