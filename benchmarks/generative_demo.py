@@ -31,7 +31,7 @@ LABELS = {"liver": 1, "liver_tumor": 2}
 LIVERS = {"liver_tumors": 1, "liver_healthy": 1, "abdomen_3mm": 5}
 SLAB = slice(40, 60)  # slices of liver_healthy, counted from the feet
 AUTOENCODER_STEPS = (250, 500, 1000)
-DIFFUSION_STEPS = 1000
+DIFFUSION_STEPS = 600
 AUTOENCODER = {
     "learning_rate": 5e-4,
     # Never: on a CPU there is no time for the discriminators to learn anything.
