@@ -92,8 +92,9 @@ def unseen(commands: Commands, folder: Path, data: Path, *, autoencoder_steps, d
                 *("--contrast-hu", -50, -25),
             )
     preprocess(commands, folder, drawn, dataset=33)
-    weights = next((folder / "nnUNet_results").glob("Dataset032_*")) / "generative" / "autoencoder.safetensors"
-    train_diffusion(commands, 33, steps=diffusion_steps, options=("--autoencoder", weights))
+    weights = next((folder / "nnUNet_results").glob("Dataset032_*")) / "generative"
+    options = ("--autoencoder", weights / "autoencoder.safetensors", "-o", weights)
+    train_diffusion(commands, 33, steps=diffusion_steps, options=options)
 
 
 def copy_scan(data: Path, name: str, folder: Path, *, slices: slice = slice(None)) -> None:
