@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class Tumor:
         self.before = None if before is None else before[box]
         self.spacing_mm, self.statistics = [float(size) for size in spacing_mm], statistics
 
+    @cached_property
     def figures(self) -> dict[str, float | None]:
         """MEASURES; None where too few voxels are left to measure."""
         inner = edt.edt(self.mask, anisotropy=self.spacing_mm) > 2
@@ -92,7 +94,7 @@ def real_tumors(data: Path) -> list[Tumor]:
         Tumor(ct.hu, components == n + 1, spacing_mm=ct.spacing_mm, statistics=statistics, liver=labels == 1)
         for n in range(count)
     ]
-    return [tumor for tumor in found if tumor.figures()["diameter_mm"] < EARLY_MM]
+    return [tumor for tumor in found if tumor.figures["diameter_mm"] < EARLY_MM]
 
 
 def drawn_tumors(commands: Commands, folder: Path, scan: Path, *, options: tuple = ()) -> list[Tumor]:
@@ -116,12 +118,13 @@ def _statistics(ct, labels: np.ndarray) -> OrganStatistics:
 
 
 def summary(tumors: list[Tumor]) -> dict[str, Any]:
-    figures = [tumor.figures() for tumor in tumors]
-    medians = {}
+    figures = [tumor.figures for tumor in tumors]
+    medians, measured = {}, {}
     for measure in MEASURES:
         values = [one[measure] for one in figures if one[measure] is not None]
+        measured[measure] = len(values)
         medians[measure] = round(float(np.median(values)), 3) if values else None
-    return {"count": len(tumors), "median": medians, "each": figures}
+    return {"count": len(tumors), "measured": measured, "median": medians, "each": figures}
 
 
 def trained_as(folder: Path, weights: Path) -> dict[str, Any]:
@@ -135,7 +138,7 @@ def trained_as(folder: Path, weights: Path) -> dict[str, Any]:
 
 
 def draw(path: Path, rows: dict[str, list[Tumor]]) -> None:
-    """A row per kind, a column per tumor: the slice with most of it, 60 mm wide, and the same with its outline."""
+    """A row per kind, a column per tumor: the slice with most of it and 16 mm around, and the same with its outline."""
     columns = max(map(len, rows.values()))
     figure = Figure(figsize=(2.4 * columns, 5.2 * len(rows)), facecolor="black")
     axes = figure.subplots(2 * len(rows), columns, squeeze=False)
@@ -147,7 +150,7 @@ def draw(path: Path, rows: dict[str, list[Tumor]]) -> None:
             for axis in axes[2 * row : 2 * row + 2, column]:
                 axis.imshow(tumor.hu[z], cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
             axes[2 * row + 1, column].contour(tumor.mask[z], levels=[0.5], colors="red", linewidths=0.7)
-            figures = tumor.figures()
+            figures = tumor.figures
             contrast = "" if figures["contrast_hu"] is None else f", {figures['contrast_hu']:.0f} HU"
             axes[2 * row, column].set_title(f"{kind} {figures['diameter_mm']:.0f} mm{contrast}", color="w", fontsize=8)
     figure.tight_layout(pad=0.3)

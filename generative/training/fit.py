@@ -136,7 +136,8 @@ def _signals_given_back() -> Iterator[None]:
         yield
     finally:
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            if handler is not None:  # one that was not set from Python cannot be set from there
+                signal.signal(number, handler)
 
 
 def _processes() -> dict[str, Any]:
