@@ -28,7 +28,7 @@ demo: $(VENV)/ready
 # One thread each: two processes with two threads each would spend a third of the time waiting for one another.
 test: export OMP_NUM_THREADS := 1
 test: $(VENV)/ready
-	$(VENV)/bin/python -m pytest tests -n 2 --dist loadfile --ignore tests/kernels/interpreted
+	$(VENV)/bin/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/kernels/interpreted
 	TRITON_INTERPRET=1 $(VENV)/bin/python -m pytest tests/kernels/interpreted -n 2
 
 lint: $(VENV)/ready

@@ -16,9 +16,13 @@ if os.environ.get("CI"):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first: with several processes, the last ones to finish are then short ones."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Files that take long come first: with several processes, the last ones to finish are then short ones."""
+    seconds: dict[Path, float] = {}
+    for item in items:
+        slow = item.get_closest_marker("slow")
+        if slow:
+            seconds[item.path] = max(seconds.get(item.path, 0), slow.kwargs.get("file_seconds", 5))
+    items.sort(key=lambda item: -seconds.get(item.path, 0))
 
 
 @dataclass(frozen=True)

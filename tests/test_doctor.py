@@ -50,7 +50,7 @@ def repair(environment: Environment, function: str) -> str:
     return environment.run(code, PYTHONPATH=str(REPOSITORY)).stdout.strip()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(file_seconds=55)
 def test_doctor_names_missing_operators_and_fails(broken):
     done = doctor(broken)
     line = next(line for line in done.stdout.splitlines() if "torchvision" in line)

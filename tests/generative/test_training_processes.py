@@ -16,7 +16,7 @@ from stored_volumes import write_stored
 from nnunet_difftumor.generative.training.run_folder import RunFolder, read_curve, stored_step
 from nnunet_difftumor.generative.weights import load_autoencoder, load_diffusion
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(file_seconds=60)
 HOST = Path(__file__).with_name("training_host.py")
 AUTOENCODER = [
     "patch_size=[8, 8, 16]",

@@ -33,7 +33,7 @@ def phantom_preview(prepared_phantom, tmp_path_factory):
     return output, preview(prepared_phantom, output, "--sweep")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(file_seconds=60)
 def test_every_organ_has_a_picture_with_a_row_of_every_size(phantom_preview):
     output, record = phantom_preview
     assert set(record["pictures"]) == {"liver", "kidney", "pancreas", "mix"}

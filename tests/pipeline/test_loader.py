@@ -42,9 +42,9 @@ def digest(batch: dict) -> str:
     return hashlib.sha256(b"".join(np.ascontiguousarray(part.numpy()).tobytes() for part in parts)).hexdigest()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(file_seconds=80)
 def test_batches_are_the_same_with_0_1_2_and_4_workers(prepared_phantom, monkeypatch):
-    count = 200
+    count = 100
     expected = None
     for workers in (0, 1, 2, 4):
         made = batches(prepared_phantom, workers=workers, count=count, monkeypatch=monkeypatch)

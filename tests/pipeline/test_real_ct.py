@@ -12,7 +12,7 @@ from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorTiny
 
 
-@pytest.mark.slow
+@pytest.mark.slow(file_seconds=80)
 def test_achieved_share_is_at_least_095_of_that_asked(prepared_real, monkeypatch):
     monkeypatch.setenv("nnUNet_n_proc_DA", "2")
     plans = load_json(str(prepared_real.preprocessed / "nnUNetPlansDiffTumor.json"))

@@ -78,7 +78,7 @@ def pooled(prepared_phantom, tmp_path_factory):
         shutil.rmtree(path)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(file_seconds=100)
 def test_healthy_cases_of_pools_are_bases_in_every_fold_and_nothing_else(pooled):
     dataset, _, said = pooled
     splits = load_json(str(dataset.preprocessed / "splits_final.json"))

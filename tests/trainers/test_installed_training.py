@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from environments import Environment, copy_of_sources
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(file_seconds=300)
 
 TINY = "nnUNetTrainerDiffTumorTiny"
 
@@ -163,15 +163,12 @@ def test_label_free_training_says_what_it_validated_on(normal, prepared_phantom)
     assert summary["foreground_mean"]["n_ref"] > 0
 
 
-def test_editable_installation_trains(prepared_phantom, tmp_path):
-    environment = installed(tmp_path, editable=True)
-    assert "Training done." in train(environment).stdout
-
-
-def test_trains_with_an_editable_nnunet_and_leaves_it_unharmed(prepared_phantom, tmp_path):
-    environment = installed(tmp_path, editable=False, editable_nnunet=True)
-    where = environment.run("import nnunetv2; print(nnunetv2.__file__)").stdout
-    assert "nnunet_clone" in where
+def test_trains_where_both_are_editable_and_leaves_nnunet_unharmed(prepared_phantom, tmp_path):
+    environment = installed(tmp_path, editable=True, editable_nnunet=True)
+    where = environment.run(
+        "import nnunetv2, nnunet_difftumor; print(nnunetv2.__file__, nnunet_difftumor.__file__)"
+    ).stdout
+    assert "/nnunet_clone/" in where and "/clone/" in where
     assert "Training done." in train(environment).stdout
     environment.pip("uninstall", "-y", "nnunet-difftumor")
     environment.run(
@@ -179,3 +176,12 @@ def test_trains_with_an_editable_nnunet_and_leaves_it_unharmed(prepared_phantom,
         "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find\n"
         "assert 'nnunet_clone' in __import__('sys').modules[find('nnUNetTrainer_5epochs').__module__].__file__"
     )
+
+
+def test_one_of_both_may_be_editable(nnunet_folders, tmp_path):
+    for editable in ("ours", "nnunet"):
+        environment = installed(tmp_path / editable, editable=editable == "ours", editable_nnunet=editable == "nnunet")
+        environment.run(
+            "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find\n"
+            f"assert find('{TINY}').__name__ == '{TINY}' and find('nnUNetTrainer_5epochs')"
+        )
