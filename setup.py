@@ -62,7 +62,7 @@ setup(
     install_requires=[
         "nnunetv2>=2.8,<3",
         "torch>=2.6",
-        'triton>=3.2; sys_platform == "linux"',  # there are no wheels for other systems; the CPU path does not need it
+        'triton>=3.5; sys_platform == "linux"',  # there are no wheels for other systems; the CPU path does not need it
         "batchgenerators>=0.25.1",
         "dynamic-network-architectures>=0.4.4",
         "numpy>=1.26",

@@ -4,18 +4,23 @@ instructions.
 Calls the public operations, forward and backward, on CPU tensors of the networks' shapes, with a driver in Triton's
 place that compiles what would run and runs nothing. Each kernel then must have no spills, no local memory, and the
 instructions that it was written for. Exits 1 otherwise. Zero spills is necessary for a fast kernel, not sufficient.
+
+The tests take one precision per operation (--quick). --json keeps what was found, and --table prints the table of
+docs/kernels.md from it.
 """
 
 import argparse
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
@@ -23,15 +28,18 @@ if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
 
 import torch
 import triton
+from result_rows import FOLDER, commit
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
+from nnunet_difftumor.files import write_json
 from nnunet_difftumor.kernels import depth_attention, group_norm_modulate_silu, spatial_linear_attention
 from nnunet_difftumor.kernels.implementation import implementation
 from nnunet_difftumor.kernels.triton import vector_quantize as launchers
 
 ARCHITECTURES = (80, 90)
+RESULTS = FOLDER / "compiled_kernels.json"
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 # Classes of instructions, the first that matches.
 CLASSES = (
@@ -48,11 +56,15 @@ MATRIX, WIDE_READ, WIDE_WRITE = ("wgmma", "mma"), ("async128", "load128"), ("sto
 
 @dataclass(frozen=True)
 class Case:
-    """A call of a public operation, and what each kernel that it launches must contain: one of each set of classes."""
+    """A call of a public operation, and what each kernel that it launches must contain: one of each set of classes.
+
+    `quick` ones are enough for a test: every kernel once.
+    """
 
     name: str
     call: Callable[[], None]
     needs: dict[str, tuple[tuple[str, ...], ...]]
+    quick: bool = False
 
 
 @dataclass
@@ -124,63 +136,65 @@ def compiled_for(architecture: int) -> Iterator[list]:
 
 def cases() -> list[Case]:
     """The operations at the shapes of a 96^3 patch."""
-    found = []
-    for training in (False, True):
-        found.append(
-            Case(
-                f"vector_quantize{' training' if training else ''}",
-                lambda training=training: quantize(statistics=training),
-                {"_search": (MATRIX, WIDE_READ), "_add_up": (("atomic",),)},
-            )
+    found = [
+        Case(
+            "vector_quantize and statistics",
+            quantize,
+            {"_search": (MATRIX, WIDE_READ), "_add_up": (("atomic",),)},
+            quick=True,
         )
+    ]
     both = {"_forward": (MATRIX, WIDE_READ, WIDE_WRITE), "_backward": (MATRIX, WIDE_READ, WIDE_WRITE)}
-    for dtype in (torch.bfloat16, torch.float16, torch.float32):
-        of = str(dtype).removeprefix("torch.")
+    for precision in ("bfloat16", "float16", "float32", "tf32"):
         for edge in (24, 3):
-            found.append(Case(f"depth_attention {of} {edge}^2", lambda d=dtype, e=edge: depth(d, e), both))
-            found.append(Case(f"spatial_linear {of} {edge}^2", lambda d=dtype, e=edge: linear(d, e), both))
+            quick = precision == "bfloat16" and edge == 24
+            for name, operation in (("depth_attention", depth), ("spatial_linear", linear)):
+                call = partial(operation, precision, edge)
+                found.append(Case(f"{name} {precision} {edge}^2", call, both, quick=quick))
     wide = {
         "_chunk_moments": (WIDE_READ,),
         "_apply": (WIDE_READ, WIDE_WRITE),
         "_channel_gradients": (WIDE_READ,),
         "_input_gradient": (WIDE_READ, WIDE_WRITE),
     }
-    for dtype in (torch.bfloat16, torch.float32):
-        of = str(dtype).removeprefix("torch.")
-        found.append(Case(f"norm {of} 24 x 24^3 modulated", lambda d=dtype: norm(d, 24, 24, modulated=True), {}))
-        found.append(Case(f"norm {of} 32 x 48^3 rim", lambda d=dtype: norm(d, 32, 48, modulated=False), wide))
+    for precision in ("bfloat16", "float16", "float32"):
+        for channels, edge, modulated in ((24, 24, True), (192, 3, True), (32, 48, False), (64, 24, False)):
+            name = f"norm {precision} {channels} x {edge}^3 {'modulated' if modulated else 'rim'}"
+            call = partial(norm, precision, channels, edge, modulated=modulated)
+            found.append(Case(name, call, wide, quick=precision == "bfloat16" and channels in (24, 32)))
     return found
 
 
-def quantize(*, statistics: bool) -> None:
+def quantize() -> None:
     # The operation itself would go on with the indices that nothing has computed.
     vectors, codebook = torch.randn(13824, 8), torch.randn(16384, 8)
     indices, _ = launchers.nearest_code(vectors, *launchers.packed_codebook(codebook))
-    if statistics:
-        launchers.code_statistics(vectors, torch.zeros_like(indices), len(codebook))
+    launchers.code_statistics(vectors, torch.zeros_like(indices), len(codebook))
 
 
-def depth(dtype: torch.dtype, edge: int) -> None:
-    qkv = torch.randn(1, 24, edge, edge, 768, dtype=dtype).movedim(-1, 1).requires_grad_()
-    bias = torch.randn(8, 24, 24, requires_grad=True)
-    out = depth_attention(qkv, bias, 10000.0 ** -(torch.arange(0, 32, 2) / 32))
-    out.backward(torch.ones_like(out))
+def depth(precision: str, edge: int) -> None:
+    with products_in(precision) as dtype:
+        qkv = torch.randn(1, 24, edge, edge, 768, dtype=dtype).movedim(-1, 1).requires_grad_()
+        bias = torch.randn(8, 24, 24, requires_grad=True)
+        out = depth_attention(qkv, bias, 10000.0 ** -(torch.arange(0, 32, 2) / 32))
+        out.backward(torch.ones_like(out))
 
 
-def linear(dtype: torch.dtype, edge: int) -> None:
-    qkv = torch.randn(1, 24, edge, edge, 768, dtype=dtype).movedim(-1, 1).requires_grad_()
-    out = spatial_linear_attention(qkv, heads=8)
-    out.backward(torch.ones_like(out))
+def linear(precision: str, edge: int) -> None:
+    with products_in(precision) as dtype:
+        qkv = torch.randn(1, 24, edge, edge, 768, dtype=dtype).movedim(-1, 1).requires_grad_()
+        out = spatial_linear_attention(qkv, heads=8)
+        out.backward(torch.ones_like(out))
 
 
-def norm(dtype: torch.dtype, channels: int, edge: int, *, modulated: bool) -> None:
-    x = torch.randn(1, edge, edge, edge, channels, dtype=dtype).movedim(-1, 1).requires_grad_()
+def norm(precision: str, channels: int, edge: int, *, modulated: bool) -> None:
+    x = torch.randn(1, edge, edge, edge, channels, dtype=getattr(torch, precision)).movedim(-1, 1).requires_grad_()
     modulation = {name: torch.randn(1, channels) for name in ("scale", "shift")} if modulated else {}
     out = group_norm_modulate_silu(
         x,
         torch.ones(channels),
         bias=torch.zeros(channels),
-        groups=8,
+        groups=8 if modulated else 32,
         eps=1e-5,
         replicate=None if modulated else (1,) * 6,
         **modulation,
@@ -188,20 +202,37 @@ def norm(dtype: torch.dtype, channels: int, edge: int, *, modulated: bool) -> No
     out.backward(torch.ones_like(out))
 
 
+@contextmanager
+def products_in(precision: str) -> Iterator[torch.dtype]:
+    """The dtype that stands for a precision; products of float32 are exact, but for tf32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield torch.float32 if precision == "tf32" else getattr(torch, precision)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def compiled(case: Case, architecture: int) -> list[Compiled]:
+    """Every kernel that the case launches, once."""
+    with compiled_for(architecture) as launched:
+        case.call()
+    distinct = {kernel.hash: (name, kernel) for name, kernel in launched}
+    return [examine(case, name, kernel, architecture) for name, kernel in distinct.values()]
+
+
 def examine(case: Case, name: str, kernel, architecture: int) -> Compiled:
-    """What cuobjdump, nvdisasm and ptxas say about a compiled kernel."""
+    """What cuobjdump and nvdisasm say about a compiled kernel, and ptxas about what it spilled."""
     with tempfile.TemporaryDirectory() as folder:
-        cubin, ptx = Path(folder) / "kernel.cubin", Path(folder) / "kernel.ptx"
+        cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(kernel.asm["cubin"])
-        ptx.write_text(kernel.asm["ptx"])
         usage = _output("cuobjdump", "--dump-resource-usage", cubin)
         code = _output("nvdisasm", "-c", cubin)
-        target = f"sm_{architecture}{'a' if architecture >= 90 else ''}"
-        log = _output("ptxas", "-v", f"--gpu-name={target}", ptx, "-o", Path(folder) / "out")
     names = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+\s+)?([A-Z][A-Z0-9_.]+)", code)
     counted = Counter(next((label for label, pattern in CLASSES if re.match(pattern, op)), "other") for op in names)
     registers, stack = (int(re.search(rf"{key}:(\d+)", usage).group(1)) for key in ("REG", "STACK"))
-    spilled = sum(map(int, re.findall(r"(\d+) bytes spill (?:stores|loads)", log)))
+    # A spill shows as local memory; assembling once more tells how much of it there is.
+    spilled = _spilled_bytes(kernel, architecture) if stack or counted["local"] else 0
     missed = []
     if not names:
         missed.append("nothing disassembled")
@@ -225,34 +256,73 @@ def examine(case: Case, name: str, kernel, architecture: int) -> Compiled:
     )
 
 
+def _spilled_bytes(kernel, architecture: int) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        ptx = Path(folder) / "kernel.ptx"
+        ptx.write_text(kernel.asm["ptx"])
+        target = f"sm_{architecture}{'a' if architecture >= 90 else ''}"
+        log = _output("ptxas", "-v", f"--gpu-name={target}", ptx, "-o", Path(folder) / "out")
+    return sum(map(int, re.findall(r"(\d+) bytes spill (?:stores|loads)", log)))
+
+
 def _output(tool: str, *arguments: object) -> str:
     done = subprocess.run([TOOLS / tool, *map(str, arguments)], capture_output=True, text=True, check=True)
     return done.stdout + done.stderr
 
 
+def gate(wanted: Sequence[Case], architectures: Sequence[int] = ARCHITECTURES) -> list[Compiled]:
+    """Compiles the cases; prints a line for every kernel as it comes, and a verdict."""
+    print(f"{'call':<34}{'kernel':<22}{'gpu':<5}{'warps':>6}{'regs':>6}{'spill':>7}{'shared':>8}  instructions")
+    rows = []
+    for case in wanted:
+        for architecture in architectures:
+            for row in compiled(case, architecture):
+                rows.append(row)
+                print(row.line(), flush=True)
+    missed = sum(bool(row.missed) for row in rows)
+    print(f"{missed} of {len(rows)} kernels MISSED" if missed else f"all {len(rows)} kernels as intended")
+    return rows
+
+
+def table(results: dict) -> str:
+    """Markdown: for each call and kernel, registers by architecture, and the instructions on the newest."""
+    newest = max(row["architecture"] for row in results["kernels"])
+    lines = [
+        f"| call | kernel | warps | registers | spilled bytes | instructions on sm_{newest} |",
+        "|---|---|---|---|---|---|",
+    ]
+    kernels: dict[tuple[str, str], list[dict]] = {}
+    for row in results["kernels"]:
+        kernels.setdefault((row["case"], row["kernel"]), []).append(row)
+    for (case, kernel), rows in kernels.items():
+        rows.sort(key=lambda row: row["architecture"])
+        seen = rows[-1]["instructions"]
+        found = ", ".join(f"{name} {seen[name]}" for name, _ in CLASSES if seen.get(name))
+        registers = ", ".join(str(row["registers"]) for row in rows)
+        spilled = sum(row["spilled_bytes"] for row in rows)
+        lines.append(f"| {case} | {kernel.strip('_')} | {rows[-1]['warps']} | {registers} | {spilled} | {found} |")
+    return "\n".join(lines)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-k", default="", metavar="TEXT", help="only cases whose name contains it")
+    parser.add_argument("--quick", action="store_true", help="only what the tests check")
     parser.add_argument("--architectures", nargs="+", type=int, default=ARCHITECTURES)
+    parser.add_argument("--json", type=Path, help="keep the results in this file")
+    parser.add_argument("--table", action="store_true", help=f"only print the table of results/{RESULTS.name}")
     args = parser.parse_args()
+    if args.table:
+        print(table(json.loads(RESULTS.read_text())))
+        return 0
     print(f"triton {triton.__version__}, torch {torch.__version__}")
-    print(f"{'call':<34}{'kernel':<22}{'gpu':<5}{'warps':>6}{'regs':>6}{'spill':>7}{'shared':>8}  instructions")
-    missed = 0
-    for case in cases():
-        if args.k not in case.name:
-            continue
-        for architecture in args.architectures:
-            with compiled_for(architecture) as launched:
-                case.call()
-            seen = set()
-            for name, kernel in launched:
-                if kernel.hash not in seen:
-                    seen.add(kernel.hash)
-                    row = examine(case, name, kernel, architecture)
-                    missed += bool(row.missed)
-                    print(row.line(), flush=True)
-    print(f"{missed} kernels MISSED" if missed else "all kernels as intended")
-    return int(missed > 0)
+    rows = gate(
+        [case for case in cases() if args.k in case.name and (case.quick or not args.quick)], args.architectures
+    )
+    if args.json:
+        made = {"triton": triton.__version__, "torch": torch.__version__, "commit": commit()}
+        write_json(args.json, {**made, "kernels": [asdict(row) for row in rows]})
+    return int(not rows or any(row.missed for row in rows))
 
 
 if __name__ == "__main__":

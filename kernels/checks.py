@@ -14,11 +14,27 @@ def check_floating(name: str, tensor: torch.Tensor, like: torch.Tensor | None = 
         raise InputError(f"{name}: on {tensor.device}, while the first argument is on {like.device}; move one of them")
 
 
+def check_finite(name: str, tensor: torch.Tensor) -> None:
+    """Neither NaN nor infinity; waits for the tensor's device."""
+    if not tensor.isfinite().all():
+        raise InputError(f"{name}: holds NaN or infinity; the weights are damaged or training has diverged")
+
+
 def check_volume(name: str, tensor: torch.Tensor) -> None:
     """A floating tensor (b, c, d, h, w) without an empty axis."""
     check_floating(name, tensor)
     if tensor.ndim != 5 or tensor.numel() == 0:
         raise InputError(f"{name}: expected (b, c, d, h, w) without an empty axis, got {tuple(tensor.shape)}")
+
+
+def check_reach(name: str, tensor: torch.Tensor) -> None:
+    """Within a sample, offsets fit into the 32 bits that kernels compute them in."""
+    farthest = sum((size - 1) * stride for size, stride in zip(tensor.shape[1:], tensor.stride()[1:], strict=True))
+    if farthest >= 2**31:
+        raise InputError(
+            f"{name}: a sample of {tuple(tensor.shape)} reaches over {farthest + 1} elements, the kernels take up to "
+            f"{2**31}; take a smaller patch"
+        )
 
 
 def check_shape(name: str, tensor: torch.Tensor, expected: tuple[int, ...]) -> None:

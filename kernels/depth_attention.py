@@ -3,7 +3,7 @@
 import torch
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.kernels.checks import check_floating, check_shape, check_volume
+from nnunet_difftumor.kernels.checks import check_floating, check_reach, check_shape, check_volume
 from nnunet_difftumor.kernels.implementation import uses_triton
 from nnunet_difftumor.kernels.reference import depth_attention as reference
 
@@ -24,7 +24,8 @@ def depth_attention(qkv: torch.Tensor, bias: torch.Tensor, frequencies: torch.Te
         (b, heads * head_dim, d, h, w), of the dtype of qkv.
 
     Raises:
-        InputError: for shapes that do not fit together, integer tensors or different devices.
+        InputError: for shapes that do not fit together, integer tensors or different devices; on CUDA also for float64,
+            more slices or channels than the kernel takes, a sample of 2^31 elements, or a GPU that is too old.
     """
     check_volume("qkv", qkv)
     check_floating("bias", bias, qkv)
@@ -45,5 +46,6 @@ def depth_attention(qkv: torch.Tensor, bias: torch.Tensor, frequencies: torch.Te
         return reference.depth_attention(qkv, bias, frequencies)
     from nnunet_difftumor.kernels.triton import depth_attention as kernels
 
+    check_reach("qkv", qkv)
     kernels.check(qkv, bias)
     return kernels.depth_attention(qkv, bias.float().contiguous(), *kernels.rotation(frequencies, depth))

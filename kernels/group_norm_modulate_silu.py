@@ -1,11 +1,12 @@
 """What stands before nearly every convolution: GroupNorm, modulation by the time step, SiLU, padding."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.kernels.checks import check_floating, check_shape, check_volume
+from nnunet_difftumor.kernels.checks import check_floating, check_reach, check_shape, check_volume
 from nnunet_difftumor.kernels.implementation import uses_triton
 from nnunet_difftumor.kernels.reference import group_norm_modulate_silu as reference
 
@@ -38,12 +39,16 @@ def group_norm_modulate_silu(
         (b, c, d + added, h + added, w + added), of the dtype of x.
 
     Raises:
-        InputError: for shapes that do not fit together, integer tensors, different devices or a negative padding.
+        InputError: for shapes that do not fit together, integer tensors, different devices or a negative padding; on
+            CUDA also for float64, more channels than the kernel takes, a sample of 2^31 elements, or a GPU that is too
+            old.
     """
     check_volume("x", x)
     batch, channels = x.shape[:2]
     if groups < 1 or channels % groups:
         raise InputError(f"groups: {groups} do not divide the {channels} channels of x")
+    if not 0 <= eps < math.inf:
+        raise InputError(f"eps: expected a number from 0 on, got {eps}")
     for name, tensor in (("weight", weight), ("bias", bias)):
         check_floating(name, tensor, x)
         check_shape(name, tensor, (channels,))
@@ -62,5 +67,7 @@ def group_norm_modulate_silu(
     from nnunet_difftumor.kernels.triton import group_norm_modulate_silu as kernels
 
     x = x if kernels.is_dense(x) else x.contiguous()
+    check_reach("x", x)
+    kernels.check(x)
     parameters = (None if given is None else given.float().contiguous() for given in (weight, bias, scale, shift))
     return kernels.group_norm_modulate_silu(x, *parameters, groups, eps, tuple(replicate or (0,) * 6))[0]

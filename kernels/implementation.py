@@ -1,9 +1,9 @@
 """Which implementation of an operation runs: the Triton kernel on CUDA, the plain PyTorch reference elsewhere."""
 
 import importlib.util
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 
@@ -15,7 +15,15 @@ OLDEST_GPU = (8, 0)
 # float64 is what the references are checked in; no kernel computes in it.
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-_chosen: ContextVar[str] = ContextVar("implementation", default="auto")
+
+class _Chosen(threading.local):
+    """Of each thread its own; torch.compile reads it, and compiles again when it changes."""
+
+    def __init__(self) -> None:
+        self.name = "auto"
+
+
+_chosen = _Chosen()
 
 
 @contextmanager
@@ -28,11 +36,11 @@ def implementation(name: str) -> Iterator[None]:
     """
     if name not in NAMES:
         raise InputError(f"implementation: expected one of {NAMES}, got {name!r}")
-    token = _chosen.set(name)
+    before, _chosen.name = _chosen.name, name
     try:
         yield
     finally:
-        _chosen.reset(token)
+        _chosen.name = before
 
 
 def uses_triton(name: str, tensor: torch.Tensor) -> bool:
@@ -41,7 +49,7 @@ def uses_triton(name: str, tensor: torch.Tensor) -> bool:
     Raises:
         InputError: where it should, and cannot: nothing falls back in silence.
     """
-    chosen = _chosen.get()
+    chosen = _chosen.name
     if chosen == "reference" or (chosen == "auto" and not tensor.is_cuda):
         return False
     if tensor.dtype not in DTYPES:

@@ -3,7 +3,7 @@
 import torch
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.kernels.checks import check_volume
+from nnunet_difftumor.kernels.checks import check_reach, check_volume
 from nnunet_difftumor.kernels.implementation import uses_triton
 from nnunet_difftumor.kernels.reference import spatial_linear_attention as reference
 
@@ -23,7 +23,8 @@ def spatial_linear_attention(qkv: torch.Tensor, *, heads: int) -> torch.Tensor:
 
     Raises:
         InputError: for another number of axes, an empty axis, an integer tensor, or channels that the heads do not
-            divide.
+            divide; on CUDA also for float64, wider heads than the kernel takes, a sample of 2^31 elements, or a GPU
+            that is too old.
     """
     check_volume("qkv", qkv)
     if heads < 1 or qkv.shape[1] % (3 * heads):
@@ -32,5 +33,6 @@ def spatial_linear_attention(qkv: torch.Tensor, *, heads: int) -> torch.Tensor:
         return reference.spatial_linear_attention(qkv, heads=heads)
     from nnunet_difftumor.kernels.triton import spatial_linear_attention as kernels
 
+    check_reach("qkv", qkv)
     kernels.check(qkv, heads)
     return kernels.spatial_linear_attention(qkv, heads)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.kernels.checks import check_floating
+from nnunet_difftumor.kernels.checks import check_finite, check_floating
 from nnunet_difftumor.kernels.implementation import uses_triton
 from nnunet_difftumor.kernels.reference import vector_quantize as reference
 
@@ -40,7 +40,8 @@ def vector_quantize(vectors: torch.Tensor, codebook: torch.Tensor, *, statistics
         statistics: also return counts and sums, which a moving average of the codebook needs.
 
     Raises:
-        InputError: for other shapes, dtypes or devices, or a codebook that is not finite.
+        InputError: for other shapes, dtypes or devices, or a codebook that is not finite; on CUDA also for float64,
+            more channels or elements than the kernel takes, or a GPU that is too old. Equal codes are no error.
     """
     check_floating("vectors", vectors)
     check_floating("codebook", codebook, vectors)
@@ -48,9 +49,9 @@ def vector_quantize(vectors: torch.Tensor, codebook: torch.Tensor, *, statistics
         raise InputError(f"vectors: expected (n, c) with n > 0, got {tuple(vectors.shape)}")
     if codebook.ndim != 2 or codebook.numel() == 0 or codebook.shape[1] != vectors.shape[1]:
         raise InputError(f"codebook: expected (k, {vectors.shape[1]}) with k > 0, got {tuple(codebook.shape)}")
-    # On CUDA the check would wait for the device; codebooks are checked there when they are loaded.
-    if not codebook.is_cuda and not torch.compiler.is_compiling() and not codebook.isfinite().all():
-        raise InputError("codebook: holds NaN or infinity; the weights are damaged or training has diverged")
+    # On CUDA the check waits for the device: there it is made when a codebook is packed for the kernel.
+    if not codebook.is_cuda and not torch.compiler.is_compiling():
+        check_finite("codebook", codebook)
 
     if uses_triton("vectors", vectors):
         indices, counts, sums = _by_triton(vectors, codebook, statistics=statistics)
@@ -77,6 +78,7 @@ def _by_reference(vectors: torch.Tensor, codebook: torch.Tensor, *, statistics: 
 def _by_triton(vectors: torch.Tensor, codebook: torch.Tensor, *, statistics: bool) -> tuple:
     from nnunet_difftumor.kernels.triton import vector_quantize as kernels
 
+    kernels.check(vectors, codebook)
     vectors = vectors.detach().float().contiguous()
     indices, _ = kernels.nearest_code(vectors, *kernels.packed_codebook(codebook))
     if not statistics:

@@ -1,12 +1,11 @@
 """Attention along depth, one head of a few columns per program; no logits in memory.
 
-A column is a sequence of d slices at one in-plane position. Bias and rotation stay in registers for the columns of a
-program. The pairs of channels that a rotation mixes are kept as two halves, for q and k alike, which leaves q.k as it
-is.
+A column is a sequence of d slices at one in-plane position. The pairs of channels that a rotation mixes are kept as two
+halves, for q and k alike, which leaves q.k as it is.
 
-Forward and backward read and write each tensor once. Bound at 24 x 24 columns of 24 slices and 8 heads of 32 channels,
-in bfloat16: 28 MB and 9 us forward, 50 MB and 17 us backward, at 3 TB/s; the logits alone, in float32, are 10.6 MB
-written and read in every pass of plain PyTorch.
+Forward and backward move each tensor once between memory and chip. Bound at 24 x 24 columns of 24 slices and 8 heads of
+32 channels, in bfloat16: 28 MB and 9 us forward, 50 MB and 17 us backward, at 3 TB/s; the logits alone, in float32, are
+10.6 MB written and read in every pass of plain PyTorch.
 """
 
 import torch
@@ -116,12 +115,12 @@ def _launch(qkv: torch.Tensor, bias: torch.Tensor) -> tuple[tuple[int, int], dic
     exact = torch.get_float32_matmul_precision() == "highest"
     return (heads, triton.cdiv(columns, per_program)), {
         "scale": head_dim**-0.5,
+        "per_program": per_program,
         "SLICES": slices,
         "SLICES_PADDED": max(16, triton.next_power_of_2(slices)),
         "HEADS": heads,
         "HEAD_DIM": head_dim,
         "HALF": max(16, triton.next_power_of_2(head_dim) // 2),
-        "COLUMNS": per_program,
         "PRECISION": "tf32x3" if exact else "tf32",
     }
 
@@ -154,6 +153,24 @@ def _rotated(tile, cos, sin, SLICES_PADDED: tl.constexpr, HALF: tl.constexpr):
     """The two halves, float32, each pair of channels turned by its slice's angle."""
     even, odd = tl.split(tl.reshape(tile.to(tl.float32), (SLICES_PADDED, HALF, 2)))
     return even * cos - odd * sin, odd * cos + even * sin
+
+
+@triton.jit
+def _rotated_tile(
+    pointer,
+    stride_slice,
+    stride_channel,
+    inside,
+    cos,
+    sin,
+    SLICES_PADDED: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    HALF: tl.constexpr,
+):
+    """The two halves of a tile in its own dtype, turned."""
+    tile = _tile(pointer, stride_slice, stride_channel, inside, SLICES_PADDED, HEAD_DIM, HALF)
+    even, odd = _rotated(tile, cos, sin, SLICES_PADDED, HALF)
+    return even.to(tile.dtype), odd.to(tile.dtype)
 
 
 @triton.jit
@@ -193,12 +210,12 @@ def _forward(
     out_row,
     out_column,
     scale,
+    per_program,
     SLICES: tl.constexpr,
     SLICES_PADDED: tl.constexpr,
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     HALF: tl.constexpr,
-    COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     head = tl.program_id(0)
@@ -208,8 +225,8 @@ def _forward(
     dtype = qkv.dtype.element_ty
     of_head = head * HEAD_DIM * in_channel
     to_next = HEADS * HEAD_DIM * in_channel
-    for step in range(COLUMNS):
-        column = tl.program_id(1) * COLUMNS + step
+    for step in range(per_program):
+        column = tl.program_id(1) * per_program + step
         inside = (slices < SLICES) & (column < columns)
         batch = (column // (height * width)).to(tl.int64)
         row = column // width % height
@@ -261,66 +278,73 @@ def _backward(
     out_row,
     out_column,
     scale,
+    per_program,
     SLICES: tl.constexpr,
     SLICES_PADDED: tl.constexpr,
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     HALF: tl.constexpr,
-    COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Computes the attention again: cheaper than to keep it."""
+    """Computes the attention again: cheaper than to keep it.
+
+    Registers are what is short: constants are read in every step, and in float32, whose products need three parts of
+    each operand, q and k are read again, from the cache.
+    """
     head = tl.program_id(0)
     slices = tl.arange(0, SLICES_PADDED)
     channels = tl.arange(0, 2 * HALF)
-    weights, cosine, sine = _constants(bias, cos, sin, head, SLICES, SLICES_PADDED, HEAD_DIM, HALF)
     dtype = qkv.dtype.element_ty
     of_head = head * HEAD_DIM * in_channel
     to_next = HEADS * HEAD_DIM * in_channel
     of_bias = tl.zeros((SLICES_PADDED, SLICES_PADDED), tl.float32)
-    for step in range(COLUMNS):
-        column = tl.program_id(1) * COLUMNS + step
+    for step in tl.range(per_program, disable_licm=True):
+        weights, cosine, sine = _constants(bias, cos, sin, head, SLICES, SLICES_PADDED, HEAD_DIM, HALF)
+        column = tl.program_id(1) * per_program + step
         inside = (slices < SLICES) & (column < columns)
         present = inside[:, None] & (channels < HEAD_DIM)[None, :]
         batch = (column // (height * width)).to(tl.int64)
         row = column // width % height
         source = qkv + batch * in_batch + row * in_row + column % width * in_column + of_head
-        q = _tile(source, in_slice, in_channel, inside, SLICES_PADDED, HEAD_DIM, HALF)
-        k = _tile(source + to_next, in_slice, in_channel, inside, SLICES_PADDED, HEAD_DIM, HALF)
-        v = _tile(source + 2 * to_next, in_slice, in_channel, inside, SLICES_PADDED, HEAD_DIM, HALF)
-        above = gradient + batch * gradient_batch + row * gradient_row + column % width * gradient_column
-        above += head * HEAD_DIM * gradient_channel
-        g = _tile(above, gradient_slice, gradient_channel, inside, SLICES_PADDED, HEAD_DIM, HALF).to(dtype)
-        q_even, q_odd = _rotated(q, cosine, sine, SLICES_PADDED, HALF)
-        k_even, k_odd = _rotated(k, cosine, sine, SLICES_PADDED, HALF)
-        q_even, q_odd, k_even, k_odd = q_even.to(dtype), q_odd.to(dtype), k_even.to(dtype), k_odd.to(dtype)
+        target = of_qkv + batch * out_batch + row * out_row + column % width * out_column
+        target += head * HEAD_DIM * out_channel + slices[:, None] * out_slice + channels[None, :] * out_channel
+        beyond = HEADS * HEAD_DIM * out_channel
+        q_even, q_odd = _rotated_tile(source, in_slice, in_channel, inside, cosine, sine, SLICES_PADDED, HEAD_DIM, HALF)
+        k_even, k_odd = _rotated_tile(
+            source + to_next, in_slice, in_channel, inside, cosine, sine, SLICES_PADDED, HEAD_DIM, HALF
+        )
         logits = tl.dot(q_even, tl.trans(k_even), input_precision=PRECISION)
         logits = tl.dot(q_odd, tl.trans(k_odd), acc=logits, input_precision=PRECISION)
         logits = logits * (scale * _LOG2E) + weights
         power = tl.exp2(logits - tl.max(logits, 1)[:, None])
         attention = power / tl.sum(power, 1)[:, None]
+        above = gradient + batch * gradient_batch + row * gradient_row + column % width * gradient_column
+        above += head * HEAD_DIM * gradient_channel
+        g = _tile(above, gradient_slice, gradient_channel, inside, SLICES_PADDED, HEAD_DIM, HALF).to(dtype)
         of_v = tl.dot(tl.trans(attention.to(dtype)), g, input_precision=PRECISION)
+        tl.store(target + 2 * beyond, of_v.to(of_qkv.dtype.element_ty), mask=present)
+        v = _tile(source + 2 * to_next, in_slice, in_channel, inside, SLICES_PADDED, HEAD_DIM, HALF)
         of_attention = tl.dot(g, tl.trans(v), input_precision=PRECISION)
         of_logits = attention * (of_attention - tl.sum(attention * of_attention, 1)[:, None])
         of_bias += of_logits
         scaled = (of_logits * scale).to(dtype)
-        q_gradient_even = tl.dot(scaled, k_even, input_precision=PRECISION)
-        q_gradient_odd = tl.dot(scaled, k_odd, input_precision=PRECISION)
-        flipped = tl.trans(scaled)
-        k_gradient_even = tl.dot(flipped, q_even, input_precision=PRECISION)
-        k_gradient_odd = tl.dot(flipped, q_odd, input_precision=PRECISION)
-        target = of_qkv + batch * out_batch + row * out_row + column % width * out_column
-        target += head * HEAD_DIM * out_channel + slices[:, None] * out_slice + channels[None, :] * out_channel
-        beyond = HEADS * HEAD_DIM * out_channel
+        if dtype == tl.float32:
+            k_even, k_odd = _rotated_tile(
+                source + to_next, in_slice, in_channel, inside, cosine, sine, SLICES_PADDED, HEAD_DIM, HALF
+            )
         # Turned back, and the halves made pairs again.
-        of_q = tl.join(
-            q_gradient_even * cosine + q_gradient_odd * sine, q_gradient_odd * cosine - q_gradient_even * sine
-        )
-        of_k = tl.join(
-            k_gradient_even * cosine + k_gradient_odd * sine, k_gradient_odd * cosine - k_gradient_even * sine
-        )
+        even = tl.dot(scaled, k_even, input_precision=PRECISION)
+        odd = tl.dot(scaled, k_odd, input_precision=PRECISION)
+        of_q = tl.join(even * cosine + odd * sine, odd * cosine - even * sine)
         tl.store(target, tl.reshape(of_q, (SLICES_PADDED, 2 * HALF)).to(of_qkv.dtype.element_ty), mask=present)
+        if dtype == tl.float32:
+            q_even, q_odd = _rotated_tile(
+                source, in_slice, in_channel, inside, cosine, sine, SLICES_PADDED, HEAD_DIM, HALF
+            )
+        flipped = tl.trans(scaled)
+        even = tl.dot(flipped, q_even, input_precision=PRECISION)
+        odd = tl.dot(flipped, q_odd, input_precision=PRECISION)
+        of_k = tl.join(even * cosine + odd * sine, odd * cosine - even * sine)
         tl.store(target + beyond, tl.reshape(of_k, (SLICES_PADDED, 2 * HALF)).to(of_qkv.dtype.element_ty), mask=present)
-        tl.store(target + 2 * beyond, of_v.to(of_qkv.dtype.element_ty), mask=present)
     at = ((tl.program_id(1) * HEADS + head) * SLICES + slices[:, None]) * SLICES + slices[None, :]
     tl.store(partial + at, of_bias, mask=(slices < SLICES)[:, None] & (slices < SLICES)[None, :])

@@ -14,6 +14,8 @@ import torch
 import triton
 import triton.language as tl
 
+from nnunet_difftumor.errors import InputError
+
 # Elements of a tile (voxels x channels), and voxels that a program of the first launch goes over at most.
 _ELEMENTS = 4096
 _MOST_CHUNKS = 512
@@ -97,6 +99,12 @@ def _gradients(ctx, gradient, _of_mean, _of_reciprocal):
 group_norm_modulate_silu.register_autograd(_gradients, setup_context=_save)
 
 
+def check(x: torch.Tensor) -> None:
+    """Raises an InputError for sizes that the kernel cannot take."""
+    if x.shape[1] > MOST_CHANNELS:
+        raise InputError(f"x: has {x.shape[1]} channels, the kernel takes up to {MOST_CHANNELS}")
+
+
 def is_dense(x: torch.Tensor) -> bool:
     """Whether its voxels lie behind each other, channel by channel or voxel by voxel."""
     return x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last_3d)
@@ -136,7 +144,7 @@ class _Launch:
         mean = x.new_empty((self.batch, self.groups), dtype=torch.float32)
         reciprocal = torch.empty_like(mean)
         _chunk_moments[(self.chunks, self.channel_tiles, self.batch)](
-            x, partial[0], partial[1], self.voxels, self.channels, *self._strides(x), self.chunks, **self._tiles()
+            x, partial[0], partial[1], self.voxels, *self._strides(x), self.chunks, **self._tiles()
         )
         _join_moments[(self.groups, self.batch)](
             *(partial[0], partial[1], mean, reciprocal, self.voxels, self.chunks, eps),
@@ -153,7 +161,7 @@ class _Launch:
         before = (replicate[4], replicate[2], replicate[0])
         voxels = y.shape[2] * y.shape[3] * y.shape[4]
         _apply[(triton.cdiv(voxels, self.tile_voxels), self.channel_tiles, self.batch)](
-            *(self.x, y, *self._given(parameters), self.channels, self.groups),
+            *(self.x, y, *self._given(parameters), self.groups),
             *(*self.volume, *y.shape[3:], voxels, *before),
             *(*self._strides(self.x), *self._strides(y)),
             MODULATED=parameters[2] is not None,
@@ -174,13 +182,15 @@ class _Launch:
             "MODULATED": parameters[2] is not None,
             **dict(zip(("Z0", "Z1", "Y0", "Y1", "X0", "X1"), rim, strict=True)),
         }
+        # What is summed over the rim takes as many registers again.
+        warps = 8 if any(replicate) else 4
         place = (*self.volume, *gradient.shape[3:], *self._strides(x), *self._strides(gradient))
         given = self._given(parameters)
         _channel_gradients[(self.chunks, self.channel_tiles, self.batch)](
-            *(x, gradient, *given, partial[0], partial[1], self.channels, self.groups, self.voxels, self.chunks),
+            *(x, gradient, *given, partial[0], partial[1], self.groups, self.voxels, self.chunks),
             *place,
             **options,
-            **self._tiles(),
+            **self._tiles(num_warps=warps),
         )
         of_slope, of_intercept = partial[0].sum(1), partial[1].sum(1)
         slope = parameters[0] if parameters[2] is None else parameters[0] * (1 + parameters[2])
@@ -188,10 +198,10 @@ class _Launch:
         means = [(slope * total).view(self.batch, self.groups, -1).sum(2) / count for total in (of_intercept, of_slope)]
         of_x = torch.empty_like(x)
         _input_gradient[(triton.cdiv(self.voxels, self.tile_voxels), self.channel_tiles, self.batch)](
-            *(x, gradient, of_x, *given, *means, self.channels, self.groups, self.voxels),
+            *(x, gradient, of_x, *given, *means, self.groups, self.voxels),
             *(*place, *self._strides(of_x)),
             **options,
-            **self._tiles(chunked=False),
+            **self._tiles(chunked=False, num_warps=warps),
         )
         return of_x, of_slope, of_intercept
 
@@ -200,18 +210,18 @@ class _Launch:
         weight, bias, scale, shift, mean, reciprocal = parameters
         return weight, bias, weight if scale is None else scale, bias if shift is None else shift, mean, reciprocal
 
-    def _tiles(self, *, chunked: bool = True) -> dict:
-        tiles = {"TILE_VOXELS": self.tile_voxels, "TILE_CHANNELS": self.tile_channels, "num_warps": 4}
-        return tiles | ({"TILES": self.tiles_per_chunk} if chunked else {})
+    def _tiles(self, *, chunked: bool = True, num_warps: int = 4) -> dict:
+        # Known when they compile, so that they read 16 bytes at once also where 16 does not divide the channels.
+        fixed = {"CHANNELS": self.channels, "STRIDE_VOXEL": 1 if self.x.is_contiguous() else self.channels}
+        tiles = {"TILE_VOXELS": self.tile_voxels, "TILE_CHANNELS": self.tile_channels, "num_warps": num_warps}
+        return fixed | tiles | ({"TILES": self.tiles_per_chunk} if chunked else {})
 
     @staticmethod
-    def _strides(tensor: torch.Tensor) -> tuple[int, int, int]:
-        """Of sample, channel and voxel; the voxels of a dense tensor have one stride."""
+    def _strides(tensor: torch.Tensor) -> tuple[int, int]:
+        """Of sample and channel of a dense tensor."""
         channels = tensor.shape[1]
         voxels = tensor.shape[2] * tensor.shape[3] * tensor.shape[4]
-        if tensor.is_contiguous():
-            return channels * voxels, voxels, 1
-        return channels * voxels, 1, channels
+        return channels * voxels, voxels if tensor.is_contiguous() else 1
 
 
 _LOG2E = tl.constexpr(1.4426950408889634)
@@ -223,11 +233,11 @@ def _chunk_moments(
     means,
     deviations,
     voxels,
-    channels,
     stride_sample,
     stride_channel,
-    stride_voxel,
     chunks,
+    CHANNELS: tl.constexpr,
+    STRIDE_VOXEL: tl.constexpr,
     TILE_VOXELS: tl.constexpr,
     TILE_CHANNELS: tl.constexpr,
     TILES: tl.constexpr,
@@ -241,8 +251,8 @@ def _chunk_moments(
     deviation = tl.zeros((TILE_CHANNELS,), tl.float32)
     for tile in range(TILES):
         voxel = (chunk * TILES + tile) * TILE_VOXELS + tl.arange(0, TILE_VOXELS)
-        inside = (voxel < voxels)[:, None] & (channel < channels)[None, :]
-        values = tl.load(source + voxel[:, None].to(tl.int64) * stride_voxel, mask=inside, other=0.0).to(tl.float32)
+        inside = (voxel < voxels)[:, None] & (channel < CHANNELS)[None, :]
+        values = tl.load(source + voxel[:, None].to(tl.int64) * STRIDE_VOXEL, mask=inside, other=0.0).to(tl.float32)
         here = tl.maximum(tl.minimum(voxels - (chunk * TILES + tile) * TILE_VOXELS, TILE_VOXELS), 0).to(tl.float32)
         own = tl.sum(values, 0) / tl.maximum(here, 1.0)
         apart = tl.where(inside, values - own[None, :], 0.0)
@@ -253,9 +263,9 @@ def _chunk_moments(
         deviation += tl.sum(apart * apart, 0) + difference * difference * (count * share)
         mean += difference * share
         count = together
-    at = (sample * chunks + chunk) * channels + channel
-    tl.store(means + at, mean, mask=channel < channels)
-    tl.store(deviations + at, deviation, mask=channel < channels)
+    at = (sample * chunks + chunk) * CHANNELS + channel
+    tl.store(means + at, mean, mask=channel < CHANNELS)
+    tl.store(deviations + at, deviation, mask=channel < CHANNELS)
 
 
 @triton.jit
@@ -303,17 +313,27 @@ def _join_moments(
 
 @triton.jit
 def _per_channel(
-    weight, bias, scale, shift, means, reciprocals, sample, channel, channels, groups, MODULATED: tl.constexpr
+    weight,
+    bias,
+    scale,
+    shift,
+    means,
+    reciprocals,
+    sample,
+    channel,
+    groups,
+    CHANNELS: tl.constexpr,
+    MODULATED: tl.constexpr,
 ):
     """Mean, reciprocal deviation, slope and intercept of each channel."""
-    real = channel < channels
-    group = sample * groups + channel // (channels // groups)
+    real = channel < CHANNELS
+    group = sample * groups + channel // (CHANNELS // groups)
     slope = tl.load(weight + channel, mask=real, other=0.0)
     intercept = tl.load(bias + channel, mask=real, other=0.0)
     if MODULATED:
-        factor = 1.0 + tl.load(scale + sample * channels + channel, mask=real, other=0.0)
+        factor = 1.0 + tl.load(scale + sample * CHANNELS + channel, mask=real, other=0.0)
         slope *= factor
-        intercept = intercept * factor + tl.load(shift + sample * channels + channel, mask=real, other=0.0)
+        intercept = intercept * factor + tl.load(shift + sample * CHANNELS + channel, mask=real, other=0.0)
     mean = tl.load(means + group, mask=real, other=0.0)
     reciprocal = tl.load(reciprocals + group, mask=real, other=0.0)
     return mean, reciprocal, slope, intercept
@@ -329,7 +349,6 @@ def _apply(
     shift,
     means,
     reciprocals,
-    channels,
     groups,
     depth,
     height,
@@ -342,19 +361,19 @@ def _apply(
     before_x,
     stride_sample,
     stride_channel,
-    stride_voxel,
     out_sample,
     out_channel,
-    out_voxel,
     MODULATED: tl.constexpr,
     PADDED: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    STRIDE_VOXEL: tl.constexpr,
     TILE_VOXELS: tl.constexpr,
     TILE_CHANNELS: tl.constexpr,
 ):
     sample = tl.program_id(2)
     channel = tl.program_id(1) * TILE_CHANNELS + tl.arange(0, TILE_CHANNELS)
     mean, reciprocal, slope, intercept = _per_channel(
-        weight, bias, scale, shift, means, reciprocals, sample, channel, channels, groups, MODULATED
+        weight, bias, scale, shift, means, reciprocals, sample, channel, groups, CHANNELS, MODULATED
     )
     at = tl.program_id(0) * TILE_VOXELS + tl.arange(0, TILE_VOXELS)
     voxel = at
@@ -364,18 +383,19 @@ def _apply(
         row = tl.minimum(tl.maximum(at // out_width % out_height - before_y, 0), height - 1)
         slice_ = tl.minimum(tl.maximum(at // (out_width * out_height) - before_z, 0), depth - 1)
         voxel = (slice_ * height + row) * width + column
-    inside = (at < out_voxels)[:, None] & (channel < channels)[None, :]
+    inside = (at < out_voxels)[:, None] & (channel < CHANNELS)[None, :]
     source = x + sample.to(tl.int64) * stride_sample + channel[None, :] * stride_channel
-    values = tl.load(source + voxel[:, None].to(tl.int64) * stride_voxel, mask=inside, other=0.0).to(tl.float32)
+    values = tl.load(source + voxel[:, None].to(tl.int64) * STRIDE_VOXEL, mask=inside, other=0.0).to(tl.float32)
     argument = (values - mean[None, :]) * (reciprocal * slope)[None, :] + intercept[None, :]
     activated = argument / (1.0 + tl.exp2(-argument * _LOG2E))
     target = y + sample.to(tl.int64) * out_sample + channel[None, :] * out_channel
-    tl.store(target + at[:, None].to(tl.int64) * out_voxel, activated.to(y.dtype.element_ty), mask=inside)
+    tl.store(target + at[:, None].to(tl.int64) * STRIDE_VOXEL, activated.to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _gathered(
     gradient,
+    first,
     voxel,
     inside,
     depth,
@@ -383,7 +403,7 @@ def _gathered(
     width,
     out_height,
     out_width,
-    out_voxel,
+    STRIDE_VOXEL: tl.constexpr,
     Z0: tl.constexpr,
     Z1: tl.constexpr,
     Y0: tl.constexpr,
@@ -393,30 +413,28 @@ def _gathered(
     TILE_VOXELS: tl.constexpr,
     TILE_CHANNELS: tl.constexpr,
 ):
-    """Sum of the gradients of all places to which a voxel was repeated, float32."""
+    """Sum of the gradients of all places to which the voxels of a tile, from `first` on, were repeated, float32."""
     column = voxel % width
     row = voxel // width % height
     slice_ = voxel // (width * height)
     total = tl.zeros((TILE_VOXELS, TILE_CHANNELS), tl.float32)
-    for z in tl.static_range(-Z0, Z1 + 1):
-        for y in tl.static_range(-Y0, Y1 + 1):
-            for x in tl.static_range(-X0, X1 + 1):
-                there = voxel >= 0
-                if z < 0:
-                    there = there & (slice_ == 0)
-                if z > 0:
-                    there = there & (slice_ == depth - 1)
-                if y < 0:
-                    there = there & (row == 0)
-                if y > 0:
-                    there = there & (row == height - 1)
-                if x < 0:
-                    there = there & (column == 0)
-                if x > 0:
-                    there = there & (column == width - 1)
-                at = ((slice_ + Z0 + z) * out_height + row + Y0 + y) * out_width + column + X0 + x
-                pointers = gradient + at[:, None].to(tl.int64) * out_voxel
-                total += tl.load(pointers, mask=inside & there[:, None], other=0.0).to(tl.float32)
+    for z in range(-Z0, Z1 + 1):
+        # Most tiles have no voxel of the first or last slice.
+        of_rim = (z < 0) & (first < width * height)
+        of_rim = of_rim | ((z > 0) & (first + TILE_VOXELS > width * height * (depth - 1)))
+        if (z == 0) | of_rim:
+            there_z = (z == 0) | ((z < 0) & (slice_ == 0)) | ((z > 0) & (slice_ == depth - 1))
+            for y in range(-Y0, Y1 + 1):
+                there_y = there_z & ((y == 0) | ((y < 0) & (row == 0)) | ((y > 0) & (row == height - 1)))
+                for x in tl.static_range(-X0, X1 + 1):
+                    there = there_y
+                    if x < 0:
+                        there = there & (column == 0)
+                    if x > 0:
+                        there = there & (column == width - 1)
+                    at = ((slice_ + Z0 + z) * out_height + row + Y0 + y) * out_width + column + X0 + x
+                    pointers = gradient + at[:, None].to(tl.int64) * STRIDE_VOXEL
+                    total += tl.load(pointers, mask=inside & there[:, None], other=0.0).to(tl.float32)
     return total
 
 
@@ -432,7 +450,6 @@ def _channel_gradients(
     reciprocals,
     of_slope,
     of_intercept,
-    channels,
     groups,
     voxels,
     chunks,
@@ -443,10 +460,8 @@ def _channel_gradients(
     out_width,
     stride_sample,
     stride_channel,
-    stride_voxel,
     out_sample,
     out_channel,
-    out_voxel,
     MODULATED: tl.constexpr,
     Z0: tl.constexpr,
     Z1: tl.constexpr,
@@ -454,6 +469,8 @@ def _channel_gradients(
     Y1: tl.constexpr,
     X0: tl.constexpr,
     X1: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    STRIDE_VOXEL: tl.constexpr,
     TILE_VOXELS: tl.constexpr,
     TILE_CHANNELS: tl.constexpr,
     TILES: tl.constexpr,
@@ -462,7 +479,7 @@ def _channel_gradients(
     chunk, sample = tl.program_id(0), tl.program_id(2)
     channel = tl.program_id(1) * TILE_CHANNELS + tl.arange(0, TILE_CHANNELS)
     mean, reciprocal, slope, intercept = _per_channel(
-        weight, bias, scale, shift, means, reciprocals, sample, channel, channels, groups, MODULATED
+        weight, bias, scale, shift, means, reciprocals, sample, channel, groups, CHANNELS, MODULATED
     )
     source = x + sample.to(tl.int64) * stride_sample + channel[None, :] * stride_channel
     above = gradient + sample.to(tl.int64) * out_sample + channel[None, :] * out_channel
@@ -470,13 +487,14 @@ def _channel_gradients(
     intercepts = tl.zeros((TILE_CHANNELS,), tl.float32)
     for tile in range(TILES):
         voxel = (chunk * TILES + tile) * TILE_VOXELS + tl.arange(0, TILE_VOXELS)
-        inside = (voxel < voxels)[:, None] & (channel < channels)[None, :]
-        values = tl.load(source + voxel[:, None].to(tl.int64) * stride_voxel, mask=inside, other=0.0).to(tl.float32)
+        inside = (voxel < voxels)[:, None] & (channel < CHANNELS)[None, :]
+        values = tl.load(source + voxel[:, None].to(tl.int64) * STRIDE_VOXEL, mask=inside, other=0.0).to(tl.float32)
         normalized = (values - mean[None, :]) * reciprocal[None, :]
         argument = normalized * slope[None, :] + intercept[None, :]
         sigmoid = 1.0 / (1.0 + tl.exp2(-argument * _LOG2E))
         g = _gathered(
             above,
+            (chunk * TILES + tile) * TILE_VOXELS,
             voxel,
             inside,
             depth,
@@ -484,7 +502,7 @@ def _channel_gradients(
             width,
             out_height,
             out_width,
-            out_voxel,
+            STRIDE_VOXEL,
             Z0,
             Z1,
             Y0,
@@ -497,9 +515,9 @@ def _channel_gradients(
         g *= sigmoid * (1.0 + argument * (1.0 - sigmoid))
         slopes += tl.sum(g * normalized, 0)
         intercepts += tl.sum(g, 0)
-    at = (sample * chunks + chunk) * channels + channel
-    tl.store(of_slope + at, slopes, mask=channel < channels)
-    tl.store(of_intercept + at, intercepts, mask=channel < channels)
+    at = (sample * chunks + chunk) * CHANNELS + channel
+    tl.store(of_slope + at, slopes, mask=channel < CHANNELS)
+    tl.store(of_intercept + at, intercepts, mask=channel < CHANNELS)
 
 
 @triton.jit
@@ -515,7 +533,6 @@ def _input_gradient(
     reciprocals,
     mean_gradients,
     mean_products,
-    channels,
     groups,
     voxels,
     depth,
@@ -525,13 +542,10 @@ def _input_gradient(
     out_width,
     stride_sample,
     stride_channel,
-    stride_voxel,
     out_sample,
     out_channel,
-    out_voxel,
     own_sample,
     own_channel,
-    own_voxel,
     MODULATED: tl.constexpr,
     Z0: tl.constexpr,
     Z1: tl.constexpr,
@@ -539,27 +553,30 @@ def _input_gradient(
     Y1: tl.constexpr,
     X0: tl.constexpr,
     X1: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    STRIDE_VOXEL: tl.constexpr,
     TILE_VOXELS: tl.constexpr,
     TILE_CHANNELS: tl.constexpr,
 ):
     sample = tl.program_id(2)
     channel = tl.program_id(1) * TILE_CHANNELS + tl.arange(0, TILE_CHANNELS)
     mean, reciprocal, slope, intercept = _per_channel(
-        weight, bias, scale, shift, means, reciprocals, sample, channel, channels, groups, MODULATED
+        weight, bias, scale, shift, means, reciprocals, sample, channel, groups, CHANNELS, MODULATED
     )
-    group = sample * groups + channel // (channels // groups)
-    mean_gradient = tl.load(mean_gradients + group, mask=channel < channels, other=0.0)
-    mean_product = tl.load(mean_products + group, mask=channel < channels, other=0.0)
+    group = sample * groups + channel // (CHANNELS // groups)
+    mean_gradient = tl.load(mean_gradients + group, mask=channel < CHANNELS, other=0.0)
+    mean_product = tl.load(mean_products + group, mask=channel < CHANNELS, other=0.0)
     voxel = tl.program_id(0) * TILE_VOXELS + tl.arange(0, TILE_VOXELS)
-    inside = (voxel < voxels)[:, None] & (channel < channels)[None, :]
+    inside = (voxel < voxels)[:, None] & (channel < CHANNELS)[None, :]
     source = x + sample.to(tl.int64) * stride_sample + channel[None, :] * stride_channel
     above = gradient + sample.to(tl.int64) * out_sample + channel[None, :] * out_channel
-    values = tl.load(source + voxel[:, None].to(tl.int64) * stride_voxel, mask=inside, other=0.0).to(tl.float32)
+    values = tl.load(source + voxel[:, None].to(tl.int64) * STRIDE_VOXEL, mask=inside, other=0.0).to(tl.float32)
     normalized = (values - mean[None, :]) * reciprocal[None, :]
     argument = normalized * slope[None, :] + intercept[None, :]
     sigmoid = 1.0 / (1.0 + tl.exp2(-argument * _LOG2E))
     g = _gathered(
         above,
+        tl.program_id(0) * TILE_VOXELS,
         voxel,
         inside,
         depth,
@@ -567,7 +584,7 @@ def _input_gradient(
         width,
         out_height,
         out_width,
-        out_voxel,
+        STRIDE_VOXEL,
         Z0,
         Z1,
         Y0,
@@ -580,4 +597,4 @@ def _input_gradient(
     g *= sigmoid * (1.0 + argument * (1.0 - sigmoid)) * slope[None, :]
     result = reciprocal[None, :] * (g - mean_gradient[None, :] - normalized * mean_product[None, :])
     target = of_x + sample.to(tl.int64) * own_sample + channel[None, :] * own_channel
-    tl.store(target + voxel[:, None].to(tl.int64) * own_voxel, result.to(of_x.dtype.element_ty), mask=inside)
+    tl.store(target + voxel[:, None].to(tl.int64) * STRIDE_VOXEL, result.to(of_x.dtype.element_ty), mask=inside)

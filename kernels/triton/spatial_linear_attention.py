@@ -14,7 +14,8 @@ import triton.language as tl
 from nnunet_difftumor.errors import InputError
 
 MOST_HEAD_DIM = 128
-_POSITIONS = 64
+# Positions of a tile. Exact float32 products take three parts of each operand, which would not fit into registers.
+_POSITIONS, _POSITIONS_IN_THREE_PARTS = 64, 16
 
 
 def check(qkv: torch.Tensor, heads: int) -> None:
@@ -73,9 +74,10 @@ def _new_like(qkv: torch.Tensor, *, channels: int) -> torch.Tensor:
 def _launch(qkv: torch.Tensor, heads: int) -> tuple[tuple[int, int], tuple[int, int, int], dict]:
     batch, channels, slices, height, width = qkv.shape
     head_dim = channels // (3 * heads)
-    positions = min(_POSITIONS, max(16, triton.next_power_of_2(height * width)))
     # Rounding to tf32 only where the user lets matrix products do so.
     exact = torch.get_float32_matmul_precision() == "highest"
+    most = _POSITIONS_IN_THREE_PARTS if exact and qkv.dtype == torch.float32 else _POSITIONS
+    positions = min(most, max(16, triton.next_power_of_2(height * width)))
     return (
         (batch * slices, heads),
         (slices, height * width, width),

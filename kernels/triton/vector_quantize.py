@@ -21,6 +21,7 @@ import triton.language as tl
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.kernels.checks import check_finite
 
 # Three parts of z and e, and three of |e|^2, in a product over at most this many elements.
 _MOST_PRODUCT = 128
@@ -29,6 +30,17 @@ MOST_CHANNELS = (_MOST_PRODUCT - 3) // 3
 _ROWS, _CODES, _EXACT = 64, 128, 16
 _PROGRAMS = 264
 _MOST_SPLITS = 16
+
+
+def check(vectors: torch.Tensor, codebook: torch.Tensor) -> None:
+    """Raises an InputError for sizes that the kernel cannot take."""
+    if codebook.shape[1] > MOST_CHANNELS:
+        raise InputError(f"codebook: has {codebook.shape[1]} channels, the kernel takes up to {MOST_CHANNELS}")
+    # Offsets are computed in 32 bits, also those into the packed codes.
+    for name, tensor, wide in (("vectors", vectors, vectors.shape[1]), ("codebook", codebook, _MOST_PRODUCT)):
+        most = 2**31 // wide - _CODES
+        if len(tensor) > most:
+            raise InputError(f"{name}: has {len(tensor)} rows, the kernel takes up to {most}; take fewer at a time")
 
 
 class PackedCodebook(NamedTuple):
@@ -48,8 +60,6 @@ class PackedCodebook(NamedTuple):
 def pack_codebook(codebook: torch.Tensor) -> PackedCodebook:
     """Packs a codebook (k, c) of at most MOST_CHANNELS channels."""
     codes, channels = codebook.shape
-    if channels > MOST_CHANNELS:
-        raise InputError(f"codebook: has {channels} channels, the kernel takes up to {MOST_CHANNELS}")
     wide = codebook.detach().float().contiguous()
     largest = torch.linalg.vector_norm(wide, torch.inf)
     scale = torch.exp2(-torch.ceil(torch.log2(largest.clamp(2.0**-60, 2.0**60)))).reshape(1)
@@ -79,6 +89,9 @@ def packed_codebook(codebook: torch.Tensor) -> PackedCodebook:
         return pack_codebook(codebook)
     version, packed = _packed.get(codebook, (None, None))
     if version != codebook._version:
+        # Waits for the device, once for every state of the codebook; the public operation has looked at those on a CPU.
+        if codebook.is_cuda and not torch.cuda.is_current_stream_capturing():
+            check_finite("codebook", codebook)
         packed = pack_codebook(codebook)
         _packed[codebook] = (codebook._version, packed)
     return packed

@@ -48,7 +48,7 @@ def check_gpu(seen: Probe) -> Finding:
 def check_triton(seen: Probe) -> Finding:
     """Whether Triton imports, and is the version that this torch asks for; only kernels on a GPU need it."""
     wanted = _triton_of_torch()
-    install = f'pip install "triton{wanted.specifier if wanted else ">=3.2"}"'
+    install = f'pip install "triton{wanted.specifier if wanted else ">=3.5"}"'
     if seen.triton is None:
         reason = seen.triton_error or "not looked for"
         if "No module named 'triton'" not in reason:

@@ -6,6 +6,7 @@ from against_float64 import compare, dtype_of
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.kernels import depth_attention
+from nnunet_difftumor.kernels.implementation import implementation
 from nnunet_difftumor.kernels.triton import depth_attention as kernels
 
 # b, heads, channels of a head, slices, height, width.
@@ -73,7 +74,21 @@ def test_too_many_slices_and_too_wide_heads_are_refused():
         depth_attention(*draw((1, 1, 130, 2, 1, 1)))
 
 
+def test_gradients_that_one_number_stands_for():
+    # Of a sum: every stride of the gradient is 0.
+    qkv, bias, frequencies = draw((1, 1, 16, 5, 2, 3))
+    gradients = []
+    for choice in ("triton", "reference"):
+        leaf = qkv.clone().requires_grad_()
+        with implementation(choice):
+            depth_attention(leaf, bias, frequencies).sum().backward()
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
 def test_the_operation_is_well_formed():
     qkv, bias, frequencies = draw((1, 1, 16, 3, 1, 2))
-    inputs = (qkv.requires_grad_(), bias.requires_grad_(), *kernels.rotation(frequencies, 3))
-    torch.library.opcheck(kernels.depth_attention, inputs)
+    constants = kernels.rotation(frequencies, 3)
+    gradient = torch.ones(1, 16, 3, 1, 2)
+    torch.library.opcheck(kernels.depth_attention_backward, (gradient, qkv, bias, *constants))
+    torch.library.opcheck(kernels.depth_attention, (qkv.requires_grad_(), bias.requires_grad_(), *constants))

@@ -87,7 +87,9 @@ def test_the_memory_format_is_kept():
 
 
 def test_the_operation_is_well_formed():
-    x, weight, bias, scale, shift = (
-        tensor.requires_grad_() for tensor in draw((1, 4, 2, 2, 3), modulated=True, channels_last=True)
-    )
-    torch.library.opcheck(kernels.group_norm_modulate_silu, (x, weight, bias, scale, shift, 2, 1e-5, (1,) * 6))
+    inputs, rim = draw((1, 4, 2, 2, 3), modulated=True, channels_last=True), (1,) * 6
+    y, mean, reciprocal = kernels.group_norm_modulate_silu(*inputs, 2, 1e-5, rim)
+    gradient = torch.ones_like(y)
+    torch.library.opcheck(kernels.group_norm_modulate_silu_backward, (gradient, *inputs, mean, reciprocal, 2, rim))
+    trained = [tensor.requires_grad_() for tensor in inputs]
+    torch.library.opcheck(kernels.group_norm_modulate_silu, (*trained, 2, 1e-5, rim))

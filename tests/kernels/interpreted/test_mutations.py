@@ -68,8 +68,8 @@ MUTATIONS = [
     ),
     Mutation(
         depth_attention,
-        "q_gradient_even * cosine + q_gradient_odd * sine",
-        "q_gradient_even * cosine - q_gradient_odd * sine",
+        "of_q = tl.join(even * cosine + odd * sine",
+        "of_q = tl.join(even * cosine - odd * sine",
         depth.test_any_shape,
         (SMALL,),
     ),
@@ -101,7 +101,7 @@ MUTATIONS = [
         'tl.where((here < count)[:, None], k.to(tl.float32) * _LOG2E, float("-inf"))',
         "k.to(tl.float32) * _LOG2E",
         linear.test_any_shape,
-        (linear.SHAPES[1],),
+        (linear.SHAPES[4],),
     ),
     Mutation(
         spatial_linear_attention,
@@ -153,8 +153,8 @@ MUTATIONS = [
     ),
     Mutation(
         group_norm_modulate_silu,
-        "there = there & (slice_ == depth - 1)",
-        "there = there & (slice_ == depth - 2)",
+        "(z > 0) & (slice_ == depth - 1)",
+        "(z > 0) & (slice_ == depth - 2)",
         norm.test_any_shape,
         norm.CASES[2],
     ),
@@ -162,7 +162,7 @@ MUTATIONS = [
     Mutation(
         group_norm_modulate_silu,
         "mask=inside)\n\n\n@triton.jit\ndef _gathered",
-        "mask=(channel < channels)[None, :])\n\n\n@triton.jit\ndef _gathered",
+        "mask=(channel < CHANNELS)[None, :])\n\n\n@triton.jit\ndef _gathered",
         norm.test_any_shape,
         norm.CASES[1],
     ),

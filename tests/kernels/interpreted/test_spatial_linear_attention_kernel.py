@@ -64,4 +64,6 @@ def test_too_wide_heads_are_refused():
 
 
 def test_the_operation_is_well_formed():
-    torch.library.opcheck(kernels.spatial_linear_attention, (draw((1, 1, 16, 1, 2, 3)).requires_grad_(), 1))
+    qkv = draw((1, 1, 16, 1, 2, 3))
+    torch.library.opcheck(kernels.spatial_linear_attention_backward, (torch.ones(1, 16, 1, 2, 3), qkv, 1))
+    torch.library.opcheck(kernels.spatial_linear_attention, (qkv.requires_grad_(), 1))
