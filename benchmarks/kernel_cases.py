@@ -4,7 +4,8 @@ Needs torch, triton, numpy and einops only.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.nn import functional
@@ -15,7 +16,10 @@ from nnunet_difftumor.kernels import (
     spatial_linear_attention,
     vector_quantize,
 )
-from nnunet_difftumor.kernels.implementation import implementation
+from nnunet_difftumor.kernels.reference import depth_attention as plain_depth
+from nnunet_difftumor.kernels.reference import group_norm_modulate_silu as plain_norm
+from nnunet_difftumor.kernels.reference import spatial_linear_attention as plain_linear
+from nnunet_difftumor.kernels.reference import vector_quantize as plain_quantize
 
 HEADS, HEAD_DIM, CODES, CHANNELS = 8, 32, 16384, 8
 LEVELS = ((24, 24), (48, 12), (96, 6), (192, 3))  # channels and edge of the U-Net's levels, for a patch of 96^3
@@ -29,12 +33,13 @@ class Case:
     Attributes:
         operation, shape: names for tables.
         inputs: tensors; the first `trained` have gradients.
-        ours: by the kernels.
+        ours: the public operation.
         plain: as the public code does it.
         good: the best that PyTorch has, by name; the fastest counts.
+        reference: ours in plain PyTorch: the truth, in float64, and what torch.compile is given.
+        fusable: whether torch.compile has something to fuse.
         bytes, flops: that the forward pass must move and compute at least.
         backward_bytes, backward_flops: likewise; 0 where there is no backward pass to compare.
-        tensor_cores: whether flops are those of matrix products.
     """
 
     operation: str
@@ -43,13 +48,13 @@ class Case:
     ours: Callable[..., torch.Tensor]
     plain: Callable[..., torch.Tensor]
     good: dict[str, Callable[..., torch.Tensor]]
+    reference: Callable[..., torch.Tensor]
     bytes: float
     flops: float
     trained: int = 0
     backward_bytes: float = 0.0
     backward_flops: float = 0.0
-    tensor_cores: bool = True
-    extra: dict = field(default_factory=dict)
+    fusable: bool = True
 
 
 def cases(operation: str, *, batch: int, dtype: torch.dtype, device: str, small: bool = False) -> Iterator[Case]:
@@ -70,14 +75,6 @@ def _random(*shape: int, dtype: torch.dtype, device: str, channels_last: bool = 
     generator = torch.Generator().manual_seed(sum(shape))
     tensor = torch.randn(shape, generator=generator).to(device, dtype)
     return tensor.contiguous(memory_format=torch.channels_last_3d) if channels_last else tensor
-
-
-def _by_reference(operation: Callable) -> Callable:
-    def run(*inputs: torch.Tensor) -> torch.Tensor:
-        with implementation("reference"):
-            return operation(*inputs)
-
-    return run
 
 
 def _quantize(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[Case]:
@@ -107,8 +104,10 @@ def _quantize(batch: int, dtype: torch.dtype, device: str, small: bool) -> Itera
         lambda vectors, codebook: vector_quantize(vectors, codebook).embeddings,
         plain,
         {"addmm, argmin in chunks": chunks},
+        lambda vectors, codebook: codebook[plain_quantize.nearest_code(vectors, codebook)],
         bytes=vectors.nbytes * 2 + codebook.nbytes + codes * product * 2,
         flops=2.0 * count * codes * product,
+        fusable=False,
     )
 
 
@@ -134,7 +133,6 @@ def _depth(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator
             )
             return out.permute(0, 2, 1, 3).reshape(b, h, w, d, -1).permute(0, 4, 3, 1, 2)
 
-        reference = _by_reference(depth_attention)
         columns = batch * edge * edge
         product = 4.0 * columns * HEADS * slices * slices * HEAD_DIM
         yield Case(
@@ -142,8 +140,9 @@ def _depth(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator
             f"{columns} columns of {slices}",
             [qkv, bias, frequencies],
             depth_attention,
-            reference,
-            {"SDPA": fused, "torch.compile": torch.compile(reference, dynamic=False)},
+            plain_depth.depth_attention,
+            {"SDPA": fused},
+            plain_depth.depth_attention,
             bytes=qkv.nbytes * 4 / 3,
             flops=product,
             trained=2,
@@ -160,15 +159,16 @@ def _linear(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterato
         def ours(qkv: torch.Tensor) -> torch.Tensor:
             return spatial_linear_attention(qkv, heads=HEADS)
 
-        reference = _by_reference(ours)
+        plain = partial(plain_linear.spatial_linear_attention, heads=HEADS)
         product = 4.0 * batch * slices * edge * edge * HEADS * HEAD_DIM * HEAD_DIM
         yield Case(
             "spatial_linear_attention",
             f"{batch * slices} slices of {edge}^2",
             [qkv],
             ours,
-            reference,
-            {"torch.compile": torch.compile(reference, dynamic=False)},
+            plain,
+            {},
+            plain,
             bytes=qkv.nbytes * 4 / 3,
             flops=product,
             trained=1,
@@ -202,6 +202,11 @@ def _norm(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[
             y = y * torch.sigmoid(y)
             return y if replicate is None else functional.pad(y, replicate, mode="replicate")
 
+        def fused(x, weight, bias, scale=None, shift=None, *, groups=groups, replicate=replicate):
+            return plain_norm.group_norm_modulate_silu(
+                x, weight, bias=bias, groups=groups, eps=1e-5, scale=scale, shift=shift, replicate=replicate
+            )
+
         out = x.numel() if replicate is None else batch * channels * (volume[0] + 2) * (volume[1] + 2) * (volume[2] + 2)
         item = x.element_size()
         yield Case(
@@ -210,11 +215,11 @@ def _norm(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[
             [x, *parameters],
             ours,
             plain,
-            {"torch.compile": torch.compile(_by_reference(ours), dynamic=False)},
+            {},
+            fused,
             # The volume is read twice: first for the moments.
             bytes=2.0 * x.nbytes + out * item,
             flops=0.0,
             trained=1 + len(parameters),
             backward_bytes=2.0 * (x.nbytes + out * item) + x.nbytes,
-            tensor_cores=False,
         )

@@ -62,6 +62,12 @@ def test_gradients_pass_the_codes_straight_and_pull_vectors_to_them():
     assert codebook.grad is None
 
 
+def test_the_gradient_of_the_commitment_loss_equals_finite_differences():
+    vectors, codebook = draw(6, 5, 3)
+    vectors = vectors.double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: vector_quantize(v, codebook.double()).commitment_loss, vectors)
+
+
 def test_half_precision_vectors_are_compared_in_float32():
     vectors, codebook = draw(100, 64)
     vectors = vectors.bfloat16()

@@ -1,0 +1,240 @@
+"""The kernels on this GPU: are they right, how fast are they, and what does a tumor take from end to end?
+
+1. Every operation against float64: output and gradients, odd sizes, all precisions and layouts (kernel_checks.py).
+2. A tumor at 96^3 by every path, early (4 steps) and late (50), batch 1, 2, 4 and 8, with its stages (tumor_paths.py).
+3. Every operation over the networks' shapes, against plain PyTorch, the best of PyTorch, and the roofline of ceilings
+   that are measured first (kernel_cases.py, kernel_timing.py).
+
+Nothing is timed whose check failed; then the suite exits 1. Rows with device, versions and commit are added to the CSV
+files in benchmarks/results. Needs a clone, torch, triton, numpy and einops, and less than 8 minutes: what has not been
+timed by --minutes is left out, and said.
+
+Without a GPU, `--small` runs all of it to the end through Triton's interpreter, at shapes where times mean nothing.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from kernel_cases import OPERATIONS, cases
+from kernel_checks import Finding, findings
+from kernel_timing import Ceilings, Row, measure_ceilings, peak_mb, quantiles, seconds, summary, table, time_case
+from result_rows import FOLDER, append_rows, provenance
+from tumor_paths import PATH_LIMITS, PATHS, SAMPLERS, SMALL_SAMPLERS, STAGES, Patches, errors, random_model
+from tumor_paths import Path as TumorPath
+
+BATCHES = (1, 2, 4, 8)
+# torch.compile takes seconds for each shape and direction: at the first shape of each operation, for these batches.
+COMPILED_BATCHES = (1, 4)
+
+
+@dataclass(frozen=True)
+class TumorRow:
+    """Time of a stage, or of all ("draw"), in milliseconds for the whole batch; None where there is nothing."""
+
+    tumor: str
+    size: int
+    batch: int
+    path: str
+    stage: str
+    median_ms: float | None
+    p20_ms: float | None
+    p80_ms: float | None
+    peak_mb: float | None
+    error: float | None
+    remark: str
+
+
+def check_operations(*, device: str, small: bool) -> list[Finding]:
+    """All findings; prints the worst of each operation and precision, and every one that is too far off."""
+    found: list[Finding] = []
+    for finding in findings(device=device, small=small):
+        found.append(finding)
+        if not finding.good:
+            print(f"  WRONG {finding}", flush=True)
+    worst: dict[tuple[str, str], Finding] = {}
+    for finding in found:
+        key = (finding.operation, finding.precision if finding.limit else "exact")
+        if key not in worst or not finding.error <= worst[key].error:
+            worst[key] = finding
+    for (operation, precision), finding in worst.items():
+        print(f"  {operation:<28}{precision:<10} worst {finding.error:8.1e} of {finding.limit:.0e}: {finding.quantity}")
+    return found
+
+
+def time_tumors(*, device: str, small: bool, left_s: Callable[[], float]) -> Iterator[TumorRow]:
+    """Rows of every path, kind of tumor and batch."""
+    size, batches = (16, (1,)) if small else (96, BATCHES)
+    for tumor, sampler in (SMALL_SAMPLERS if small else SAMPLERS).items():
+        model = random_model(sampler, device=device, small=small)
+        checked = Patches.drawn(1, size, sampler=sampler, device=device)
+        for name, make in PATHS.items():
+            path = make(model, sampler)
+            error = errors(path, checked)
+            for batch in batches:
+                rows = [
+                    TumorRow(tumor, size, batch, name, stage, None, None, None, None, error.get(stage), "")
+                    for stage in (*STAGES, "draw")
+                ]
+                wrong = [f"{stage} {value:.1e}" for stage, value in error.items() if not value <= limit(name, stage)]
+                if wrong:
+                    yield from (with_remark(row, f"REFUSED: error of {', '.join(wrong)}") for row in rows)
+                elif left_s() < 0:
+                    yield from (with_remark(row, "left out: no time left") for row in rows)
+                else:
+                    patches = Patches.drawn(batch, size, sampler=sampler, device=device)
+                    yield from timed_rows(rows, path, patches, device=device, repeats=1 if small else 3)
+
+
+def limit(path: str, stage: str) -> float:
+    return 1e-6 if stage == "quantize" else PATH_LIMITS[path]
+
+
+def with_remark(row: TumorRow, remark: str) -> TumorRow:
+    return TumorRow(**(vars(row) | {"remark": remark}))
+
+
+def timed_rows(rows: list[TumorRow], path: TumorPath, patches: Patches, *, device: str, repeats: int) -> list[TumorRow]:
+    """The same rows with times: of the stages one by one, and of all at once."""
+    times: dict[str, list[float]] = {row.stage: [] for row in rows}
+    try:
+        with path.running():
+            peak = peak_mb(lambda: path.draw(patches)) if device == "cuda" else None
+            times["draw"] = seconds(lambda: path.draw(patches), device=device, flush=False, least=repeats, budget_s=0.5)
+            for _ in range(repeats):
+                for stage, duration in stage_seconds(path, patches, device=device):
+                    times[stage].append(duration)
+    except torch.OutOfMemoryError:
+        return [with_remark(row, "out of memory") for row in rows]
+    timed = []
+    for row in rows:
+        low, median, high = quantiles(times[row.stage], unit_s=1e-3)
+        found = {"median_ms": median, "p20_ms": low, "p80_ms": high}
+        timed.append(TumorRow(**(vars(row) | found | {"peak_mb": peak if row.stage == "draw" else None})))
+    return timed
+
+
+def stage_seconds(path: TumorPath, patches: Patches, *, device: str) -> list[tuple[str, float]]:
+    def wait() -> float:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    found, before = [], wait()
+    for stage, _ in path.stages(patches):
+        now = wait()
+        found.append((stage, now - before))
+        before = now
+    return found
+
+
+def tumor_table(rows: list[TumorRow]) -> str:
+    """For people: a line per path and batch, stages side by side."""
+    lines = [f"{'ms for the batch':<36}" + "".join(f"{stage:>10}" for stage in (*STAGES, "draw")) + "   each"]
+    groups: dict[tuple, dict[str, TumorRow]] = {}
+    for row in rows:
+        groups.setdefault((row.tumor, row.size, row.batch, row.path), {})[row.stage] = row
+    for (tumor, size, batch, path), stages in groups.items():
+        name = f"{tumor} {size}^3, batch {batch}, {path}"
+        total = stages["draw"]
+        if total.median_ms is None:
+            lines.append(f"{name:<36}  {total.remark}")
+            continue
+        cells = "".join(f"{stages[stage].median_ms:10.2f}" for stage in (*STAGES, "draw"))
+        lines.append(f"{name:<36}{cells}{total.median_ms / batch:7.2f}")
+    return "\n".join(lines)
+
+
+def time_operations(
+    *, device: str, small: bool, ceilings: Ceilings, wrong: set[str], left_s: Callable[[], float]
+) -> Iterator[Row]:
+    """Rows of every operation whose checks hold, while there is time."""
+    half = "bfloat16" if device == "cuda" else "float32"
+    for batch in (1, 2) if small else BATCHES:
+        for operation in OPERATIONS:
+            if operation in wrong:
+                continue
+            # Quantization computes in float32; exact float32 of the others at one batch.
+            dtypes = {"float32"} if operation == "vector_quantize" else {half} | ({"float32"} if batch == 1 else set())
+            for dtype in sorted(dtypes):
+                found = cases(operation, batch=batch, dtype=getattr(torch, dtype), device=device, small=small)
+                for number, case in enumerate(found):
+                    if left_s() < 0:
+                        print(f"  left out, no time left: {operation}, {case.shape}, {dtype}", flush=True)
+                        continue
+                    compiled = not small and number == 0 and batch in COMPILED_BATCHES and dtype == half
+                    yield from time_case(
+                        case,
+                        batch=batch,
+                        dtype=dtype,
+                        device=device,
+                        ceilings=ceilings,
+                        choice="triton",
+                        with_compile=compiled,
+                        least=1 if small else 5,
+                    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="reduced shapes, and without a GPU the interpreter")
+    parser.add_argument("--minutes", type=float, default=7.0, help="after which nothing more is timed")
+    parser.add_argument("--results", type=Path, default=FOLDER, help="folder of the CSV files")
+    args = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        if not args.small or os.environ.get("TRITON_INTERPRET") != "1":
+            parser.error(
+                "there is no CUDA device; TRITON_INTERPRET=1 python benchmarks/gpu_suite.py --small runs it all"
+            )
+        sys.path.insert(0, str(FOLDER.parents[1] / "tests" / "kernels" / "interpreted"))
+        import strict_interpreter
+
+        strict_interpreter.install()
+    started = time.monotonic()
+
+    def left_s() -> float:
+        return 60 * args.minutes - (time.monotonic() - started)
+
+    torch.backends.cudnn.allow_tf32 = False
+    made = provenance(device)
+    print(", ".join(f"{name} {value}" for name, value in made.items()))
+
+    print("\nOperations against float64")
+    checked = check_operations(device=device, small=args.small)
+    append_rows(args.results / "kernel_checks.csv", checked, made)
+    wrong = {finding.operation for finding in checked if not finding.good}
+    print(
+        f"  {len(checked)} numbers, {sum(not finding.good for finding in checked)} wrong; {-left_s() / 60:.1f} min left"
+    )
+
+    print("\nTumors from end to end")
+    tumors = list(time_tumors(device=device, small=args.small, left_s=left_s))
+    print(tumor_table(tumors), flush=True)
+    append_rows(args.results / "tumor_times.csv", tumors, made)
+
+    ceilings = measure_ceilings(device)
+    print(f"\nOperations; ceilings of this device: {ceilings}")
+    rows = []
+    for row in time_operations(device=device, small=args.small, ceilings=ceilings, wrong=wrong, left_s=left_s):
+        rows.append(row)
+    print(table(rows))
+    print(f"\n{summary(rows)}")
+    append_rows(args.results / "kernel_times.csv", rows, made)
+
+    refused = [row for row in (*rows, *tumors) if row.remark.startswith("REFUSED")]
+    for operation in sorted(wrong):
+        print(f"REFUSED: {operation} is wrong, and was not timed")
+    print(f"{(time.monotonic() - started) / 60:.1f} minutes; rows are in {args.results}")
+    return int(bool(refused or wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

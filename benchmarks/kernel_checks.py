@@ -1,0 +1,232 @@
+"""Whether the operations give float64's numbers on this device: output and every gradient, relative L2.
+
+Odd and minimal sizes, every precision, inputs that are not contiguous, and memory that is NaN before a kernel writes
+it. Needs torch, triton, numpy and einops only.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+
+import torch
+
+from nnunet_difftumor.kernels import (
+    depth_attention,
+    group_norm_modulate_silu,
+    spatial_linear_attention,
+    vector_quantize,
+)
+from nnunet_difftumor.kernels.implementation import implementation
+
+# Relative L2 distance to float64, forward and gradients; of quantization the excess of squared distance over |z|^2.
+LIMITS = {"float32": 1e-5, "tf32": 2e-3, "bfloat16": 1e-2, "float16": 2e-3, "distance": 1e-6, "exact": 0.0}
+LAYOUTS = ("channels-last", "contiguous", "sliced", "transposed")
+
+# b, heads, channels of a head, slices, height, width.
+ATTENTIONS = (
+    (1, 1, 2, 1, 1, 1),
+    (2, 1, 16, 5, 3, 2),
+    (1, 3, 32, 17, 9, 7),
+    (1, 8, 32, 24, 12, 12),
+    (1, 2, 48, 33, 9, 1),
+)
+# Shape, groups, whether modulated, rim.
+NORMS = (
+    ((1, 1, 1, 1, 3), 1, False, None),
+    ((2, 6, 5, 4, 3), 2, True, (2, 1, 0, 1, 1, 0)),
+    ((2, 24, 9, 7, 6), 8, False, (1,) * 6),
+    ((1, 32, 17, 16, 19), 32, False, (1,) * 6),
+    ((3, 48, 3, 9, 9), 8, True, None),
+)
+# Vectors, codes, channels.
+QUANTIZATIONS = ((1, 1, 1), (65, 129, 3), (1000, 4096, 8), (13824, 16384, 8))
+SMALL = slice(1, 2)  # which of each the interpreter is given
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One number of one operation against float64: `quantity` is the output, or the gradient of an input."""
+
+    operation: str
+    shape: str
+    precision: str
+    layout: str
+    quantity: str
+    error: float
+    limit: float
+
+    @property
+    def good(self) -> bool:
+        return self.error <= self.limit  # False for NaN
+
+
+@contextmanager
+def poisoned_memory() -> Iterator[None]:
+    """New tensors are NaN until something writes them."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            if not torch.empty(7).isnan().all():
+                raise RuntimeError("this torch does not fill new memory: the check would see nothing")
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@contextmanager
+def products_in(precision: str) -> Iterator[torch.dtype]:
+    """The dtype that stands for a precision; products of float32 are exact, but for tf32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield torch.float32 if precision == "tf32" else getattr(torch, precision)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def findings(*, device: str, small: bool = False) -> Iterator[Finding]:
+    """Of all operations by their kernels.
+
+    Args:
+        device: cuda, or cpu for the interpreter.
+        small: one small shape of each.
+    """
+    chosen = SMALL if small else slice(None)
+    for precision in ("float32", "tf32", "bfloat16", "float16"):
+        layouts = LAYOUTS if precision == "float32" else LAYOUTS[:1]
+        for shape, layout in product(ATTENTIONS[chosen], layouts):
+            yield from _attentions(shape, precision, layout, device)
+        for case, layout in product(NORMS[chosen], layouts):
+            if precision != "tf32":  # it has no products
+                yield from _norm(*case, precision, layout, device)
+    for shape in QUANTIZATIONS[chosen]:
+        yield from _quantization(*shape, device)
+
+
+def relative(seen: torch.Tensor, wanted: torch.Tensor) -> float:
+    """|seen - wanted| / |wanted|; where the truth is zero, |seen|."""
+    wanted = wanted.double()
+    scale = wanted.norm().item()
+    distance = (seen.double() - wanted).norm().item()
+    return distance / scale if scale > 1e-12 * wanted.numel() else distance
+
+
+def _draw(shape: tuple[int, ...], dtype: torch.dtype, device: str, layout: str) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(sum(shape))
+    b, c, d, h, w = shape
+    if layout == "sliced":
+        return torch.randn(b, c, d, 2 * h, w, generator=generator).to(device, dtype)[:, :, :, ::2]
+    if layout == "transposed":
+        return torch.randn(b, c, d, w, h, generator=generator).to(device, dtype).transpose(3, 4)
+    drawn = torch.randn(shape, generator=generator).to(device, dtype)
+    return drawn.contiguous(memory_format=torch.channels_last_3d) if layout == "channels-last" else drawn
+
+
+def _parameter(*shape: int, device: str) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(len(shape) + shape[-1])).to(device)
+
+
+def _attentions(shape: tuple[int, ...], precision: str, layout: str, device: str) -> Iterator[Finding]:
+    b, heads, head_dim, d, h, w = shape
+    with products_in(precision) as dtype:
+        qkv = _draw((b, 3 * heads * head_dim, d, h, w), dtype, device, layout)
+        frequencies = 10000.0 ** -(torch.arange(0, head_dim, 2, device=device) / head_dim)
+        bias = _parameter(heads, d, d, device=device)
+        compare = partial(_compare, shape=shape, precision=precision, layout=layout)
+        yield from compare("depth_attention", depth_attention, {"qkv": qkv, "bias": bias}, [frequencies])
+        linear = partial(spatial_linear_attention, heads=heads)
+        yield from compare("spatial_linear_attention", linear, {"qkv": qkv})
+
+
+def _norm(
+    shape: tuple[int, ...],
+    groups: int,
+    modulated: bool,
+    replicate: tuple[int, ...] | None,
+    precision: str,
+    layout: str,
+    device: str,
+) -> Iterator[Finding]:
+    inputs = {"x": _draw(shape, getattr(torch, precision), device, layout)}
+    inputs |= {name: _parameter(shape[1], device=device) for name in ("weight", "bias")}
+    if modulated:
+        inputs |= {name: _parameter(*shape[:2], device=device) for name in ("scale", "shift")}
+
+    def operation(x, weight, bias, scale=None, shift=None):
+        return group_norm_modulate_silu(
+            x, weight, bias=bias, groups=groups, eps=1e-5, scale=scale, shift=shift, replicate=replicate
+        )
+
+    yield from _compare("group_norm_modulate_silu", operation, inputs, shape=shape, precision=precision, layout=layout)
+
+
+def _compare(
+    name: str,
+    operation: Callable[..., torch.Tensor],
+    trained: dict[str, torch.Tensor],
+    fixed: list[torch.Tensor] | None = None,
+    *,
+    shape: tuple[int, ...],
+    precision: str,
+    layout: str,
+) -> Iterator[Finding]:
+    def run(cast: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, torch.Tensor]:
+        inputs = [cast(tensor.detach()).requires_grad_() for tensor in trained.values()]
+        out = operation(*inputs, *map(cast, fixed or ()))
+        weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(7))
+        # Of the precision that is checked, for float64 too.
+        weights = weights.to(next(iter(trained.values())).dtype).to(out)
+        gradients = torch.autograd.grad(out, inputs, weights)
+        named = zip(trained, gradients, strict=True)
+        return {"output": out.detach(), **{f"gradient of {key}": gradient for key, gradient in named}}
+
+    with implementation("triton"), poisoned_memory():
+        # As views, so that strides are kept.
+        seen = run(lambda tensor: tensor.view_as(tensor))
+    with implementation("reference"):
+        wanted = run(torch.Tensor.double)
+    as_text = " x ".join(map(str, shape))
+    for quantity, tensor in seen.items():
+        error = relative(tensor, wanted[quantity])
+        yield Finding(name, as_text, precision, layout, quantity, error, LIMITS[precision])
+
+
+def _quantization(count: int, codes: int, channels: int, device: str) -> Iterator[Finding]:
+    vectors, codebook = (_parameter(n, channels, device=device) for n in (count, codes))
+    vectors = vectors + 0.25 * vectors.flip(0)
+    codebook = codebook.roll(1, 0) * 1.1  # not the vectors themselves, where there are as many
+    finding = partial(Finding, "vector_quantize", f"{count} x {codes} x {channels}", "float32", "contiguous")
+    # Of near ties either code is right: distances are compared, not indices.
+    with implementation("reference"):
+        nearest = vector_quantize(vectors.double(), codebook.double()).indices
+
+    def distance(indices: torch.Tensor) -> torch.Tensor:
+        return (vectors.double() - codebook.double()[indices]).square().sum(1)
+
+    with implementation("triton"):
+        with poisoned_memory():  # which also makes sums add up in a fixed order
+            sorted_ = vector_quantize(vectors, codebook, statistics=True)
+        leaf = vectors.clone().requires_grad_()
+        found = vector_quantize(leaf, codebook, statistics=True)
+        of_copies = vector_quantize(vectors, codebook.repeat(2, 1)).indices
+    excess = (distance(sorted_.indices) - distance(nearest)) / vectors.double().square().sum(1)
+    yield finding("distance", excess.max().item(), LIMITS["distance"])
+    yield finding("indices, again", (found.indices != sorted_.indices).sum().item(), LIMITS["exact"])
+    loss = distance(found.indices).mean() / channels
+    yield finding("commitment loss", relative(found.commitment_loss.detach(), loss), LIMITS["float32"])
+    counts = torch.bincount(found.indices, minlength=codes)
+    sums = torch.zeros(codes, channels, dtype=torch.float64, device=device)
+    sums.index_add_(0, found.indices, vectors.double())
+    for order, seen in (("sorted", sorted_), ("atomic", found)):
+        yield finding(f"counts, {order}", (seen.counts != counts).sum().item(), LIMITS["exact"])
+        yield finding(f"sums, {order}", relative(seen.sums, sums), LIMITS["float32"])
+    weights = _parameter(count, channels, device=device)
+    ((found.embeddings * weights).sum() + found.commitment_loss).backward()
+    wanted = weights + 2 * (vectors - codebook[found.indices]) / vectors.numel()
+    yield finding("gradient of vectors", relative(leaf.grad, wanted), LIMITS["float32"])
+    yield finding("lowest of equal codes", (of_copies != found.indices).sum().item(), LIMITS["exact"])

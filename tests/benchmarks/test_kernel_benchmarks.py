@@ -1,0 +1,142 @@
+"""The kernels' benchmarks: what is wrong gets no time, and the GPU suite runs to its end where there is little else."""
+
+import importlib
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from pages import REPOSITORY
+
+BENCHMARKS = REPOSITORY / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def module():
+    """Imports a module of benchmarks/."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        yield importlib.import_module
+
+
+def small_case(module):
+    """Linear attention by its reference, on a CPU."""
+    (case,) = module("kernel_cases").cases(
+        "spatial_linear_attention", batch=1, dtype=torch.float32, device="cpu", small=True
+    )
+    return case
+
+
+def timed(module, case):
+    timing = module("kernel_timing")
+    ceilings = timing.Ceilings(1e10, 1e11, 1e-6)
+    rows = timing.time_case(
+        case, batch=1, dtype="float32", device="cpu", ceilings=ceilings, with_compile=False, least=1
+    )
+    return list(rows)
+
+
+def test_every_variant_is_timed_in_both_directions(module):
+    rows = timed(module, small_case(module))
+    assert [(row.variant, row.direction) for row in rows] == [
+        ("ours", "forward"),
+        ("plain PyTorch", "forward"),
+        ("ours", "backward"),
+        ("plain PyTorch", "backward"),
+    ]
+    assert all(row.p20_us <= row.median_us <= row.p80_us and row.of_floor > 0 for row in rows)
+    assert rows[0].error < 1e-6
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda out: out * 1.0001,
+        lambda out: torch.where(torch.arange(out.numel()).view(out.shape) == 0, torch.nan, out),
+        lambda out: out.detach() + 0.999 * (out - out.detach()),  # its gradient only
+    ],
+)
+def test_without_a_right_result_nothing_is_timed(module, wrong):
+    case = small_case(module)
+    rows = timed(module, replace(case, ours=lambda qkv: wrong(case.ours(qkv))))
+    assert rows and all(row.median_us is None and row.remark.startswith("REFUSED: error ") for row in rows)
+    text = module("kernel_timing").summary(rows)
+    assert text.count("REFUSED") == 2 and "nan" not in text
+
+
+def test_a_path_that_decodes_wrongly_gets_no_time(module, monkeypatch):
+    suite, paths = module("gpu_suite"), module("tumor_paths")
+
+    class Wrong(paths.PlainPyTorch):
+        def decode(self, embeddings):
+            return super().decode(embeddings) * 1.001
+
+    monkeypatch.setattr(suite, "PATHS", {"right": paths.PlainPyTorch, "wrong": Wrong})
+    monkeypatch.setattr(suite, "PATH_LIMITS", {"right": 1e-5, "wrong": 1e-5})
+    monkeypatch.setattr(suite, "SMALL_SAMPLERS", {"early": paths.SMALL_SAMPLERS["early"]})
+    rows = list(suite.time_tumors(device="cpu", small=True, left_s=lambda: 60))
+    stages = [*paths.STAGES, "draw"]
+    assert [(row.path, row.stage) for row in rows] == [(path, stage) for path in ("right", "wrong") for stage in stages]
+    assert all((row.median_ms is not None) == (row.path == "right") for row in rows)
+    assert all(row.remark.startswith("REFUSED: error of decode ") for row in rows if row.path == "wrong")
+    assert "REFUSED" in suite.tumor_table(rows)
+
+
+def test_only_what_the_tumor_reaches_is_changed(module):
+    paths = module("tumor_paths")
+    sampler = paths.SMALL_SAMPLERS["late"]
+    path = paths.PlainPyTorch(paths.random_model(sampler, device="cpu", small=True), sampler)
+    patches = paths.Patches.drawn(2, 32, sampler=sampler, device="cpu")
+    with path.running():
+        drawn = path.draw(patches)
+    assert torch.equal(drawn[:, :, :2], patches.volume[:, :, :2])
+    assert (drawn != patches.volume)[patches.tumor].all()
+
+
+def test_rows_are_added_with_their_origin_and_other_columns_are_refused(module, tmp_path):
+    results, path = module("result_rows"), tmp_path / "new" / "rows.csv"
+    rows = timed(module, small_case(module))[:1]
+    for device in ("a", "b"):
+        results.append_rows(path, rows, {"device": device})
+    assert [row["device"] for row in results.read_rows(path)] == ["a", "b"]
+    assert results.read_rows(path)[0]["variant"] == "ours" and results.read_rows(path)[0]["peak_mb"] == ""
+    with pytest.raises(ValueError, match="has the columns"):
+        results.append_rows(path, rows, {"machine": "c"})
+
+
+# What this package needs but torch, triton, numpy and einops, and what comes with it.
+ABSENT = (
+    *("nnunetv2", "batchgenerators", "batchgeneratorsv2", "dynamic_network_architectures", "acvl_utils", "lightning"),
+    *("scipy", "safetensors", "pytorch_lightning", "torchmetrics", "tensorboard", "torchvision", "timm", "yaml"),
+    *("blosc2", "skimage", "nibabel", "SimpleITK", "cc3d", "edt", "surface_distance", "sklearn", "pandas"),
+    *("matplotlib", "tqdm", "pytest"),
+)
+BARE = f"""
+import runpy, sys
+for name in {ABSENT!r}:
+    sys.modules[name] = None
+sys.argv = sys.argv[1:]
+sys.path[0] = sys.argv[0].rpartition("/")[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_the_suite_runs_to_its_end_in_a_bare_environment_without_a_gpu(tmp_path):
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, BENCHMARKS / "gpu_suite.py", "--small", "--results", tmp_path],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WRONG" not in done.stdout and "REFUSED" not in done.stdout
+    counts = {path.name: len(path.read_text().splitlines()) for path in tmp_path.glob("*.csv")}
+    assert counts.keys() == {"kernel_checks.csv", "kernel_times.csv", "tumor_times.csv"}
+    # Two kinds of tumor by two paths, five stages and the whole.
+    assert counts["tumor_times.csv"] == 1 + 2 * 2 * 6

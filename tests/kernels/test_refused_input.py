@@ -1,0 +1,151 @@
+"""What the operations cannot take is refused by the public function, by the argument's name, before any launch."""
+
+import importlib.util
+import sys
+
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.kernels import (
+    depth_attention,
+    group_norm_modulate_silu,
+    spatial_linear_attention,
+    vector_quantize,
+)
+from nnunet_difftumor.kernels.implementation import implementation
+
+ONES = torch.ones(4)
+
+
+def quantize(vectors=None, codebook=None):
+    return vector_quantize(ones(3, 8) if vectors is None else vectors, ones(4, 8) if codebook is None else codebook)
+
+
+def depth(qkv=None, bias=None, frequencies=None):
+    qkv = ones(1, 12, 3, 2, 2) if qkv is None else qkv
+    bias = torch.zeros(1, 3, 3) if bias is None else bias
+    return depth_attention(qkv, bias, torch.ones(2) if frequencies is None else frequencies)
+
+
+def linear(qkv=None, heads=1):
+    return spatial_linear_attention(ones(1, 12, 3, 2, 2) if qkv is None else qkv, heads=heads)
+
+
+def norm(x=None, weight=ONES, bias=ONES, groups=2, eps=1e-5, **named):
+    x = ones(2, 4, 2, 2, 2) if x is None else x
+    return group_norm_modulate_silu(x, weight, bias=bias, groups=groups, eps=eps, **named)
+
+
+def ones(*shape, **options):
+    return torch.ones(shape, **options)
+
+
+ELSEWHERE = {"device": "meta"}
+
+
+@pytest.mark.parametrize(
+    ("operation", "named", "arguments"),
+    [
+        (quantize, "vectors", {"vectors": ones(3, 8, 1)}),
+        (quantize, "vectors", {"vectors": [1.0]}),
+        (quantize, "codebook", {"codebook": ones(4, 8, dtype=torch.int32)}),
+        (quantize, "codebook", {"codebook": ones(4, 8).index_fill(0, torch.tensor(2), torch.inf)}),
+        (depth, "qkv", {"qkv": ones(1, 12, 3, 2)}),
+        (depth, "qkv", {"qkv": ones(0, 12, 3, 2, 2)}),
+        (depth, "qkv", {"qkv": ones(1, 12, 3, 2, 2, dtype=torch.int64)}),
+        (depth, "bias", {"bias": ones(1, 3, 3, **ELSEWHERE)}),
+        (depth, "bias", {"bias": ones(3, 3)}),
+        (depth, "bias", {"bias": ones(1, 4, 4)}),
+        (depth, "bias", {"bias": ones(1, 3, 3, dtype=torch.int64)}),
+        (depth, "frequencies", {"frequencies": ones(2, **ELSEWHERE)}),
+        (depth, "qkv", {"frequencies": ones(3)}),
+        (linear, "qkv", {"qkv": ones(1, 12, 2, 2)}),
+        (linear, "qkv", {"qkv": ones(1, 12, 0, 2, 2)}),
+        (linear, "qkv", {"heads": 0}),
+        (norm, "x", {"x": ones(0, 4, 2, 2, 2)}),
+        (norm, "x", {"x": ones(2, 4, 2, 2, 2, dtype=torch.uint8)}),
+        (norm, "groups", {"groups": 0}),
+        (norm, "eps", {"eps": -1e-5}),
+        (norm, "eps", {"eps": float("nan")}),
+        (norm, "weight", {"weight": ones(3)}),
+        (norm, "weight", {"weight": ones(4, **ELSEWHERE)}),
+        (norm, "bias", {"bias": ones(4, dtype=torch.int64)}),
+        (norm, "scale", {"scale": ones(2, 4, **ELSEWHERE), "shift": ones(2, 4)}),
+        (norm, "shift", {"scale": ones(2, 4), "shift": ones(1, 4)}),
+    ],
+)
+def test_wrong_shapes_dtypes_and_devices(operation, named, arguments):
+    with pytest.raises(InputError, match=f"^{named}: "):
+        operation(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("operation", "message", "arguments"),
+    [
+        (quantize, "vectors: is torch.float64, the kernels take", {"vectors": ones(3, 8, dtype=torch.float64)}),
+        (quantize, "codebook: has 42 channels", {"vectors": ones(3, 42), "codebook": ones(4, 42)}),
+        (quantize, "vectors: has 300000000 rows", {"vectors": ones(1, 8).expand(300_000_000, 8)}),
+        (quantize, "codebook: has 20000000 rows", {"codebook": ones(1, 8).expand(20_000_000, 8)}),
+        (depth, "qkv: is torch.float64", {"qkv": ones(1, 12, 3, 2, 2, dtype=torch.float64)}),
+        (depth, "qkv: has 129 slices", {"qkv": ones(1, 12, 129, 1, 1), "bias": ones(1, 129, 129)}),
+        (depth, "qkv: has 130 channels per head", {"qkv": ones(1, 390, 3, 1, 1), "frequencies": ones(65)}),
+        (linear, "qkv: is torch.float64", {"qkv": ones(1, 12, 3, 2, 2, dtype=torch.float64)}),
+        (linear, "qkv: has 130 channels per head", {"qkv": ones(1, 390, 1, 1, 1)}),
+        (norm, "x: is torch.float64", {"x": ones(2, 4, 2, 2, 2, dtype=torch.float64)}),
+        (
+            norm,
+            "x: has 1025 channels",
+            {"x": ones(1, 1025, 1, 1, 1), "weight": ones(1025), "bias": ones(1025), "groups": 1},
+        ),
+    ],
+)
+def test_what_only_the_references_can_take(operation, message, arguments, monkeypatch):
+    # A look through all values of a codebook that only seems so long would take its time.
+    module = sys.modules["nnunet_difftumor.kernels.vector_quantize"]
+    monkeypatch.setattr(module, "check_finite", lambda *_: None)
+    with implementation("triton"), pytest.raises(InputError, match=f"^{message}"):
+        operation(**arguments)
+
+
+@pytest.mark.parametrize("operation", [depth, linear, norm])
+def test_samples_beyond_32_bits(operation):
+    with FakeTensorMode(), implementation("triton"):
+        shape = (1, 12, 3, 20_000, 20_000) if operation is not norm else (1, 4, 10, 10_000, 10_000)
+        inputs = [torch.empty(shape)]
+        if operation is norm:
+            inputs += [torch.ones(4), torch.ones(4)]
+        if operation is depth:
+            inputs += [torch.zeros(1, 3, 3), torch.ones(2)]
+        with pytest.raises(InputError, match=r"^(qkv|x): a sample of .* reaches over"):
+            operation(*inputs)
+
+
+@pytest.fixture
+def on_cuda():
+    """Tensors that say they are on a GPU, and have no memory."""
+    with FakeTensorMode():
+        return {
+            quantize: {"vectors": ones(3, 8, device="cuda"), "codebook": ones(4, 8, device="cuda")},
+            linear: {"qkv": ones(1, 12, 3, 2, 2, device="cuda")},
+        }
+
+
+@pytest.mark.parametrize(("operation", "named"), [(quantize, "vectors"), (linear, "qkv")])
+def test_a_gpu_that_is_too_old(on_cuda, monkeypatch, operation, named):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (7, 5))
+    with pytest.raises(InputError, match=rf"^{named}: is on a GPU of compute capability 7\.5, the kernels need 8\.0"):
+        operation(**on_cuda[operation])
+
+
+@pytest.mark.parametrize(("operation", "named"), [(quantize, "vectors"), (linear, "qkv")])
+def test_a_gpu_without_triton_does_not_fall_back(on_cuda, monkeypatch, operation, named):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(InputError, match=f"^{named}: is on a GPU, and triton is not installed"):
+        operation(**on_cuda[operation])
+
+
+def test_an_implementation_that_there_is_not():
+    with pytest.raises(InputError, match=r"^implementation: expected one of .* got 'cuda'"), implementation("cuda"):
+        pass
