@@ -37,7 +37,7 @@ def group_norm_modulate_silu(
 
     Parameters are float32 and contiguous, x is dense.
     """
-    launch = _Launch(x, groups)
+    launch = _Launch(x, groups, elements=_ELEMENTS)
     mean, reciprocal = launch.moments(eps)
     y = _padded_like(x, replicate)
     launch.apply(y, (weight, bias, scale, shift, mean, reciprocal), replicate)
@@ -68,7 +68,8 @@ def group_norm_modulate_silu_backward(
     silu's argument is slope * normalized + intercept, with slope = weight (1 + scale) and
     intercept = bias (1 + scale) + shift.
     """
-    launch = _Launch(x, groups)
+    # Sums over a rim take many registers.
+    launch = _Launch(x, groups, elements=_ELEMENTS // 4 if any(replicate) else _ELEMENTS)
     return launch.gradients(gradient, (weight, bias, scale, shift, mean, reciprocal), replicate)
 
 
@@ -125,14 +126,14 @@ def _padded_like(x: torch.Tensor, replicate: Sequence[int]) -> torch.Tensor:
 class _Launch:
     """The launches for one tensor."""
 
-    def __init__(self, x: torch.Tensor, groups: int):
+    def __init__(self, x: torch.Tensor, groups: int, *, elements: int):
         self.x, self.groups = x, groups
         self.batch, self.channels, *self.volume = x.shape
         self.voxels = self.volume[0] * self.volume[1] * self.volume[2]
         # Voxels of a program: all channels where they lie together, one channel where its voxels do.
         together = not x.is_contiguous()
         self.tile_channels = triton.next_power_of_2(self.channels) if together else 1
-        self.tile_voxels = max(16, _ELEMENTS // self.tile_channels)
+        self.tile_voxels = max(16, elements // self.tile_channels)
         self.channel_tiles = 1 if together else self.channels
         per_chunk = triton.cdiv(self.voxels, _MOST_CHUNKS)
         self.tiles_per_chunk = triton.cdiv(max(per_chunk, self.tile_voxels), self.tile_voxels)
@@ -182,15 +183,13 @@ class _Launch:
             "MODULATED": parameters[2] is not None,
             **dict(zip(("Z0", "Z1", "Y0", "Y1", "X0", "X1"), rim, strict=True)),
         }
-        # What is summed over the rim takes as many registers again.
-        warps = 8 if any(replicate) else 4
         place = (*self.volume, *gradient.shape[3:], *self._strides(x), *self._strides(gradient))
         given = self._given(parameters)
         _channel_gradients[(self.chunks, self.channel_tiles, self.batch)](
             *(x, gradient, *given, partial[0], partial[1], self.groups, self.voxels, self.chunks),
             *place,
             **options,
-            **self._tiles(num_warps=warps),
+            **self._tiles(),
         )
         of_slope, of_intercept = partial[0].sum(1), partial[1].sum(1)
         slope = parameters[0] if parameters[2] is None else parameters[0] * (1 + parameters[2])
@@ -201,7 +200,7 @@ class _Launch:
             *(x, gradient, of_x, *given, *means, self.groups, self.voxels),
             *(*place, *self._strides(of_x)),
             **options,
-            **self._tiles(chunked=False, num_warps=warps),
+            **self._tiles(chunked=False),
         )
         return of_x, of_slope, of_intercept
 
@@ -210,10 +209,10 @@ class _Launch:
         weight, bias, scale, shift, mean, reciprocal = parameters
         return weight, bias, weight if scale is None else scale, bias if shift is None else shift, mean, reciprocal
 
-    def _tiles(self, *, chunked: bool = True, num_warps: int = 4) -> dict:
+    def _tiles(self, *, chunked: bool = True) -> dict:
         # Known when they compile, so that they read 16 bytes at once also where 16 does not divide the channels.
         fixed = {"CHANNELS": self.channels, "STRIDE_VOXEL": 1 if self.x.is_contiguous() else self.channels}
-        tiles = {"TILE_VOXELS": self.tile_voxels, "TILE_CHANNELS": self.tile_channels, "num_warps": num_warps}
+        tiles = {"TILE_VOXELS": self.tile_voxels, "TILE_CHANNELS": self.tile_channels, "num_warps": 4}
         return fixed | tiles | ({"TILES": self.tiles_per_chunk} if chunked else {})
 
     @staticmethod
