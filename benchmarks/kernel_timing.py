@@ -209,7 +209,13 @@ def _timed_row(row: Row, case: Case, call: Callable, *, device: str, least: int)
             run = _runner(case, call, forward=forward)
             peak = peak_mb(run) if device == "cuda" else None
             # A graph leaves out what the CPU takes for launching, as in the fast path.
-            times = seconds(run, device=device, in_graph=forward, flush=False, least=least)
+            try:
+                times = seconds(run, device=device, in_graph=forward, flush=False, least=least)
+            except RuntimeError as error:
+                if isinstance(error, torch.OutOfMemoryError) or not forward:
+                    raise
+                row = replace(row, remark="cannot be captured as a graph: with launches from Python")
+                times = seconds(run, device=device, flush=False, least=least)
     except torch.OutOfMemoryError:
         return replace(row, remark="out of memory")
     low, median, high = quantiles(times, unit_s=1e-6)
@@ -257,7 +263,8 @@ def table(rows: list[Row]) -> str:
             continue
         memory = "" if row.peak_mb is None else f"{row.peak_mb:9.1f} MB"
         error = "" if row.error is None else f"  error {row.error:.1e}"
-        lines.append(f"  {row.variant:<26}{row.median_us:10.1f} us {row.of_floor:7.1f} x floor{memory}{error}")
+        remark = f"  {row.remark}" if row.remark else ""
+        lines.append(f"  {row.variant:<26}{row.median_us:10.1f} us {row.of_floor:7.1f} x floor{memory}{error}{remark}")
     return "\n".join(lines)
 
 

@@ -36,7 +36,7 @@ class Sampler(NamedTuple):
 
 
 SAMPLERS = {"early": Sampler(4, None), "late": Sampler(200, 50)}
-SMALL_SAMPLERS = {"early": Sampler(2, None), "late": Sampler(8, 2)}
+SMALL_SAMPLERS = {"early": Sampler(2, None), "late": Sampler(4, 2)}
 BLUR_SD = 2.0  # voxels
 
 
@@ -149,11 +149,13 @@ def random_model(sampler: Sampler, *, device: str, small: bool) -> LatentDiffusi
     """The released architecture, or a small one; random weights, the same every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        autoencoder = AutoencoderConfig(codes=256) if small else AutoencoderConfig()
-        unet = UNetConfig(channels=8, multipliers=(1, 2), heads=2, head_dim=16) if small else UNetConfig()
-        autoencoder = Autoencoder(autoencoder)
+        if small:
+            autoencoder = Autoencoder(AutoencoderConfig(hidden_channels=4, codes=200, norm_groups=4))
+            unet = UNet(UNetConfig(channels=4, multipliers=(1,), heads=1, head_dim=16, norm_groups=2))
+        else:
+            autoencoder, unet = Autoencoder(), UNet()
         autoencoder.codebook.embeddings.normal_()
-        model = LatentDiffusion(autoencoder, UNet(unet), steps=sampler.schedule)
+        model = LatentDiffusion(autoencoder, unet, steps=sampler.schedule)
     return model.to(device).eval().requires_grad_(False)
 
 
