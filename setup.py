@@ -61,7 +61,7 @@ setup(
     data_files=[("../purelib", ["nnunet_difftumor.pth"])],
     install_requires=[
         "nnunetv2>=2.8,<3",
-        "torch>=2.6",
+        "torch>=2.10",  # 2.9 brought Triton 3.5, and nnU-Net excludes it
         'triton>=3.5; sys_platform == "linux"',  # there are no wheels for other systems; the CPU path does not need it
         "batchgenerators>=0.25.1",
         "dynamic-network-architectures>=0.4.4",
