@@ -1,6 +1,7 @@
 """Attention blocks of the diffusion U-Net, on (b, c, d, h, w): each is x + attention(norm(x))."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from einops import rearrange
@@ -8,8 +9,11 @@ from torch import nn
 from torch.nn import functional
 
 from nnunet_difftumor.kernels import depth_attention, spatial_linear_attention
+from nnunet_difftumor.kernels.implementation import without_gradients
 
 NORM_EPS = 1e-5
+# Bytes of q, k and v that a CPU's cache holds beside what is made of them.
+_PART_BYTES = 4 * 2**20
 
 
 def rotary_frequencies(head_dim: int) -> torch.Tensor:
@@ -73,6 +77,17 @@ class _AttentionBlock(nn.Module):
         """(b, 3 * heads * head_dim, d, h, w), channels-last in memory."""
         return self.to_qkv(self.norm(x)).movedim(-1, 1)
 
+    def in_parts(self, x: torch.Tensor, attend: Callable[[torch.Tensor], torch.Tensor], *, axis: int) -> torch.Tensor:
+        """attend(x); on a CPU, in inference, piece by piece along an axis, so that q, k and v stay in the cache."""
+        if not without_gradients(x):
+            return attend(x)
+        out = torch.empty_like(x)
+        of_one = x[:, 0].numel() // x.shape[axis] * self.to_qkv.out_features * x.element_size()
+        size = max(1, _PART_BYTES // of_one)
+        for part, target in zip(x.split(size, axis), out.split(size, axis), strict=True):
+            target.copy_(attend(part))
+        return out
+
     def added(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         return x + self.to_out(attended.movedim(1, -1)).movedim(-1, 1)
 
@@ -84,7 +99,9 @@ class DepthAttention(_AttentionBlock):
         super().__init__(channels, heads=heads, head_dim=head_dim, out_bias=False)
 
     def forward(self, x: torch.Tensor, bias: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
-        return self.added(x, depth_attention(self.qkv(x), bias, frequencies))
+        return self.in_parts(
+            x, lambda part: self.added(part, depth_attention(self.qkv(part), bias, frequencies)), axis=3
+        )
 
 
 class SpatialLinearAttention(_AttentionBlock):
@@ -94,7 +111,9 @@ class SpatialLinearAttention(_AttentionBlock):
         super().__init__(channels, heads=heads, head_dim=head_dim, out_bias=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.added(x, spatial_linear_attention(self.qkv(x), heads=self.heads))
+        return self.in_parts(
+            x, lambda part: self.added(part, spatial_linear_attention(self.qkv(part), heads=self.heads)), axis=2
+        )
 
 
 class SpatialAttention(_AttentionBlock):

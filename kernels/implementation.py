@@ -75,3 +75,11 @@ def _check_gpu(name: str, device: int | None) -> None:
             f"{OLDEST_GPU[0]}.{OLDEST_GPU[1]} or newer; choose the plain version with "
             'kernels.implementation("reference")'
         )
+
+
+def without_gradients(tensor: torch.Tensor) -> bool:
+    """Whether a CPU computes under `torch.inference_mode`, where references may write in place, in their own order.
+
+    Training and its validation run without it, so that nothing changes for them.
+    """
+    return tensor.device.type == "cpu" and torch.is_inference_mode_enabled() and not torch.compiler.is_compiling()
