@@ -3,6 +3,8 @@
 Axes are (b, c, z, x, y). The U-Net sees latents scaled by the range of the codebook, so that codes lie in [-1, 1].
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -43,6 +45,11 @@ class LatentDiffusion(nn.Module):
         factor = 2 ** (len(self.unet.config.multipliers) - 1)
         z, x, y = self.autoencoder.config.downsampling
         return z, x * factor, y * factor
+
+    def latent_shape(self, volume_shape: Sequence[int]) -> tuple[int, int, int, int]:
+        """(c, d, h, w) of the latent of a volume (b, 1, z, x, y)."""
+        config = self.autoencoder.config
+        return config.latent_channels, *(n // f for n, f in zip(volume_shape[2:], config.downsampling, strict=True))
 
     def encode_scaled(self, volume: torch.Tensor) -> torch.Tensor:
         """Latent of a volume in [-1, 1], before quantization, scaled; beyond [-1, 1] where it exceeds all codes."""

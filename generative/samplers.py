@@ -103,15 +103,25 @@ def ddim_coefficients(
     schedule: CosineSchedule, *, steps: int, eta: float
 ) -> tuple[list[int], torch.Tensor, torch.Tensor, torch.Tensor]:
     """Steps taken, in increasing order; signal at each and at the one before; and sigma of Song et al., eq. 16."""
-    if not 1 <= steps <= schedule.steps or schedule.steps % steps:
-        fitting = [n for n in range(1, schedule.steps + 1) if schedule.steps % n == 0]
-        raise InputError(f"DDIM steps: {steps} do not divide the schedule's {schedule.steps}; possible: {fitting}")
     if not 0 <= eta <= 1:
         raise InputError(f"eta: expected 0 to 1, got {eta}")
-    stride = schedule.steps // steps
-    # The published code starts one step later, unless it takes every step.
-    taken = list(range(1 if stride > 1 else 0, schedule.steps, stride))
-    signal = schedule.signal[taken]
+    taken = ddim_steps_taken(schedule, steps=steps)
+    # By a slice: a list of indices would have to be copied to the device.
+    signal = schedule.signal[taken[0] :: schedule.steps // steps]
     before = torch.cat((schedule.signal[:1], signal[:-1]))
     sigma = eta * ((1 - before) / (1 - signal) * (1 - signal / before)).sqrt()
     return taken, signal, before, sigma
+
+
+def ddim_steps_taken(schedule: CosineSchedule, *, steps: int) -> list[int]:
+    """`steps` of the schedule's, in increasing order.
+
+    Raises:
+        InputError: if they do not divide the schedule's.
+    """
+    if not 1 <= steps <= schedule.steps or schedule.steps % steps:
+        fitting = [n for n in range(1, schedule.steps + 1) if schedule.steps % n == 0]
+        raise InputError(f"DDIM steps: {steps} do not divide the schedule's {schedule.steps}; possible: {fitting}")
+    stride = schedule.steps // steps
+    # The published code starts one step later, unless it takes every step.
+    return list(range(1 if stride > 1 else 0, schedule.steps, stride))

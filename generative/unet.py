@@ -6,7 +6,9 @@ downsampled: any depth is possible, and any height and width that the levels div
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -22,6 +24,7 @@ from nnunet_difftumor.generative.attention import (
 )
 from nnunet_difftumor.generative.autoencoder import check_patch
 from nnunet_difftumor.generative.convolutions import GroupNormSiLU, SliceConv2d, SliceConvTranspose2d
+from nnunet_difftumor.kernels.implementation import without_gradients
 
 NORM_EPS = 1e-5
 
@@ -66,6 +69,18 @@ class UNetConfig:
         return tuple(self.channels * multiplier for multiplier in self.multipliers)
 
 
+class StepTables(NamedTuple):
+    """What depends on the time steps of a batch and the depth of its latents, but not on the latents.
+
+    Attributes:
+        bias: (heads, d, d), of the attention along depth.
+        modulations: of each residual block that has one, scale and shift, (b, c) each.
+    """
+
+    bias: torch.Tensor
+    modulations: Mapping["ResidualBlock", tuple[torch.Tensor, torch.Tensor]]
+
+
 class UNet(nn.Module):
     """Predicts the noise in a noisy latent."""
 
@@ -106,13 +121,32 @@ class UNet(nn.Module):
         self.last_residual = residual(2 * config.channels, config.channels, time=None)
         self.conv_last = SliceConv2d(config.channels, config.latent_channels, 1)
 
-    def forward(self, noisy: torch.Tensor, steps: torch.Tensor, *, condition: torch.Tensor) -> torch.Tensor:
+    def tables(self, steps: torch.Tensor, *, depth: int) -> StepTables:
+        """What `forward` computes before it looks at latents.
+
+        Args:
+            steps: int64 (b,), from 0.
+            depth: of the latents.
+        """
+        time = self.time_embedding(steps)
+        blocks = [module for module in self.modules() if isinstance(module, ResidualBlock) and module.modulation]
+        return StepTables(self.position_bias(depth), {block: block.scale_and_shift(time) for block in blocks})
+
+    def time_modules(self) -> list[nn.Module]:
+        """The layers that `tables` needs."""
+        blocks = (module for module in self.modules() if isinstance(module, ResidualBlock))
+        return [*self.time_embedding.modules(), *(block.modulation for block in blocks if block.modulation)]
+
+    def forward(
+        self, noisy: torch.Tensor, steps: torch.Tensor, *, condition: torch.Tensor, tables: StepTables | None = None
+    ) -> torch.Tensor:
         """The predicted noise.
 
         Args:
             noisy: (b, latent_channels, d, h, w).
             steps: int64 (b,), from 0.
             condition: (b, condition_channels, d, h, w).
+            tables: of these steps and this depth, if they are there.
 
         Returns:
             (b, latent_channels, d, h, w).
@@ -121,9 +155,15 @@ class UNet(nn.Module):
             InputError: for shapes that do not fit together, or a height or width that the levels do not divide.
         """
         self._check(noisy, steps, condition)
-        bias, frequencies = self.position_bias(noisy.shape[2]), self.frequencies
-        time = self.time_embedding(steps)
-        x = first = self.conv_first(torch.cat((noisy, condition), dim=1))
+        frequencies = self.frequencies
+        if tables is None:
+            bias, time = self.position_bias(noisy.shape[2]), self.time_embedding(steps)
+        else:
+            bias, time = tables
+        x = torch.cat((noisy, condition), dim=1)
+        if without_gradients(x):
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+        x = first = self.conv_first(x)
         x = self.first_attention(x, bias, frequencies)
 
         skips = []
@@ -172,9 +212,7 @@ class Level(nn.Module):
         self.depth_attention = DepthAttention(channels, heads=heads, head_dim=head_dim)
         self.resample = resample
 
-    def forward(
-        self, x: torch.Tensor, time: torch.Tensor, *, bias: torch.Tensor, frequencies: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, time: "Time", *, bias: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
         x = self.residual2(self.residual1(x, time), time)
         return self.depth_attention(self.spatial_attention(x), bias, frequencies)
 
@@ -192,12 +230,19 @@ class ResidualBlock(nn.Module):
         self.norm2 = GroupNormSiLU(groups, channels_out, eps=NORM_EPS)
         self.shortcut = nn.Identity() if channels_in == channels_out else SliceConv2d(channels_in, channels_out, 1)
 
-    def forward(self, x: torch.Tensor, time: torch.Tensor | None = None) -> torch.Tensor:
+    def scale_and_shift(self, time: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.modulation(functional.silu(time)).chunk(2, dim=1)
+
+    def forward(self, x: torch.Tensor, time: "Time | None" = None) -> torch.Tensor:
         scale_shift = None
         if self.modulation is not None:
-            scale_shift = self.modulation(functional.silu(time)).chunk(2, dim=1)
+            scale_shift = self.scale_and_shift(time) if isinstance(time, torch.Tensor) else time[self]
         h = self.norm1(self.conv1(x), scale_shift)
         return self.norm2(self.conv2(h)) + self.shortcut(x)
+
+
+# Embedded steps (b, channels), or what the blocks make of them.
+Time = torch.Tensor | Mapping[ResidualBlock, tuple[torch.Tensor, torch.Tensor]]
 
 
 class TimeEmbedding(nn.Module):

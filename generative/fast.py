@@ -1,0 +1,198 @@
+"""Sampling made ready once: what depends on the time step only is in tables, and on CUDA all of it is one graph.
+
+`FastSampler` computes what `LatentDiffusion` and the samplers do, with the same numbers up to rounding. `blend` is what
+the public code does with the picture, as operations of one device.
+"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative.attention import ChannelNorm
+from nnunet_difftumor.generative.autoencoder import Autoencoder
+from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
+from nnunet_difftumor.generative.samplers import ddim_steps_taken, sample_ddim, sample_ddpm
+from nnunet_difftumor.generative.unet import StepTables, UNet
+
+SAMPLERS = ("ddpm", "ddim")
+# Standard deviations up to which the blur of a mask reaches, as scipy.ndimage.gaussian_filter has it.
+_TRUNCATE = 4.0
+# Graphs that are kept, the oldest goes: each has memory of its own for all that is between its input and output.
+_GRAPHS = 4
+
+
+class FastSampler:
+    """Draws pictures: encode, all steps, quantize, decode.
+
+    With `graphs`, on CUDA, the first batch of a shape is captured as a graph, which later ones replay: a step of the
+    U-Net is hundreds of small kernels, and starting each from Python takes longer than to run it. This was written
+    without a GPU, and has not run on one.
+
+    Args:
+        model: on the device where it shall run, in evaluation mode. Its weights stay what they are; their memory may
+            become channels-last, which convolutions take without reordering.
+        sampler: "ddpm" for all steps of the schedule, "ddim" for `steps` of them.
+        steps: of DDIM.
+        bfloat16: U-Net and decoder in bfloat16. Latent, quantization, sampler and all norms stay float32.
+        graphs: on CUDA; elsewhere there are none.
+
+    Raises:
+        InputError: for another sampler, or steps that do not divide the schedule's.
+    """
+
+    def __init__(
+        self,
+        model: LatentDiffusion,
+        *,
+        sampler: str = "ddpm",
+        steps: int | None = None,
+        bfloat16: bool = False,
+        graphs: bool = False,
+    ):
+        if sampler not in SAMPLERS:
+            raise InputError(f"sampler: expected one of {SAMPLERS}, got {sampler!r}")
+        if (sampler == "ddim") != (steps is not None):
+            raise InputError(f"steps: are for ddim, and needed there; got {steps} for {sampler}")
+        self.model, self.steps, self.graphs = in_bfloat16(model) if bfloat16 else model, steps, graphs
+        schedule = model.schedule
+        self._taken = list(range(schedule.steps)) if steps is None else ddim_steps_taken(schedule, steps=steps)
+        self._tables: dict[tuple[int, int], list[StepTables]] = {}
+        self._graphs: dict[tuple, _Graph] = {}
+        use_channels_last(self.model.unet)
+        if bfloat16:
+            use_channels_last(self.model.autoencoder)
+
+    @property
+    def draws(self) -> int:
+        """How many noises a batch needs."""
+        return 1 if self.steps else len(self._taken) + 1
+
+    @torch.inference_mode()
+    def __call__(self, volume: torch.Tensor, tumor: torch.Tensor, noises: torch.Tensor) -> torch.Tensor:
+        """Pictures (b, 1, z, x, y); nominally in [-1, 1].
+
+        Args:
+            volume: float32 (b, 1, z, x, y) in [-1, 1].
+            tumor: boolean of the same shape.
+            noises: standard normal (draws, b, latent channels, z / f, x / f, y / f).
+        """
+        if len(noises) != self.draws:
+            raise InputError(f"noises: expected {self.draws}, for the start and the steps, got {len(noises)}")
+        if not (self.graphs and volume.is_cuda):
+            return self.draw(volume, tumor, noises)
+        key = tuple(volume.shape)
+        if key not in self._graphs:
+            while len(self._graphs) >= _GRAPHS:
+                del self._graphs[next(iter(self._graphs))]
+            self._graphs[key] = _Graph(self.draw, (volume, tumor, noises))
+        return self._graphs[key](volume, tumor, noises)
+
+    def draw(self, volume: torch.Tensor, tumor: torch.Tensor, noises: torch.Tensor) -> torch.Tensor:
+        """The same without a graph. After the first batch of a shape, nothing in it waits for the device."""
+        condition = self.model.condition(volume, tumor)
+        tables = iter(self._tables_of(len(volume), condition.shape[2])[::-1])
+        unet, schedule, noise = self.model.unet, self.model.schedule, iter(noises).__next__
+        dtype = unet.conv_first.weight.dtype
+        converted = condition.to(dtype)
+
+        def denoise(noisy: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+            return unet(noisy.to(dtype), steps, condition=converted, tables=next(tables)).to(noisy.dtype)
+
+        if self.steps:
+            latent = sample_ddim(denoise, schedule, noise, steps=self.steps)
+        else:
+            latent = sample_ddpm(denoise, schedule, noise)
+        return self.model.decode_scaled(latent)
+
+    def _tables_of(self, batch: int, depth: int) -> list[StepTables]:
+        """One per step, in increasing order."""
+        if (batch, depth) not in self._tables:
+            unet = self.model.unet
+            device = unet.frequencies.device
+            self._tables[batch, depth] = [
+                unet.tables(torch.full((batch,), step, device=device), depth=depth) for step in self._taken
+            ]
+        return self._tables[batch, depth]
+
+
+class _Graph:
+    """A function of tensors, captured with inputs that stay where they are."""
+
+    def __init__(self, function: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...]):
+        self.inputs = [given.clone() for given in inputs]
+        # Tables, compiled kernels and algorithms are made before the capture, on another stream, as CUDA wants it.
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                function(*self.inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.output = function(*self.inputs)
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        for own, given in zip(self.inputs, inputs, strict=True):
+            own.copy_(given)
+        self.graph.replay()
+        return self.output.clone()
+
+
+def in_bfloat16(model: LatentDiffusion) -> LatentDiffusion:
+    """A copy whose U-Net and decoder multiply in bfloat16; encoder, codebook and the norms' weights stay float32."""
+    autoencoder: Autoencoder = copy.deepcopy(model.autoencoder)
+    unet: UNet = copy.deepcopy(model.unet)
+    # The embedding of the time step is in tables, or small.
+    networks = (autoencoder.decoder, autoencoder.from_latent, unet)
+    kinds = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear, ChannelNorm)
+    apart = {id(part) for part in unet.time_modules()}
+    for network in networks:
+        for module in network.modules():
+            if isinstance(module, kinds) and id(module) not in apart:
+                module.bfloat16()
+    return LatentDiffusion(autoencoder, unet, steps=model.schedule.steps).to(model.code_min.device).eval()
+
+
+def use_channels_last(network: nn.Module) -> None:
+    """Stores the weights of convolutions channels-last, in place; their values stay."""
+    for parameter in network.parameters():
+        if parameter.ndim in (4, 5):
+            layout = torch.channels_last if parameter.ndim == 4 else torch.channels_last_3d
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+
+
+def blend(
+    volume: torch.Tensor, decoded: torch.Tensor, tumor: torch.Tensor, *, sigma_voxels: torch.Tensor
+) -> torch.Tensor:
+    """Volume outside of the tumor, picture inside, by the blurred mask: what the public code does for liver and kidney.
+
+    Args:
+        volume: (b, 1, z, x, y) in [-1, 1].
+        decoded: likewise; cut to [-1, 1].
+        tumor: boolean of the same shape.
+        sigma_voxels: 0-dimensional, on the same device, above 0; of the Gaussian that blurs the mask.
+
+    Returns:
+        (b, 1, z, x, y) in [-1, 1].
+    """
+    weight = tumor.to(volume.dtype)
+    for axis in (2, 3, 4):
+        matrix = _gaussian(weight.shape[axis], sigma_voxels)
+        weight = (weight.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
+    return volume.clamp(-1, 1).lerp(decoded.clamp(-1, 1), weight)
+
+
+def _gaussian(size: int, sigma: torch.Tensor) -> torch.Tensor:
+    """(size, size) that blurs an axis, which goes on mirrored at its ends: scipy's mode "reflect"."""
+    position = torch.arange(size, device=sigma.device, dtype=sigma.dtype)
+    radius = (_TRUNCATE * sigma + 0.5).floor()
+
+    def kernel(distance: torch.Tensor) -> torch.Tensor:
+        return torch.exp(-0.5 * (distance / sigma).square()) * (distance.abs() <= radius)
+
+    images = (position, -1 - position, 2 * size - 1 - position)
+    matrix = sum(kernel(position[:, None] - image) for image in images)
+    return matrix / matrix.sum(1, keepdim=True)

@@ -1,0 +1,192 @@
+"""The fast path computes what the networks compute, and what the public code computes."""
+
+import numpy as np
+import parity
+import pytest
+import seeded
+import torch
+from scipy.ndimage import gaussian_filter
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig
+from nnunet_difftumor.generative.fast import FastSampler, blend
+from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
+from nnunet_difftumor.generative.samplers import sample_ddim, sample_ddpm
+from nnunet_difftumor.kernels import depth_attention, group_norm_modulate_silu, spatial_linear_attention
+
+CHANNELS_LAST = torch.channels_last_3d
+
+
+def distance(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return ((found.double() - exact.double()).norm() / exact.double().norm()).item()
+
+
+def noises_for(sampler: FastSampler, volume: torch.Tensor) -> torch.Tensor:
+    rng = np.random.default_rng(12)
+    shape = (sampler.draws, len(volume), *sampler.model.latent_shape(volume.shape))
+    return torch.from_numpy(rng.standard_normal(shape).astype(np.float32))
+
+
+@pytest.mark.parametrize("downsampling", [(4, 4, 4), (2, 4, 1), (1, 2, 4)])
+@pytest.mark.parametrize("slab_bytes", [1, 2**30])
+def test_streamed_encoding_and_decoding_are_exact(monkeypatch, downsampling, slab_bytes):
+    """In the thinnest slabs and in one, for every padding, two samples of odd latent sizes."""
+    from nnunet_difftumor.generative import streaming
+
+    monkeypatch.setattr(streaming, "_SLAB_BYTES", slab_bytes)
+    monkeypatch.setattr(streaming, "_LEAST_ROWS", 2)
+    model = seeded.autoencoder(downsampling)
+    size = [n * f for n, f in zip((5, 3, 7), downsampling, strict=True)]
+    volume = torch.randn(2, 1, *size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        latent = model.encode(volume)
+        decoded = model.decode_embeddings(latent)
+        double = model.double().encode(volume.double())
+    with torch.no_grad():
+        exact = seeded.autoencoder(downsampling).double()
+        assert distance(double, exact.encode(volume.double())) < 1e-12
+        assert distance(latent, exact.encode(volume.double())) < 1e-5
+        assert distance(decoded, exact.decode_embeddings(latent.double())) < 1e-5
+
+
+def test_few_channels_are_streamed_too():
+    model = seeded.fill(Autoencoder(AutoencoderConfig(hidden_channels=2, codes=8, norm_groups=2)), 1)
+    volume = torch.randn(1, 1, 12, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        found = model.decode_embeddings(model.encode(volume))
+    with torch.no_grad():
+        assert distance(found, model.decode_embeddings(model.encode(volume))) < 1e-5
+
+
+def test_norms_of_channels_last_volumes_keep_their_digits_far_from_zero():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 12, 20, 33, 31, generator=generator) + 100 * torch.randn(1, 12, 1, 1, 1, generator=generator)
+    weight, bias, scale, shift = (torch.randn(shape, generator=generator) for shape in ((12,), (12,), (2, 12), (2, 12)))
+    for groups in (12, 4):
+
+        def norm(x, *parameters, groups=groups):
+            weight, bias, scale, shift = parameters
+            return group_norm_modulate_silu(x, weight, bias=bias, groups=groups, eps=1e-5, scale=scale, shift=shift)
+
+        exact = norm(x.double(), *(t.double() for t in (weight, bias, scale, shift)))
+        with torch.inference_mode():
+            found = norm(x.contiguous(memory_format=CHANNELS_LAST), weight, bias, scale, shift)
+        assert found.is_contiguous(memory_format=CHANNELS_LAST)
+        # One rounding of x * scale + shift at 100 standard deviations from zero is 6e-6 of one.
+        assert distance(found, exact) < 2e-5
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, CHANNELS_LAST])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_attention_without_gradients_is_the_same(layout, dtype):
+    generator = torch.Generator().manual_seed(1)
+    qkv = torch.randn(2, 3 * 4 * 8, 6, 5, 3, generator=generator, dtype=torch.float64)
+    bias, frequencies = torch.randn(4, 6, 6, generator=generator), torch.rand(4, generator=generator)
+    tolerance = {torch.float64: 1e-7, torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
+    given = qkv.to(dtype).contiguous(memory_format=layout)
+    for operation in (lambda x: depth_attention(x, bias, frequencies), lambda x: spatial_linear_attention(x, heads=4)):
+        exact = operation(given.double())
+        with torch.inference_mode():
+            found = operation(given)
+        assert found.dtype == dtype
+        assert distance(found, exact) < tolerance
+
+
+@pytest.mark.parametrize(("sampler", "steps"), [("ddpm", None), ("ddim", 5)])
+def test_the_fast_sampler_draws_what_the_samplers_draw(sampler, steps):
+    volume, tumor = seeded.patch()
+    model = seeded.model(4 if steps is None else 50)
+    quick = FastSampler(model, sampler=sampler, steps=steps)
+    noises = noises_for(quick, volume)
+    found = quick(volume, tumor, noises)
+    with torch.no_grad():
+        noise, denoise = iter(noises).__next__, model.denoise(model.condition(volume, tumor))
+        if steps is None:
+            latent = sample_ddpm(denoise, model.schedule, noise)
+        else:
+            latent = sample_ddim(denoise, model.schedule, noise, steps=steps)
+        expected = model.decode_scaled(latent)
+    assert distance(found, expected) < 1e-5
+    assert torch.equal(quick(volume, tumor, noises), found)
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_parity_with_the_public_code(bfloat16):
+    arrays = parity.load("e2e_small")
+    model = LatentDiffusion(parity.autoencoder("vqgan_small", codes=512), parity.unet(24), steps=4).eval()
+    order = (0, 1, 4, 2, 3)
+    volume = parity.tensor(2 * arrays["in/ct"] - 1).permute(order)
+    tumor = parity.tensor(arrays["in/tumor"]).permute(order)
+    quick = FastSampler(model, bfloat16=bfloat16)
+    found = quick(volume, tumor, parity.tensor(arrays["in/noises_T4"]))
+    if not bfloat16:
+        parity.assert_close(found, arrays["mid/decoded"])
+        return
+    # Other codes are chosen here and there, so the picture is compared stage by stage.
+    with torch.inference_mode():
+        condition = quick.model.condition(volume, tumor)
+        parity.assert_close(condition, arrays["mid/cond"])
+        indices = parity.tensor(arrays["mid/indices"]).long()
+        parity.assert_close(quick.model.autoencoder.decode_indices(indices), arrays["mid/decoded"], tolerance=2e-2)
+        noisy, steps = parity.tensor(arrays["in/noises_T4"][0]), torch.tensor([2, 2])
+        tables = quick.model.unet.tables(steps, depth=condition.shape[2])
+        half = quick.model.unet(noisy.bfloat16(), steps, condition=condition.bfloat16(), tables=tables)
+        full = model.unet(noisy, steps, condition=condition)
+    assert half.dtype == torch.bfloat16
+    assert 1e-4 < distance(half, full) < 2e-2
+
+
+class NoWaiting(TorchDispatchMode):
+    """Raises at what would make the CPU wait for a GPU, or copy to it from memory that a graph cannot read again."""
+
+    REFUSED = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "lift_fresh", "unique")
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.__name__.split(".")[0]
+        if name in self.REFUSED or (name == "index" and any(is_mask(index) for index in args[1])):
+            raise AssertionError(f"{name} waits for the device")
+        return function(*args, **(kwargs or {}))
+
+
+def is_mask(index) -> bool:
+    return index is not None and index.dtype == torch.bool
+
+
+@pytest.mark.parametrize(("sampler", "steps"), [("ddpm", None), ("ddim", 5)])
+def test_nothing_waits_for_the_device_once_the_tables_are_made(monkeypatch, sampler, steps):
+    volume, tumor = seeded.patch()
+    quick = FastSampler(seeded.model(4 if steps is None else 50), sampler=sampler, steps=steps)
+    noises, sigma = noises_for(quick, volume), torch.tensor(1.5)
+    # On CUDA a kernel takes the place of this, and the codebook is not looked at.
+    quantized = quick.model.autoencoder.codebook(torch.zeros(2, 8, 4, 8, 16))
+    monkeypatch.setattr(quick.model.autoencoder.codebook, "forward", lambda latent: quantized)
+    with torch.no_grad():
+        quick.draw(volume, tumor, noises)
+        with NoWaiting():
+            blend(volume, quick.draw(volume, tumor, noises), tumor, sigma_voxels=sigma)
+        for waiting in (lambda: volume[tumor], lambda: volume.sum().item(), lambda: torch.tensor([1.0, 2.0])):
+            with pytest.raises(AssertionError, match="waits for the device"), NoWaiting():
+                waiting()
+
+
+@pytest.mark.parametrize("sigma", [0.4, 1.7, 4.0])
+def test_the_blend_is_that_of_a_gaussian_filter(sigma):
+    volume, tumor = seeded.patch()
+    picture = volume.flip(2) * 1.5
+    found = blend(volume, picture, tumor, sigma_voxels=torch.tensor(sigma))
+    weight = gaussian_filter(tumor.numpy().astype(np.float64), (0, 0, sigma, sigma, sigma))
+    expected = volume.numpy() * (1 - weight) + picture.clamp(-1, 1).numpy() * weight
+    np.testing.assert_allclose(found.numpy(), expected, atol=2e-6)
+
+
+def test_what_does_not_fit_is_refused():
+    model, (volume, tumor) = seeded.model(4), seeded.patch()
+    with pytest.raises(InputError, match="sampler: expected one of"):
+        FastSampler(model, sampler="euler")
+    with pytest.raises(InputError, match="steps: are for ddim, and needed there; got None for ddim"):
+        FastSampler(model, sampler="ddim")
+    with pytest.raises(InputError, match="DDIM steps: 3 do not divide"):
+        FastSampler(model, sampler="ddim", steps=3)
+    with pytest.raises(InputError, match="noises: expected 5, for the start and the steps, got 2"):
+        FastSampler(model)(volume, tumor, torch.zeros(2, 2, 8, 4, 8, 16))
