@@ -23,8 +23,9 @@ import numpy as np
 import torch
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative.fast import FastSampler
 from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
-from nnunet_difftumor.generative.samplers import noise_per_sample, sample_ddim, sample_ddpm
+from nnunet_difftumor.generative.samplers import noise_per_sample
 from nnunet_difftumor.generative.weights import Description
 from nnunet_difftumor.synthesis.diffusion_weights import DiffusionWeights, stage_of
 from nnunet_difftumor.synthesis.network_grid import NetworkGrid, grid_around
@@ -101,6 +102,7 @@ class DiffusionRenderer:
         check_device(device)
         self.device, self.threads = torch.device(device), threads or torch.get_num_threads()
         self.models = {stage: (model.to(self.device).eval(), described) for stage, (model, described) in models.items()}
+        self._samplers = {stage: _sampler(*model) for stage, model in self.models.items()}
         self.organ, self.weights = organ, list(weights)
 
     @classmethod
@@ -218,22 +220,16 @@ class DiffusionRenderer:
 
     def _draw(self, stage: str, jobs: Sequence[_Job]) -> list[np.ndarray]:
         """The decoded pictures in HU, float32 on the networks' grid."""
-        model, described = self.models[stage]
-        settings, (low, high) = described.diffusion, described.volumes.window_hu
+        (model, described), sampler = self.models[stage], self._samplers[stage]
+        low, high = described.volumes.window_hu
         generators = [np.random.default_rng((job.site.spec.seed, _LATENT_STREAM)) for job in jobs]
         try:
             with torch.inference_mode(), reproducible(self.threads):
                 volume = torch.from_numpy(np.stack([job.volume for job in jobs])[:, None]).to(self.device)
                 tumor = torch.from_numpy(np.stack([job.tumor for job in jobs])[:, None]).to(self.device)
-                condition = model.condition(volume, tumor)
-                shape = (condition.shape[1] - 1, *condition.shape[2:])
-                noise = noise_per_sample(generators, shape, device=self.device)
-                denoise = model.denoise(condition)
-                if settings.sampler == "ddpm":
-                    latent = sample_ddpm(denoise, model.schedule, noise)
-                else:
-                    latent = sample_ddim(denoise, model.schedule, noise, steps=settings.sampler_steps)
-                decoded = model.decode_scaled(latent).clamp(-1, 1)[:, 0]
+                noise = noise_per_sample(generators, model.latent_shape(volume.shape), device=self.device)
+                noises = torch.stack([noise() for _ in range(sampler.draws)])
+                decoded = sampler(volume, tumor, noises).clamp(-1, 1)[:, 0]
                 return list((low + (decoded + 1) * ((high - low) / 2)).cpu().numpy())
         except torch.cuda.OutOfMemoryError as error:
             size = " x ".join(map(str, jobs[0].grid.shape))
@@ -242,6 +238,12 @@ class DiffusionRenderer:
                 f"the GPU's memory is too small for a batch of {len(jobs)} with a patch of {size} voxels: {more}, or "
                 "use the CPU (--device cpu)"
             ) from error
+
+
+def _sampler(model: LatentDiffusion, described: Description) -> FastSampler:
+    settings = described.diffusion
+    steps = settings.sampler_steps if settings.sampler == "ddim" else None
+    return FastSampler(model, sampler=settings.sampler, steps=steps)
 
 
 def check_device(device: str) -> None:

@@ -1,5 +1,6 @@
 """Diffusion tumors: the geometry is that of hand-crafted ones, what is inside comes from the networks."""
 
+import importlib
 from dataclasses import replace
 
 import cc3d
@@ -13,6 +14,7 @@ from scipy.ndimage import binary_erosion, gaussian_filter
 from tumors import LIVER, copy_of, liver_scan, spec, specs
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative import fast
 from nnunet_difftumor.synthesis import diffusion
 from nnunet_difftumor.synthesis.diffusion import DiffusionRenderer, as_diffusion
 from nnunet_difftumor.synthesis.patch import Patch
@@ -100,6 +102,27 @@ def test_the_same_spec_gives_the_same_bits_and_another_seed_others():
     assert (third.hu_array != first.hu_array)[other.box][other.mask].mean() > 0.9
 
 
+def test_the_fast_path_changes_no_manifest_and_voxels_by_rounding_only(monkeypatch):
+    before, one = scan(), tumor()
+    (quick,), _ = inserted([one], before)
+    record = renderer().record()
+    path = "nnunet_difftumor."
+    users = [f"{path}generative.{name}" for name in ("attention", "autoencoder", "unet")]
+    operations = ("depth_attention", "group_norm_modulate_silu", "spatial_linear_attention")
+    users += [f"{path}kernels.reference.{name}" for name in operations]
+    asked = []
+    for user in users:
+        answer = lambda x, user=user: asked.append(user)  # noqa: E731
+        monkeypatch.setattr(importlib.import_module(user), "without_gradients", answer)
+    (plain,), _ = inserted([one], before)
+    assert set(asked) == set(users)
+    assert renderer().record() == record
+    assert plain.spec == quick.spec and plain.box == quick.box
+    np.testing.assert_array_equal(plain.mask, quick.mask)
+    # Rounding may move a vector to another code: rarely, and then a block of voxels.
+    assert np.count_nonzero(np.abs(plain.hu - quick.hu) > 0.01) <= 0.01 * quick.hu.size
+
+
 def test_neighbours_in_a_batch_change_nothing():
     before, model = scan(60.0), renderer()
     tumors = [
@@ -165,14 +188,14 @@ def test_sizes_choose_the_model():
 def test_early_tumors_take_every_step_of_ddpm_and_late_ones_those_of_ddim(monkeypatch):
     calls = []
     for name in ("sample_ddpm", "sample_ddim"):
-        real = getattr(diffusion, name)
+        real = getattr(fast, name)
 
         def noted(denoise, *args, name=name, real=real, **kwargs):
             steps = []
             calls.append((name, steps))
             return real(lambda z, t: steps.append(t.tolist()) or denoise(z, t), *args, **kwargs)
 
-        monkeypatch.setattr(diffusion, name, noted)
+        monkeypatch.setattr(fast, name, noted)
     before = scan()
     for size in ("tiny", "small", "medium", "large"):
         inserted([tumor(size_class=size)], before)
