@@ -2,6 +2,9 @@
 
 One call places, draws, renders and writes a tumor in place into a float32 scan of 366 x 303 x 156 voxels at 1 mm, with
 the vessel test. The reference is scipy.ndimage.gaussian_filter(volume_float64, 1). Exits 1 when a bar is missed.
+
+With --renderer diffusion: what a tumor costs that the networks draw, against the public code
+(diffusion_cpu.py).
 """
 
 import argparse
@@ -54,8 +57,15 @@ def seconds(call: Callable[[], object]) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=20)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--renderer", choices=("handcrafted", "diffusion"), default="handcrafted")
+    parser.add_argument("--repeats", type=int, help="default: 20, of diffusion 5")
+    parser.add_argument("--table", action="store_true", help="of diffusion: print the stored result, measure nothing")
+    args = parser.parse_args()
+    if args.renderer == "diffusion":
+        import diffusion_cpu
+
+        return diffusion_cpu.main(args.repeats or 5, stored=args.table)
+    repeats = args.repeats or 20
 
     hu, labels = liver_like()
     untouched = hu.copy(), labels.copy()
