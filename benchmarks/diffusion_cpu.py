@@ -209,7 +209,7 @@ def accuracy(model: LatentDiffusion) -> dict[str, float]:
     single = stages_against_float64(model, FastSampler(copy.deepcopy(model)), 64)[0]
     # Smaller: without instructions for it, bfloat16 is slow.
     half, differences = stages_against_float64(model, FastSampler(model, bfloat16=True), 32)
-    del half["lookup, excess squared distance of |z|^2"]
+    del half["lookup, excess over squared length"]
     return single | {f"{stage}, bfloat16": error for stage, error in half.items()} | differences
 
 
@@ -237,7 +237,7 @@ def stages_against_float64(model: LatentDiffusion, sampler: FastSampler, edge: i
             "encode": relative(networks.autoencoder.encode(volume), latent),
             "U-Net step": relative(predicted, noise),
             "decode": relative(networks.autoencoder.decode_indices(full["indices"]), decoded),
-            "lookup, excess squared distance of |z|^2": excess.max().item(),
+            "lookup, excess over squared length": excess.max().item(),
         }
     error_hu = (other["made"] - full["made"])[tumor].abs().mean().item() * WINDOW_WIDTH_HU
     return errors, {

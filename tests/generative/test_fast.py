@@ -111,30 +111,34 @@ def test_the_fast_sampler_draws_what_the_samplers_draw(sampler, steps):
     assert torch.equal(quick(volume, tumor, noises), found)
 
 
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_parity_with_the_public_code(bfloat16):
+def test_parity_with_the_public_code():
     arrays = parity.load("e2e_small")
     model = LatentDiffusion(parity.autoencoder("vqgan_small", codes=512), parity.unet(24), steps=4).eval()
     order = (0, 1, 4, 2, 3)
     volume = parity.tensor(2 * arrays["in/ct"] - 1).permute(order)
     tumor = parity.tensor(arrays["in/tumor"]).permute(order)
-    quick = FastSampler(model, bfloat16=bfloat16)
-    found = quick(volume, tumor, parity.tensor(arrays["in/noises_T4"]))
-    if not bfloat16:
-        parity.assert_close(found, arrays["mid/decoded"])
-        return
-    # Other codes are chosen here and there, so the picture is compared stage by stage.
+    found = FastSampler(model)(volume, tumor, parity.tensor(arrays["in/noises_T4"]))
+    parity.assert_close(found, arrays["mid/decoded"])
+
+
+def test_bfloat16_is_as_close_as_its_digits_allow():
+    """Stage by stage, because other codes are chosen here and there; small, because few CPUs have it in hardware."""
+    model = seeded.model(4)
+    half = FastSampler(model, bfloat16=True).model
+    volume, tumor = (x[:1, :, :8, :32, :32] for x in seeded.patch())
+    steps, noisy = torch.tensor([2]), torch.randn(1, 8, 2, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        condition = quick.model.condition(volume, tumor)
-        parity.assert_close(condition, arrays["mid/cond"])
-        indices = parity.tensor(arrays["mid/indices"]).long()
-        parity.assert_close(quick.model.autoencoder.decode_indices(indices), arrays["mid/decoded"], tolerance=2e-2)
-        noisy, steps = parity.tensor(arrays["in/noises_T4"][0]), torch.tensor([2, 2])
-        tables = quick.model.unet.tables(steps, depth=condition.shape[2])
-        half = quick.model.unet(noisy.bfloat16(), steps, condition=condition.bfloat16(), tables=tables)
-        full = model.unet(noisy, steps, condition=condition)
-    assert half.dtype == torch.bfloat16
-    assert 1e-4 < distance(half, full) < 2e-2
+        condition = model.condition(volume, tumor)
+        assert torch.equal(half.condition(volume, tumor), condition)
+        indices = model.autoencoder.codebook(noisy).indices
+        assert torch.equal(half.autoencoder.codebook(noisy).indices, indices)
+        decoded = half.autoencoder.decode_indices(indices)
+        assert decoded.dtype == torch.float32
+        assert 1e-4 < distance(decoded, model.autoencoder.decode_indices(indices)) < 2e-2
+        tables = half.unet.tables(steps, depth=2)
+        predicted = half.unet(noisy.bfloat16(), steps, condition=condition.bfloat16(), tables=tables)
+        assert predicted.dtype == torch.bfloat16
+        assert 1e-4 < distance(predicted, model.unet(noisy, steps, condition=condition)) < 2e-2
 
 
 class NoWaiting(TorchDispatchMode):
