@@ -5,7 +5,7 @@ the public code does with the picture, as operations of one device.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -20,8 +20,8 @@ from nnunet_difftumor.generative.unet import StepTables, UNet
 SAMPLERS = ("ddpm", "ddim")
 # Standard deviations up to which the blur of a mask reaches, as scipy.ndimage.gaussian_filter has it.
 _TRUNCATE = 4.0
-# Graphs that are kept, the oldest goes: each has memory of its own for all that is between its input and output.
-_GRAPHS = 4
+# Graphs that a sampler keeps; the oldest goes.
+_GRAPHS = 8
 
 
 class FastSampler:
@@ -32,8 +32,9 @@ class FastSampler:
     without a GPU, and has not run on one.
 
     Args:
-        model: on the device where it shall run, in evaluation mode. Its weights stay what they are; their memory may
-            become channels-last, which convolutions take without reordering.
+        model: on the device where it shall run, in evaluation mode. Its weights stay what they are, and must not be
+            changed from then on, since tables and graphs keep what follows from them; their memory may become
+            channels-last, which convolutions take without reordering.
         sampler: "ddpm" for all steps of the schedule, "ddim" for `steps` of them.
         steps: of DDIM.
         bfloat16: U-Net and decoder in bfloat16. Latent, quantization, sampler and all norms stay float32.
@@ -60,7 +61,7 @@ class FastSampler:
         schedule = model.schedule
         self._taken = list(range(schedule.steps)) if steps is None else ddim_steps_taken(schedule, steps=steps)
         self._tables: dict[tuple[int, int], list[StepTables]] = {}
-        self._graphs: dict[tuple, _Graph] = {}
+        self._graphs: dict[tuple, Graph] = {}
         use_channels_last(self.model.unet)
         if bfloat16:
             use_channels_last(self.model.autoencoder)
@@ -70,7 +71,6 @@ class FastSampler:
         """How many noises a batch needs."""
         return 1 if self.steps else len(self._taken) + 1
 
-    @torch.inference_mode()
     def __call__(self, volume: torch.Tensor, tumor: torch.Tensor, noises: torch.Tensor) -> torch.Tensor:
         """Pictures (b, 1, z, x, y); nominally in [-1, 1].
 
@@ -79,21 +79,43 @@ class FastSampler:
             tumor: boolean of the same shape.
             noises: standard normal (draws, b, latent channels, z / f, x / f, y / f).
         """
-        if len(noises) != self.draws:
-            raise InputError(f"noises: expected {self.draws}, for the start and the steps, got {len(noises)}")
-        if not (self.graphs and volume.is_cuda):
-            return self.draw(volume, tumor, noises)
-        key = tuple(volume.shape)
+        return self.replay(self.draw, volume, tumor, noises)
+
+    def blended(
+        self, volume: torch.Tensor, tumor: torch.Tensor, noises: torch.Tensor, *, sigma_voxels: torch.Tensor
+    ) -> torch.Tensor:
+        """Pictures as by a call, in their volumes: see `blend`, which is in the same graph."""
+        return self.replay(self.draw_blended, volume, tumor, noises, sigma_voxels)
+
+    @torch.inference_mode()
+    def replay(self, function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+        """function(*inputs), from a graph where there are any: a method of this sampler, or a part of what it draws."""
+        if not (self.graphs and inputs[0].is_cuda):
+            return function(*inputs)
+        # Of all inputs: what does not fit together has no graph, and is refused where one would be made.
+        key = (function, *((tuple(given.shape), given.dtype, given.device) for given in inputs))
         if key not in self._graphs:
             while len(self._graphs) >= _GRAPHS:
                 del self._graphs[next(iter(self._graphs))]
-            self._graphs[key] = _Graph(self.draw, (volume, tumor, noises))
-        return self._graphs[key](volume, tumor, noises)
+            pool = next(iter(self._graphs.values())).graph.pool() if self._graphs else None
+            self._graphs[key] = Graph(function, inputs, pool=pool)
+        return self._graphs[key](*inputs)
+
+    def draw_blended(
+        self, volume: torch.Tensor, tumor: torch.Tensor, noises: torch.Tensor, sigma_voxels: torch.Tensor
+    ) -> torch.Tensor:
+        """`blended` without a graph."""
+        return blend(volume, self.draw(volume, tumor, noises), tumor, sigma_voxels=sigma_voxels)
 
     def draw(self, volume: torch.Tensor, tumor: torch.Tensor, noises: torch.Tensor) -> torch.Tensor:
         """The same without a graph. After the first batch of a shape, nothing in it waits for the device."""
-        condition = self.model.condition(volume, tumor)
-        tables = iter(self._tables_of(len(volume), condition.shape[2])[::-1])
+        return self.model.decode_scaled(self.latent(self.model.condition(volume, tumor), noises))
+
+    def latent(self, condition: torch.Tensor, noises: torch.Tensor) -> torch.Tensor:
+        """All steps under the model's condition: the scaled latent, as `LatentDiffusion.decode_scaled` takes it."""
+        if len(noises) != self.draws:
+            raise InputError(f"noises: expected {self.draws}, for the start and the steps, got {len(noises)}")
+        tables = iter(self._tables_of(len(condition), condition.shape[2])[::-1])
         unet, schedule, noise = self.model.unet, self.model.schedule, iter(noises).__next__
         dtype = unet.conv_first.weight.dtype
         converted = condition.to(dtype)
@@ -102,10 +124,8 @@ class FastSampler:
             return unet(noisy.to(dtype), steps, condition=converted, tables=next(tables)).to(noisy.dtype)
 
         if self.steps:
-            latent = sample_ddim(denoise, schedule, noise, steps=self.steps)
-        else:
-            latent = sample_ddpm(denoise, schedule, noise)
-        return self.model.decode_scaled(latent)
+            return sample_ddim(denoise, schedule, noise, steps=self.steps)
+        return sample_ddpm(denoise, schedule, noise)
 
     def _tables_of(self, batch: int, depth: int) -> list[StepTables]:
         """One per step, in increasing order."""
@@ -118,27 +138,44 @@ class FastSampler:
         return self._tables[batch, depth]
 
 
-class _Graph:
-    """A function of tensors, captured with inputs that stay where they are."""
+class Graph:
+    """A function of CUDA tensors as one CUDA graph: for inputs of these shapes, dtypes and device only.
 
-    def __init__(self, function: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...]):
+    Args:
+        function: of tensors, to a tensor; waits for nothing from its second call on.
+        inputs: of the first call.
+        pool: of another graph, to share the memory for all that is between input and output; they must not run at the
+            same time.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., torch.Tensor],
+        inputs: Sequence[torch.Tensor],
+        *,
+        pool: tuple[int, int] | None = None,
+    ):
         self.inputs = [given.clone() for given in inputs]
-        # Tables, compiled kernels and algorithms are made before the capture, on another stream, as CUDA wants it.
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                function(*self.inputs)
-        torch.cuda.current_stream().wait_stream(stream)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.output = function(*self.inputs)
+        self.device = self.inputs[0].device
+        with torch.cuda.device(self.device):
+            # Tables, compiled kernels and algorithms are made before the capture, on another stream, as CUDA wants it.
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(2):
+                    function(*self.inputs)
+            torch.cuda.current_stream().wait_stream(stream)
+            self.graph = torch.cuda.CUDAGraph()
+            # Of this thread: others may go on using the device, as those that load a training's data do.
+            with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
+                self.output = function(*self.inputs)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        for own, given in zip(self.inputs, inputs, strict=True):
-            own.copy_(given)
-        self.graph.replay()
-        return self.output.clone()
+        with torch.cuda.device(self.device):
+            for own, given in zip(self.inputs, inputs, strict=True):
+                own.copy_(given)
+            self.graph.replay()
+            return self.output.clone()
 
 
 def in_bfloat16(model: LatentDiffusion) -> LatentDiffusion:
@@ -179,9 +216,9 @@ def blend(
         (b, 1, z, x, y) in [-1, 1].
     """
     weight = tumor.to(volume.dtype)
+    matrices = {size: _gaussian(size, sigma_voxels) for size in set(weight.shape[2:])}
     for axis in (2, 3, 4):
-        matrix = _gaussian(weight.shape[axis], sigma_voxels)
-        weight = (weight.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
+        weight = (weight.movedim(axis, -1) @ matrices[weight.shape[axis]].T).movedim(-1, axis)
     return volume.clamp(-1, 1).lerp(decoded.clamp(-1, 1), weight)
 
 

@@ -130,7 +130,9 @@ class UNet(nn.Module):
         """
         time = self.time_embedding(steps)
         blocks = [module for module in self.modules() if isinstance(module, ResidualBlock) and module.modulation]
-        return StepTables(self.position_bias(depth), {block: block.scale_and_shift(time) for block in blocks})
+        # Contiguous, as the kernels take them: else each would copy them at every call.
+        modulations = {block: tuple(part.contiguous() for part in block.scale_and_shift(time)) for block in blocks}
+        return StepTables(self.position_bias(depth).contiguous(), modulations)
 
     def time_modules(self) -> list[nn.Module]:
         """The layers that `tables` needs."""

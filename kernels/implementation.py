@@ -80,6 +80,9 @@ def _check_gpu(name: str, device: int | None) -> None:
 def without_gradients(tensor: torch.Tensor) -> bool:
     """Whether a CPU computes under `torch.inference_mode`, where references may write in place, in their own order.
 
-    Training and its validation run without it, so that nothing changes for them.
+    Training and its validation run without it, so that nothing changes for them. Where kernels are wanted on a CPU,
+    from the interpreter, networks run as they do on CUDA.
     """
-    return tensor.device.type == "cpu" and torch.is_inference_mode_enabled() and not torch.compiler.is_compiling()
+    if tensor.device.type != "cpu" or _chosen.name == "triton":
+        return False
+    return torch.is_inference_mode_enabled() and not torch.compiler.is_compiling()

@@ -1,19 +1,31 @@
 """The fast path computes what the networks compute, and what the public code computes."""
 
+import importlib
+from contextlib import nullcontext
+
 import numpy as np
 import parity
 import pytest
 import seeded
 import torch
 from scipy.ndimage import gaussian_filter
+from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative import fast
 from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig
 from nnunet_difftumor.generative.fast import FastSampler, blend
 from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.samplers import sample_ddim, sample_ddpm
-from nnunet_difftumor.kernels import depth_attention, group_norm_modulate_silu, spatial_linear_attention
+from nnunet_difftumor.generative.unet import UNet, UNetConfig
+from nnunet_difftumor.kernels import (
+    depth_attention,
+    group_norm_modulate_silu,
+    implementation,
+    spatial_linear_attention,
+)
 
 CHANNELS_LAST = torch.channels_last_3d
 
@@ -157,21 +169,121 @@ def is_mask(index) -> bool:
     return index is not None and index.dtype == torch.bool
 
 
-@pytest.mark.parametrize(("sampler", "steps"), [("ddpm", None), ("ddim", 5)])
-def test_nothing_waits_for_the_device_once_the_tables_are_made(monkeypatch, sampler, steps):
-    volume, tumor = seeded.patch()
-    quick = FastSampler(seeded.model(4 if steps is None else 50), sampler=sampler, steps=steps)
-    noises, sigma = noises_for(quick, volume), torch.tensor(1.5)
-    # On CUDA a kernel takes the place of this, and the codebook is not looked at.
-    quantized = quick.model.autoencoder.codebook(torch.zeros(2, 8, 4, 8, 16))
-    monkeypatch.setattr(quick.model.autoencoder.codebook, "forward", lambda latent: quantized)
-    with torch.no_grad():
-        quick.draw(volume, tumor, noises)
+def tiny_model(steps: int) -> LatentDiffusion:
+    networks = (
+        Autoencoder(AutoencoderConfig(hidden_channels=2, codes=16, norm_groups=2, downsampling=(2, 2, 2))),
+        UNet(UNetConfig(channels=4, multipliers=(1,), heads=1, head_dim=4, norm_groups=2)),
+    )
+    return LatentDiffusion(*(seeded.fill(network, 1) for network in networks), steps=steps).eval()
+
+
+@pytest.mark.parametrize(("steps", "bfloat16"), [(None, False), (2, True)])
+def test_nothing_waits_for_the_device_once_the_tables_are_made(monkeypatch, steps, bfloat16):
+    """With the kernels, on tensors without memory: of those a value cannot be asked for at all."""
+    sampler, schedule = ("ddpm", 2) if steps is None else ("ddim", 4)
+    quick = FastSampler(tiny_model(schedule), sampler=sampler, steps=steps, bfloat16=bfloat16)
+    module = importlib.import_module("nnunet_difftumor.kernels.vector_quantize")
+    monkeypatch.setattr(module, "check_finite", lambda *_: None)  # on a CPU only
+    with FakeTensorMode(), torch.inference_mode(), implementation("triton"):
+        for part in quick.model.modules():
+            for store in (part._parameters, part._buffers):
+                for name, tensor in store.items():
+                    if tensor is not None:
+                        empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+                        store[name] = torch.nn.Parameter(empty, False) if store is part._parameters else empty
+        volume, sigma = torch.empty(2, 1, 4, 8, 8), torch.empty(())
+        inputs = volume, torch.empty(volume.shape, dtype=torch.bool), torch.empty(quick.draws, 2, 8, 2, 4, 4), sigma
+        with NoWaiting(), pytest.raises(AssertionError, match="lift_fresh waits"):
+            quick.draw_blended(*inputs)  # makes the tables
+        quick.draw_blended(*inputs)
         with NoWaiting():
-            blend(volume, quick.draw(volume, tumor, noises), tumor, sigma_voxels=sigma)
-        for waiting in (lambda: volume[tumor], lambda: volume.sum().item(), lambda: torch.tensor([1.0, 2.0])):
-            with pytest.raises(AssertionError, match="waits for the device"), NoWaiting():
-                waiting()
+            assert quick.draw_blended(*inputs).shape == volume.shape
+
+
+def test_what_waits_for_the_device_is_found():
+    values = torch.ones(2)
+    for waiting in (lambda: values[values > 0], lambda: values.sum().item(), lambda: torch.tensor([1.0, 2.0])):
+        with pytest.raises(AssertionError, match="waits for the device"), NoWaiting():
+            waiting()
+
+
+class RecordedGraph:
+    """As torch.cuda.CUDAGraph: the operations of a capture, which run again on the same memory."""
+
+    def __init__(self):
+        self.operations = []
+
+    def pool(self):
+        return 0, 1
+
+    def replay(self):
+        for function, args, kwargs, out in self.operations:
+            for again, kept in zip(tree_leaves(function(*args, **kwargs)), tree_leaves(out), strict=True):
+                if isinstance(kept, torch.Tensor) and kept.data_ptr() != again.data_ptr():
+                    kept.copy_(again)
+
+
+class Recording(TorchDispatchMode):
+    """As torch.cuda.graph."""
+
+    def __init__(self, graph, *, pool, capture_error_mode):
+        super().__init__()
+        self.graph = graph
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        self.graph.operations.append((function, args, kwargs or {}, out))
+        return out
+
+
+class Stream:
+    def wait_stream(self, other):
+        pass
+
+
+@pytest.fixture
+def recorded_graphs(monkeypatch):
+    """Every tensor says that it is on a GPU, whose graphs are recorded on the CPU."""
+    for name, stand_in in {
+        **{"Stream": Stream, "current_stream": Stream, "CUDAGraph": RecordedGraph, "graph": Recording},
+        **{"stream": nullcontext, "device": nullcontext},
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    with implementation("reference"):
+        yield
+
+
+def test_a_graph_draws_other_patches_as_eager_does(recorded_graphs):
+    quick, eager = (FastSampler(tiny_model(2), graphs=graphs) for graphs in (True, False))
+    generator = torch.Generator().manual_seed(0)
+    for size in (4, 8, 4):
+        volume = torch.rand(2, 1, 4, 8, size, generator=generator) * 2 - 1
+        tumor = torch.rand(volume.shape, generator=generator) < 0.3
+        noises = torch.randn(quick.draws, 2, 8, 2, 4, size // 2, generator=generator)
+        sigma = torch.rand((), generator=generator) + 0.5
+        found = quick.blended(volume, tumor, noises, sigma_voxels=sigma)
+        assert distance(found, eager.blended(volume, tumor, noises, sigma_voxels=sigma)) < 1e-6
+    assert len(quick._graphs) == 2
+    composed = blend(volume, quick(volume, tumor, noises), tumor, sigma_voxels=sigma)
+    assert distance(found, composed) < 1e-6
+    assert len(quick._graphs) == 3
+
+
+def test_no_more_graphs_are_kept_than_said_and_none_of_what_does_not_fit(recorded_graphs, monkeypatch):
+    monkeypatch.setattr(fast, "_GRAPHS", 2)
+    quick = FastSampler(tiny_model(2), graphs=True)
+    for size in (2, 4, 6):
+        volume = torch.zeros(1, 1, 4, 4, size)
+        quick(volume, volume > 0, torch.zeros(3, 1, 8, 2, 2, size // 2))
+    kept = [key[1][0] for key in quick._graphs]
+    assert kept == [(1, 1, 4, 4, 4), (1, 1, 4, 4, 6)]
+    with pytest.raises(InputError, match="tumor: expected boolean"):
+        quick(volume, volume, torch.zeros(3, 1, 8, 2, 2, 3))
+    with pytest.raises(InputError, match="condition"):
+        quick(volume, volume > 0, torch.zeros(3, 1, 8, 2, 2, 2))
+    assert volume.shape in [key[1][0] for key in quick._graphs]
+    assert all(key[2][1] == torch.bool for key in quick._graphs)
 
 
 @pytest.mark.parametrize("sigma", [0.4, 1.7, 4.0])
