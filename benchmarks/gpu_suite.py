@@ -28,7 +28,18 @@ from kernel_cases import OPERATIONS, cases
 from kernel_checks import Finding, findings
 from kernel_timing import Ceilings, Row, measure_ceilings, peak_mb, quantiles, seconds, summary, table, time_case
 from result_rows import FOLDER, append_rows, provenance
-from tumor_paths import PATH_LIMITS, PATHS, SAMPLERS, SMALL_SAMPLERS, STAGES, Patches, errors, random_model
+from tumor_paths import (
+    PATH_LIMITS,
+    PATHS,
+    SAMPLERS,
+    SMALL_SAMPLERS,
+    STAGE_LIMITS,
+    STAGES,
+    Patches,
+    errors,
+    exact_stages,
+    random_model,
+)
 from tumor_paths import Path as TumorPath
 
 BATCHES = (1, 2, 4, 8)
@@ -76,9 +87,10 @@ def time_tumors(*, device: str, small: bool, left_s: Callable[[], float]) -> Ite
     for tumor, sampler in (SMALL_SAMPLERS if small else SAMPLERS).items():
         model = random_model(sampler, device=device, small=small)
         checked = Patches.drawn(1, size, sampler=sampler, device=device)
+        exact = exact_stages(model, sampler, checked)
         for name, make in PATHS.items():
             path = make(model, sampler)
-            error = errors(path, checked)
+            error = errors(path, checked, exact=exact)
             for batch in batches:
                 rows = [
                     TumorRow(tumor, size, batch, name, stage, None, None, None, None, error.get(stage), "")
@@ -95,7 +107,7 @@ def time_tumors(*, device: str, small: bool, left_s: Callable[[], float]) -> Ite
 
 
 def limit(path: str, stage: str) -> float:
-    return 1e-6 if stage == "quantize" else PATH_LIMITS[path]
+    return STAGE_LIMITS.get(stage, PATH_LIMITS[path])
 
 
 def with_remark(row: TumorRow, remark: str) -> TumorRow:
@@ -107,7 +119,8 @@ def timed_rows(rows: list[TumorRow], path: TumorPath, patches: Patches, *, devic
     times: dict[str, list[float]] = {row.stage: [] for row in rows}
     try:
         with path.running():
-            peak = peak_mb(lambda: path.draw(patches)) if device == "cuda" else None
+            # Of the first draw: what a graph needs is in use while it is captured, and set aside from then on.
+            peak = peak_mb(lambda: path.draw(patches), warm=False) if device == "cuda" else None
             times["draw"] = seconds(
                 lambda: path.draw(patches),
                 device=device,
@@ -115,6 +128,8 @@ def timed_rows(rows: list[TumorRow], path: TumorPath, patches: Patches, *, devic
                 least=repeats,
                 budget_s=0.0 if device == "cpu" else 0.5,
             )
+            if device == "cuda":
+                stage_seconds(path, patches, device=device)  # makes their graphs
             for _ in range(repeats):
                 for stage, duration in stage_seconds(path, patches, device=device):
                     times[stage].append(duration)
@@ -144,7 +159,7 @@ def stage_seconds(path: TumorPath, patches: Patches, *, device: str) -> list[tup
 
 def tumor_table(rows: list[TumorRow]) -> str:
     """For people: a line per path and batch, stages side by side."""
-    lines = [f"{'ms for the batch':<36}" + "".join(f"{stage:>10}" for stage in (*STAGES, "draw")) + "   each"]
+    lines = [f"{'ms for the batch':<38}" + "".join(f"{stage:>10}" for stage in (*STAGES, "draw", "each"))]
     groups: dict[tuple, dict[str, TumorRow]] = {}
     for row in rows:
         groups.setdefault((row.tumor, row.size, row.batch, row.path), {})[row.stage] = row
@@ -152,10 +167,10 @@ def tumor_table(rows: list[TumorRow]) -> str:
         name = f"{tumor} {size}^3, batch {batch}, {path}"
         total = stages["draw"]
         if total.median_ms is None:
-            lines.append(f"{name:<36}  {total.remark}")
+            lines.append(f"{name:<38}  {total.remark}")
             continue
         cells = "".join(f"{stages[stage].median_ms:10.2f}" for stage in (*STAGES, "draw"))
-        lines.append(f"{name:<36}{cells}{total.median_ms / batch:7.2f}")
+        lines.append(f"{name:<38}{cells}{total.median_ms / batch:10.2f}")
     return "\n".join(lines)
 
 

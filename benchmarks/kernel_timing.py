@@ -234,9 +234,10 @@ def _runner(case: Case, call: Callable, *, forward: bool) -> Callable[[], object
     return lambda: torch.autograd.grad(out, inputs[: case.trained], weights, retain_graph=True)
 
 
-def peak_mb(run: Callable[[], object]) -> float:
-    """What a run needs on the GPU besides what is there already, after one that does not count."""
-    run()
+def peak_mb(run: Callable[[], object], *, warm: bool = True) -> float:
+    """What a run needs on the GPU besides what is there already; if `warm`, after one that does not count."""
+    if warm:
+        run()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import torch
 from kernel_checks import relative
-from torch.nn import functional
 
 from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig
+from nnunet_difftumor.generative.fast import FastSampler, blend
 from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.samplers import sample_ddim, sample_ddpm
 from nnunet_difftumor.generative.unet import UNet, UNetConfig
@@ -59,11 +59,16 @@ class Patches:
         return cls(volume.to(device), tumor.to(device).contiguous(), noise.to(device))
 
 
+def launched(stage: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+    """A stage as it stands, every operation of it started from Python."""
+    return stage(*inputs)
+
+
 class Path:
     """The modules as they stand, eager: what tests of exactness take, and what a faster path is compared with.
 
     Args:
-        model: on its device.
+        model: on its device; it stays as it is.
         sampler: that it was trained for.
     """
 
@@ -78,9 +83,9 @@ class Path:
         with torch.inference_mode(), implementation(self.operations):
             yield
 
-    def encode(self, patches: Patches) -> torch.Tensor:
+    def encode(self, volume: torch.Tensor, tumor: torch.Tensor) -> torch.Tensor:
         """The condition of the U-Net."""
-        return self.model.condition(patches.volume, patches.tumor)
+        return self.model.condition(volume, tumor)
 
     def denoise(self, condition: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """The scaled latent."""
@@ -92,8 +97,7 @@ class Path:
 
     def predict(self, noisy: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """The U-Net's noise at one step, for checks."""
-        steps = torch.full((len(noisy),), self.model.schedule.steps // 2, device=noisy.device)
-        return self.model.unet(noisy, steps, condition=condition)
+        return self.model.unet(noisy, self._one_step(noisy), condition=condition)
 
     def quantize(self, latent: torch.Tensor) -> torch.Tensor:
         """The nearest codes, (b, channels, d, h, w)."""
@@ -102,29 +106,38 @@ class Path:
 
     def decode(self, embeddings: torch.Tensor) -> torch.Tensor:
         """The picture (b, 1, z, x, y)."""
-        return self.model.autoencoder.decode_embeddings(embeddings).clamp(-1, 1)
+        return self.model.autoencoder.decode_embeddings(embeddings)
 
-    def blend(self, picture: torch.Tensor, patches: Patches) -> torch.Tensor:
+    def blend(self, picture: torch.Tensor, volume: torch.Tensor, tumor: torch.Tensor) -> torch.Tensor:
         """The picture inside of the tumor's blurred mask, the volume outside."""
-        alpha = blurred(patches.tumor.to(picture.dtype))
-        return patches.volume + alpha * (picture - patches.volume)
+        return blend(volume, picture, tumor, sigma_voxels=deviation(volume))
 
-    def stages(self, patches: Patches) -> Iterator[tuple[str, torch.Tensor]]:
-        """The name of every stage and its result, as it ends."""
-        condition = self.encode(patches)
+    def run(self, stage: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+        """How a stage is run when its time counts."""
+        return launched(stage, *inputs)
+
+    def stages(
+        self, patches: Patches, run: Callable[..., torch.Tensor] | None = None
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """The name of every stage and its result, as it ends; by `run` instead of the path's own, if given."""
+        run = run or self.run
+        condition = run(self.encode, patches.volume, patches.tumor)
         yield "encode", condition
-        latent = self.denoise(condition, patches.noise)
+        latent = run(self.denoise, condition, patches.noise)
         yield "denoise", latent
-        embeddings = self.quantize(latent)
+        embeddings = run(self.quantize, latent)
         yield "quantize", embeddings
-        picture = self.decode(embeddings)
+        picture = run(self.decode, embeddings)
         yield "decode", picture
-        yield "blend", self.blend(picture, patches)
+        yield "blend", run(self.blend, picture, patches.volume, patches.tumor)
 
     def draw(self, patches: Patches) -> torch.Tensor:
         """All stages; what a path may do at once instead."""
         *_, (_, blended) = self.stages(patches)
         return blended
+
+    def _one_step(self, noisy: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(noisy),), self.model.schedule.steps // 2, device=noisy.device)
 
 
 class PlainPyTorch(Path):
@@ -139,10 +152,56 @@ class Kernels(Path):
     operations = "triton"
 
 
-# A path with a CUDA graph, or in bfloat16, is added here.
-PATHS: dict[str, Callable[..., Path]] = {"plain PyTorch": PlainPyTorch, "kernels": Kernels}
-# Relative L2 distance to float64 that each may have, stage by stage on equal input.
-PATH_LIMITS = {"plain PyTorch": 1e-5, "kernels": 1e-5}
+class Graph(Kernels):
+    """`FastSampler`: on CUDA all of it is one graph, and of its stages, where they are timed, each is one."""
+
+    bfloat16 = False
+
+    def __init__(self, model: LatentDiffusion, sampler: Sampler):
+        # A copy, whose weights get another memory format.
+        self.fast = FastSampler(
+            copy.deepcopy(model),
+            sampler="ddpm" if sampler.ddim is None else "ddim",
+            steps=sampler.ddim,
+            bfloat16=self.bfloat16,
+            graphs=True,
+        )
+        super().__init__(self.fast.model, sampler)
+
+    def denoise(self, condition: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        return self.fast.latent(condition, noise[: self.fast.draws])
+
+    def predict(self, noisy: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        steps, unet = self._one_step(noisy), self.model.unet
+        dtype = unet.conv_first.weight.dtype
+        tables = unet.tables(steps, depth=noisy.shape[2])
+        return unet(noisy.to(dtype), steps, condition=condition.to(dtype), tables=tables).float()
+
+    def run(self, stage: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+        return self.fast.replay(stage, *inputs)
+
+    def draw(self, patches: Patches) -> torch.Tensor:
+        noises = patches.noise[: self.fast.draws]
+        return self.fast.blended(patches.volume, patches.tumor, noises, sigma_voxels=deviation(patches.volume))
+
+
+class BFloat16Graph(Graph):
+    """The same with U-Net and decoder in bfloat16."""
+
+    bfloat16 = True
+
+
+PATHS: dict[str, Callable[..., Path]] = {
+    "plain PyTorch": PlainPyTorch,
+    "kernels": Kernels,
+    "graph": Graph,
+    "graph, bfloat16": BFloat16Graph,
+}
+# Relative L2 distance to float64 that U-Net and decoder of each may have, on equal input.
+PATH_LIMITS = {"plain PyTorch": 1e-5, "kernels": 1e-5, "graph": 1e-5, "graph, bfloat16": 2e-2}
+# Those of the other stages are the same for all. Of what a path draws at once, the distance to its own stages one by
+# one: a graph computes the same, but for a code that is as near as another.
+STAGE_LIMITS = {"encode": 1e-5, "quantize": 1e-6, "blend": 1e-5, "draw": 1e-2}
 
 
 def random_model(sampler: Sampler, *, device: str, small: bool) -> LatentDiffusion:
@@ -150,8 +209,9 @@ def random_model(sampler: Sampler, *, device: str, small: bool) -> LatentDiffusi
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if small:
-            autoencoder = Autoencoder(AutoencoderConfig(hidden_channels=4, codes=200, norm_groups=4))
-            unet = UNet(UNetConfig(channels=4, multipliers=(1,), heads=1, head_dim=16, norm_groups=2))
+            # With fewer values in a group, bfloat16 is farther off than in the released networks.
+            autoencoder = Autoencoder(AutoencoderConfig(hidden_channels=8, codes=200, norm_groups=4))
+            unet = UNet(UNetConfig(channels=8, multipliers=(1,), heads=1, head_dim=16, norm_groups=4))
         else:
             autoencoder, unet = Autoencoder(), UNet()
         autoencoder.codebook.embeddings.normal_()
@@ -159,38 +219,53 @@ def random_model(sampler: Sampler, *, device: str, small: bool) -> LatentDiffusi
     return model.to(device).eval().requires_grad_(False)
 
 
-def blurred(mask: torch.Tensor) -> torch.Tensor:
-    """A mask (b, 1, z, x, y) after a Gaussian of BLUR_SD voxels, axis by axis."""
-    reach = int(4 * BLUR_SD)
-    at = torch.arange(-reach, reach + 1, device=mask.device, dtype=mask.dtype)
-    weights = torch.exp(-0.5 * (at / BLUR_SD) ** 2)
-    weights = weights / weights.sum()
-    for axis in range(3):
-        shape, padding = [1] * 5, [0] * 3
-        shape[axis + 2], padding[axis] = len(at), reach
-        mask = functional.conv3d(mask, weights.view(shape), padding=padding)
-    return mask
+def deviation(volume: torch.Tensor) -> torch.Tensor:
+    """BLUR_SD as a number on the volume's device, made there."""
+    return torch.full((), BLUR_SD, dtype=volume.dtype, device=volume.device)
 
 
-def errors(path: Path, patches: Patches) -> dict[str, float]:
-    """Of every stage on equal input, relative L2 to the modules in float64; of quantization the largest excess of the
-    squared distance over |z|^2.
+class Exact(NamedTuple):
+    """Stages in float64, and what each was given: `noisy` and `condition` to the U-Net, and so on down."""
+
+    condition: torch.Tensor
+    noisy: torch.Tensor
+    noise: torch.Tensor
+    scaled: torch.Tensor
+    codes: torch.Tensor
+    picture: torch.Tensor
+    blended: torch.Tensor
+
+
+def exact_stages(model: LatentDiffusion, sampler: Sampler, patches: Patches) -> Exact:
+    """By the references of the operations."""
+    path = PlainPyTorch(copy.deepcopy(model).double(), sampler)
+    volume, noisy = patches.volume.double(), patches.noise[0].double()
+    with path.running():
+        condition = path.encode(volume, patches.tumor)
+        noise = path.predict(noisy, condition)
+        scaled = (noisy + 1) / 2 * path.model.code_range + path.model.code_min
+        codes = path.quantize(noisy)
+        picture = path.decode(codes)
+        return Exact(condition, noisy, noise, scaled, codes, picture, path.blend(picture, volume, patches.tumor))
+
+
+def errors(path: Path, patches: Patches, *, exact: Exact) -> dict[str, float]:
+    """Of every stage on equal input, relative L2 to float64; of quantization the largest excess of the squared distance
+    over |z|^2. Of a path that draws all at once, for a second patch, relative L2 to its stages launched one by one.
     """
-    exact = PlainPyTorch(copy.deepcopy(path.model).double(), path.sampler)
-    wide = Patches(patches.volume.double(), patches.tumor, patches.noise.double())
-    with exact.running():
-        condition = exact.encode(wide)
-        noisy = wide.noise[0]
-        wanted = exact.predict(noisy, condition)
-        codes = exact.quantize(noisy)
-        picture = exact.decode(codes)
     with path.running():
         found = {
-            "encode": relative(path.encode(patches), condition),
-            "denoise": relative(path.predict(noisy.float(), condition.float()), wanted),
-            "decode": relative(path.decode(codes.float()), picture),
+            "encode": relative(path.encode(patches.volume, patches.tumor), exact.condition),
+            "denoise": relative(path.predict(exact.noisy.float(), exact.condition.float()), exact.noise),
+            "decode": relative(path.decode(exact.codes.float()), exact.picture),
+            "blend": relative(path.blend(exact.picture.float(), patches.volume, patches.tumor), exact.blended),
         }
-        taken = path.quantize(noisy.float()).double()
-    scaled = (noisy + 1) / 2 * exact.model.code_range + exact.model.code_min
-    own, best = ((scaled - seen).square().sum(1) for seen in (taken, codes))
-    return found | {"quantize": ((own - best) / scaled.square().sum(1)).max().item()}
+        taken = path.quantize(exact.noisy.float()).double()
+        own, best = ((exact.scaled - seen).square().sum(1) for seen in (taken, exact.codes))
+        found["quantize"] = ((own - best) / exact.scaled.square().sum(1)).max().item()
+        if type(path).draw is not Path.draw:
+            path.draw(patches)
+            second = Patches(patches.volume.flip(2), patches.tumor.roll(1, 3), patches.noise.flip(0))
+            *_, (_, wanted) = path.stages(second, launched)
+            found["draw"] = relative(path.draw(second), wanted)
+    return found

@@ -66,22 +66,62 @@ def test_without_a_right_result_nothing_is_timed(module, wrong):
     assert text.count("REFUSED") == 2 and "nan" not in text
 
 
-def test_a_path_that_decodes_wrongly_gets_no_time(module, monkeypatch):
-    suite, paths = module("gpu_suite"), module("tumor_paths")
+@pytest.fixture
+def tumor_rows(module, monkeypatch):
+    """Rows of these paths, of the early tumor, as small as they come."""
+    suite, samplers = module("gpu_suite"), module("tumor_paths").SMALL_SAMPLERS
+
+    def rows(paths, limits):
+        monkeypatch.setattr(suite, "PATHS", paths)
+        monkeypatch.setattr(suite, "PATH_LIMITS", limits)
+        monkeypatch.setattr(suite, "SMALL_SAMPLERS", {"early": samplers["early"]})
+        return list(suite.time_tumors(device="cpu", small=True, left_s=lambda: 60))
+
+    return rows
+
+
+def test_a_path_that_decodes_wrongly_gets_no_time(module, tumor_rows):
+    paths = module("tumor_paths")
 
     class Wrong(paths.PlainPyTorch):
         def decode(self, embeddings):
             return super().decode(embeddings) * 1.001
 
-    monkeypatch.setattr(suite, "PATHS", {"right": paths.PlainPyTorch, "wrong": Wrong})
-    monkeypatch.setattr(suite, "PATH_LIMITS", {"right": 1e-5, "wrong": 1e-5})
-    monkeypatch.setattr(suite, "SMALL_SAMPLERS", {"early": paths.SMALL_SAMPLERS["early"]})
-    rows = list(suite.time_tumors(device="cpu", small=True, left_s=lambda: 60))
+    rows = tumor_rows({"right": paths.PlainPyTorch, "wrong": Wrong}, {"right": 1e-5, "wrong": 1e-5})
     stages = [*paths.STAGES, "draw"]
     assert [(row.path, row.stage) for row in rows] == [(path, stage) for path in ("right", "wrong") for stage in stages]
     assert all((row.median_ms is not None) == (row.path == "right") for row in rows)
     assert all(row.remark.startswith("REFUSED: error of decode ") for row in rows if row.path == "wrong")
-    assert "REFUSED" in suite.tumor_table(rows)
+    assert "REFUSED" in module("gpu_suite").tumor_table(rows)
+
+
+def test_paths_with_a_graph_are_checked_by_the_bounds_of_their_precision(module, tumor_rows):
+    paths = module("tumor_paths")
+
+    def without_kernels(path):
+        return type(path.__name__, (path,), {"operations": "auto"})
+
+    single, half = (without_kernels(path) for path in (paths.Graph, paths.BFloat16Graph))
+    rows = tumor_rows({"single": single, "half": half}, {"single": 1e-5, "half": 2e-2})
+    assert all(row.remark == "" and row.median_ms > 0 for row in rows)
+    errors = {(row.path, row.stage): row.error for row in rows}
+    assert errors["half", "decode"] > 1e-4 > errors["single", "decode"]
+    assert errors["half", "encode"] < 1e-5 and errors["half", "draw"] < 1e-5
+    assert all("REFUSED" in row.remark for row in tumor_rows({"half": half}, {"half": 1e-5}))
+
+
+def test_a_path_that_draws_the_first_patch_again_gets_no_time(module, tumor_rows):
+    paths = module("tumor_paths")
+
+    class Stale(paths.Graph):
+        operations, drawn = "auto", None
+
+        def draw(self, patches):
+            self.drawn = super().draw(patches) if self.drawn is None else self.drawn
+            return self.drawn
+
+    rows = tumor_rows({"stale": Stale}, {"stale": 1e-5})
+    assert all(row.remark.startswith("REFUSED: error of draw ") for row in rows)
 
 
 def test_only_what_the_tumor_reaches_is_changed(module):
