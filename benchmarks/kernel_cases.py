@@ -78,7 +78,7 @@ def _random(*shape: int, dtype: torch.dtype, device: str, channels_last: bool = 
 
 
 def _quantize(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[Case]:
-    count, codes = (200 * batch, 512) if small else (13824 * batch, CODES)
+    count, codes = (40 * batch, 512) if small else (13824 * batch, CODES)
     vectors = _random(count, CHANNELS, dtype=torch.float32, device=device)
     codebook = _random(codes, CHANNELS, dtype=torch.float32, device=device)
 
