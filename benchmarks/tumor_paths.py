@@ -210,8 +210,8 @@ def random_model(sampler: Sampler, *, device: str, small: bool) -> LatentDiffusi
         torch.manual_seed(0)
         if small:
             # With fewer values in a group, bfloat16 is farther off than in the released networks.
-            autoencoder = Autoencoder(AutoencoderConfig(hidden_channels=8, codes=200, norm_groups=4))
-            unet = UNet(UNetConfig(channels=8, multipliers=(1,), heads=1, head_dim=16, norm_groups=4))
+            autoencoder = Autoencoder(AutoencoderConfig(hidden_channels=4, codes=200, norm_groups=2))
+            unet = UNet(UNetConfig(channels=8, multipliers=(1,), heads=1, head_dim=16, norm_groups=2))
         else:
             autoencoder, unet = Autoencoder(), UNet()
         autoencoder.codebook.embeddings.normal_()
