@@ -19,7 +19,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -321,7 +321,7 @@ def main() -> int:
     )
     if args.json:
         made = {"triton": triton.__version__, "torch": torch.__version__, "commit": commit()}
-        write_json(args.json, {**made, "kernels": [asdict(row) for row in rows]})
+        write_json(args.json, {**made, "kernels": [vars(row) for row in rows]})
     return int(not rows or any(row.missed for row in rows))
 
 

@@ -44,7 +44,7 @@ def test_every_kernel_compiles_as_intended(benchmark, architecture):
     assert not [row.line() for row in rows if row.missed]
 
 
-def test_a_spill_and_a_missing_class_of_instructions_fail_the_gate(benchmark, monkeypatch, capsys):
+def test_a_spill_and_a_missing_class_of_instructions_fail_the_gate(benchmark, monkeypatch, capsys, tmp_path):
     from nnunet_difftumor.kernels import spatial_linear_attention
     from nnunet_difftumor.kernels.triton import spatial_linear_attention as kernels
 
@@ -55,8 +55,9 @@ def test_a_spill_and_a_missing_class_of_instructions_fail_the_gate(benchmark, mo
     call = partial(spatial_linear_attention, qkv, heads=1)
     case = benchmark.Case("one warp", call, {"_forward": (benchmark.MATRIX,)})
     monkeypatch.setattr(benchmark, "cases", lambda: [case])
-    monkeypatch.setattr(sys, "argv", ["", "--architectures", "90"])
+    monkeypatch.setattr(sys, "argv", ["", "--architectures", "90", "--json", str(tmp_path / "kernels.json")])
     assert benchmark.main() == 1
+    assert "| one warp | forward | 1 |" in benchmark.table(json.loads((tmp_path / "kernels.json").read_text()))
     printed = capsys.readouterr().out
     assert "bytes spilled" in printed
     assert "no wgmma or mma" in printed
