@@ -4,7 +4,7 @@ import torch
 
 # A block of distances is codes x rows, 2 MB. Rows come last, so that the minimum over a tile's codes runs along them.
 _CODES, _ROWS = 1024, 512
-_TILE = 128
+_TILE = 64
 # A GPU wants more work at once; the block is 64 MB.
 _ROWS_CUDA = 16384
 
@@ -23,15 +23,17 @@ def nearest_code(vectors: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     half_norms[codes:] = torch.inf
     in_tiles = padded.view(tiles, _TILE, channels)
     outside = half_norms.isinf().view(tiles, _TILE)
-    parts = list(zip(half_norms.split(_CODES), (-padded).split(_CODES), strict=True))
+    # |z - e|^2 / 2 without the |z|^2 / 2 that all codes share, as one product: (-e, |e|^2 / 2) (z, 1).
+    parts = torch.cat([-padded, half_norms], 1).split(_CODES)
+    columns = torch.cat([vectors.T, vectors.new_ones(1, len(vectors))])
     indices = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
     rows = _ROWS_CUDA if vectors.is_cuda else _ROWS
     for start in range(0, len(vectors), rows):
-        block = vectors[start : start + rows]
-        # |z - e|^2 / 2 without the |z|^2 / 2 that all codes share.
-        scores = (torch.addmm(norms, minus, block.T) for norms, minus in parts)
-        tile = torch.cat([part.view(-1, _TILE, len(block)).amin(1) for part in scores]).argmin(0)
-        exact = (block[:, None] - in_tiles[tile]).square().sum(2).masked_fill_(outside[tile], torch.inf)
+        block = columns[:, start : start + rows]
+        least = [(part @ block).view(-1, _TILE, block.shape[1]).amin(1) for part in parts]
+        tile = torch.cat(least).argmin(0)
+        exact = (vectors[start : start + rows, None] - in_tiles[tile]).square().sum(2)
+        exact.masked_fill_(outside[tile], torch.inf)
         indices[start : start + rows] = tile * _TILE + exact.argmin(1)
     return indices
 
