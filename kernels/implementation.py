@@ -83,6 +83,7 @@ def without_gradients(tensor: torch.Tensor) -> bool:
     Training and its validation run without it, so that nothing changes for them. Where kernels are wanted on a CPU,
     from the interpreter, networks run as they do on CUDA.
     """
-    if tensor.device.type != "cpu" or _chosen.name == "triton":
+    # In this order: torch.compile cannot trace the question of the inference mode.
+    if torch.compiler.is_compiling() or tensor.device.type != "cpu" or _chosen.name == "triton":
         return False
-    return torch.is_inference_mode_enabled() and not torch.compiler.is_compiling()
+    return torch.is_inference_mode_enabled()
