@@ -100,7 +100,10 @@ def main() -> int:
         ratio = median(times) / median(reference)
         missed |= ratio > bar
         print(f"{size:<10} {median(times) * 1e3:7.1f} ms   ratio {ratio:.3f}   bar {bar}")
-    times = [seconds(lambda: OrganStatistics.measure(hu, labels, organ=ORGAN, spacing_mm=SPACING_MM)) for _ in range(5)]
+    times = []
+    for _ in range(5):
+        times.append(seconds(lambda: OrganStatistics.measure(hu, labels, organ=ORGAN, spacing_mm=SPACING_MM)))
+        reference.append(seconds(lambda: gaussian_filter(in_float64, 1)))
     ratio = median(times) / median(reference)
     missed |= ratio > STATISTICS_BAR
     print(f"statistics {median(times) * 1e3:7.1f} ms   ratio {ratio:.3f}   bar {STATISTICS_BAR}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import edt
 import numpy as np
-from scipy.ndimage import find_objects, gaussian_filter
+from scipy.ndimage import gaussian_filter
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path
@@ -196,8 +196,16 @@ class OrganStatistics:
 
 
 def _bounding_box(mask: np.ndarray) -> Box | None:
-    found = find_objects(mask.view(np.uint8), max_label=1)
-    return found[0] if found else None
+    # Much quicker than scipy's find_objects, which goes through the voxels one by one.
+    box: list[slice] = []
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        present = np.flatnonzero(mask.any(axis=others))
+        if not present.size:
+            return None
+        box.append(slice(int(present[0]), int(present[-1]) + 1))
+        mask = mask[(*(slice(None),) * axis, box[-1])]
+    return tuple(box)
 
 
 def _parenchyma(values: np.ndarray) -> tuple[float, float]:
