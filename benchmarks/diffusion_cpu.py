@@ -1,15 +1,14 @@
 """What an early diffusion tumor costs on a CPU, beside the public code's steps in eager PyTorch (public_steps.py).
 
 Networks of the published size with random weights, a patch of 96^3, 4 steps, 2 threads. Both run in turn, with the same
-weights, volume and noise. Ratios are those of CPU seconds, which other programs on the machine change little; wall time
-stands beside. Run by synthesis_cpu.py --renderer diffusion.
+weights, volume and noise. Ratios are those of wall time, which nothing else on the machine may stretch; CPU seconds
+stand beside. Run by synthesis_cpu.py --renderer diffusion.
 """
 
 import copy
 import json
 import multiprocessing
 import platform
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +37,8 @@ LOOKUP_BAR, TUMOR_BAR, TUMOR_STRETCH, BFLOAT16_BAR = 20, 2.0, 2.5, 3.5
 LOOKUP_MB_BAR, TUMOR_MB_BAR = 100, 1200
 EXACT_BAR, BFLOAT16_ERROR_BAR, QUANTIZATION_BAR = 1e-5, 2e-2, 1e-6
 WINDOW_WIDTH_HU = 425.0
+# Kinds of time in a clock.
+CPU, WALL = 0, 1
 
 
 def networks() -> LatentDiffusion:
@@ -139,7 +140,7 @@ def measure(repeats: int) -> dict:
         quick = own(half)[0] if half else None
         assert torch.equal(seen["indices"], found["indices"]) or relative(found["latent"], seen["latent"]) < 1e-4
         rounds.append({"public": theirs.seconds, "own": ours.seconds, "bfloat16": quick and quick.seconds})
-        print(f"round {number + 1} of {repeats}: {ratio(rounds[-1], 'own', 0):.2f} times", flush=True)
+        print(f"round {number + 1} of {repeats}: {ratio(rounds[-1], 'own', WALL):.2f} times", flush=True)
     memory = {name: in_child(name) for name in ("public lookup", "own lookup", "public tumor", "own tumor")}
     return {
         "machine": {
@@ -157,7 +158,7 @@ def measure(repeats: int) -> dict:
 
 
 def ratio(measured: dict, path: str, kind: int) -> float:
-    """Of the sums over all stages; kind 0 is CPU time, 1 wall time."""
+    """Of the sums over all stages."""
     theirs, ours = (sum(seconds[kind] for seconds in measured[name].values()) for name in ("public", path))
     return theirs / ours
 
@@ -195,9 +196,15 @@ def _peak_mb(name: str) -> float:
     }[name]
     with torch.inference_mode():
         run(32 if "tumor" in name else 8)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = _high_water_mb()
         run(EDGE)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1000
+    return _high_water_mb() - before
+
+
+def _high_water_mb() -> float:
+    """Most memory of this process so far; the figure of `getrusage` begins with that of the parent."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1000
 
 
 def relative(found: torch.Tensor, exact: torch.Tensor) -> float:
@@ -253,23 +260,23 @@ def checks(result: dict) -> list[tuple[str, str, str, bool | None]]:
     def middle(values: list[float]) -> float:
         return median(values)
 
-    total = middle([sum(seconds[0] for seconds in each["public"].values()) for each in rounds])
+    total = middle([sum(seconds[WALL] for seconds in each["public"].values()) for each in rounds])
     for stage, expected in PUBLIC_SHARES.items():
-        share = 100 * middle([each["public"][stage][0] for each in rounds]) / total
+        share = 100 * middle([each["public"][stage][WALL] for each in rounds]) / total
         bar = f"{expected} +- {SHARE_TOLERANCE} %"
         lines.append((f"baseline, share of {stage}", f"{share:.0f} %", bar, abs(share - expected) <= SHARE_TOLERANCE))
-    found = middle([each["public"][0] / each["own"][0] for each in result["lookups"]["rounds"]])
+    found = middle([each["public"][WALL] / each["own"][WALL] for each in result["lookups"]["rounds"]])
     lines.append(("lookup of 13824 x 16384", f"{found:.1f} times", f"{LOOKUP_BAR}", found >= LOOKUP_BAR))
     changed = result["lookups"]["changed"]
     lines.append(("lookup, other codes than the baseline", str(changed), "0", changed == 0))
     memory = result["memory_mb"]
     bar = f"{LOOKUP_MB_BAR} MB"
     lines.append(("lookup, memory", f"{memory['own lookup']:.0f} MB", bar, memory["own lookup"] < LOOKUP_MB_BAR))
-    found = middle([ratio(each, "own", 0) for each in rounds])
+    found = middle([ratio(each, "own", WALL) for each in rounds])
     bar = f"{TUMOR_BAR} (stretch {TUMOR_STRETCH})"
     lines.append(("early tumor, float32", f"{found:.2f} times", bar, found >= TUMOR_BAR))
     if result["machine"]["bfloat16"]:
-        found = middle([ratio(each, "bfloat16", 0) for each in rounds])
+        found = middle([ratio(each, "bfloat16", WALL) for each in rounds])
         lines.append(("early tumor, bfloat16", f"{found:.2f} times", f"{BFLOAT16_BAR}", found >= BFLOAT16_BAR))
     else:
         lines.append(("early tumor, bfloat16", "this CPU has none, not measured", f"{BFLOAT16_BAR}", None))
@@ -292,17 +299,17 @@ def checks(result: dict) -> list[tuple[str, str, str, bool | None]]:
 def tables(result: dict) -> str:
     """Both tables of docs/performance.md."""
     rounds = result["rounds"]
-    lines = ["| stage | public steps, CPU s | ours, CPU s | ratio | wall ratio |", "|---|---|---|---|---|"]
+    lines = ["| stage | public steps, s | ours, s | ratio | ratio of CPU seconds |", "|---|---|---|---|---|"]
     for stage in (*STAGES, "blend"):
         theirs, ours = ([each[path][stage] for each in rounds] for path in ("public", "own"))
-        cpu, wall = ([a[kind] / b[kind] for a, b in zip(theirs, ours, strict=True)] for kind in (0, 1))
-        seconds = [median(each[0] for each in path) for path in (theirs, ours)]
+        cpu, wall = ([a[kind] / b[kind] for a, b in zip(theirs, ours, strict=True)] for kind in (CPU, WALL))
+        seconds = [median(each[WALL] for each in path) for path in (theirs, ours)]
         lines.append(
-            f"| {stage} | {seconds[0]:.2f} | {seconds[1]:.2f} | {median(cpu):.1f} | {median(wall):.1f} |",
+            f"| {stage} | {seconds[0]:.2f} | {seconds[1]:.2f} | {median(wall):.1f} | {median(cpu):.1f} |",
         )
-    totals = [median(sum(s[0] for s in each[path].values()) for each in rounds) for path in ("public", "own")]
-    cpu, wall = (median(ratio(each, "own", kind) for each in rounds) for kind in (0, 1))
-    lines.append(f"| early tumor | {totals[0]:.2f} | {totals[1]:.2f} | {cpu:.2f} | {wall:.2f} |")
+    totals = [median(sum(s[WALL] for s in each[path].values()) for each in rounds) for path in ("public", "own")]
+    cpu, wall = (median(ratio(each, "own", kind) for each in rounds) for kind in (CPU, WALL))
+    lines.append(f"| early tumor | {totals[0]:.2f} | {totals[1]:.2f} | {wall:.2f} | {cpu:.2f} |")
     memory = result["memory_mb"]
     lines += ["", "| peak memory over base | public steps | ours |", "|---|---|---|"]
     for what in ("lookup", "tumor"):
