@@ -17,6 +17,13 @@ from nnunet_difftumor.synthesis.published_diffusion import synthesize_as_publish
 BLUR = {"liver": 1.7, "kidney": 3.1, "pancreas": 0.0}
 
 
+@pytest.fixture(autouse=True, params=[False, True], ids=["as in training", "without gradients"])
+def path(request):
+    """Both ways to compute on a CPU: module by module, and in the slabs and blocks that inference takes."""
+    with torch.inference_mode(request.param):
+        yield
+
+
 @pytest.fixture(scope="module")
 def arrays():
     return parity.load("e2e_small")
