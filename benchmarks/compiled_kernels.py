@@ -28,6 +28,7 @@ if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
 
 import torch
 import triton
+from kernel_checks import products_in
 from result_rows import FOLDER, commit
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
@@ -200,17 +201,6 @@ def norm(precision: str, channels: int, edge: int, *, modulated: bool) -> None:
         **modulation,
     )
     out.backward(torch.ones_like(out))
-
-
-@contextmanager
-def products_in(precision: str) -> Iterator[torch.dtype]:
-    """The dtype that stands for a precision; products of float32 are exact, but for tf32."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    try:
-        yield torch.float32 if precision == "tf32" else getattr(torch, precision)
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def compiled(case: Case, architecture: int) -> list[Compiled]:
