@@ -14,6 +14,7 @@ VERBS = {
     "preview": "pictures of what the trainer will see of a prepared dataset, before any training",
     "synthesize": "put synthetic tumors into a CT scan, or a folder of them",
     "replay": "make a training sample again from a run's log",
+    "monitor": "show what a training's synthesis is doing, epoch by epoch, and its synthesis server",
     "preprocess-generative": "write a raw dataset as training volumes of the generative models",
     "train-autoencoder": "train the autoencoder of the generative models",
     "train-diffusion": "train a diffusion model of the tumors of one organ",

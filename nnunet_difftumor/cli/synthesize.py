@@ -1,11 +1,31 @@
-"""Put synthetic tumors into a CT scan, or into every scan of a folder.
+"""Put synthetic tumors into a CT scan, or into every scan of a folder; or fill a bank of lesions to train on.
 
 The output folder gets ct.nii.gz, tumor_mask.nii.gz, labels.nii.gz, preview.png and manifest.json. With a folder of
 scans, each gets a folder of its own; scans that are finished are skipped, so an interrupted command goes on.
+
+With --bank -d ID --per-case N it renders N lesions for every base of a prepared dataset, as files that "source": "bank"
+in difftumor.json reads. Organs, preset, sizes and contrast are those of difftumor.json. Lesions that are there are
+kept; any number of processes may fill one bank.
 """
 
 import argparse
 from pathlib import Path
+
+# Of one of the two ways to use the verb alone, as argparse names them.
+_OF_SCANS = (
+    "ct",
+    "organ_mask",
+    "organ",
+    "organ_label",
+    "tumor_label",
+    "avoid_label",
+    "preset",
+    "size",
+    "count",
+    "contrast_hu",
+    "from_spec",
+)
+_OF_BANKS = ("dataset_id", "per_case", "configuration")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,33 +34,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from nnunet_difftumor.synthesis.presets import PRESETS
     from nnunet_difftumor.synthesis.renderers import DEVICES, RENDERERS
 
-    parser.add_argument("ct", type=Path, help="CT scan (NIfTI, HU); or a folder of scans, or of folders with ct.nii.gz")
+    # No option has a default: that one was given where it means nothing could not be told otherwise.
+    parser.add_argument(
+        "ct", type=Path, nargs="?", help="CT scan (NIfTI, HU); or a folder of scans, or of folders with ct.nii.gz"
+    )
     parser.add_argument(
         "--organ-mask",
         type=Path,
-        required=True,
-        help="label map on the same grid; for a folder of scans the folder of masks with the same names, "
-        "for a folder of folders the file name of the masks, for example labels.nii.gz",
+        help="label map on the same grid, needed with a scan; for a folder of scans the folder of masks with the same "
+        "names, for a folder of folders the file name of the masks, for example labels.nii.gz",
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="for the results, needed with a scan (default with --bank: difftumor_bank in the preprocessed dataset)",
+    )
     parser.add_argument(
         "--organ",
-        default="organ",
         metavar="NAME",
         help="name of the organ; in the preset realistic it decides shapes, contrast and growth: a name with kidney or "
-        "pancreas in it has those of that organ, every other one those of the liver (default: %(default)s)",
+        "pancreas in it has those of that organ, every other one those of the liver (default: organ)",
     )
-    parser.add_argument(
-        "--organ-label", type=int, nargs="+", default=[], help="label value(s) of the organ in the mask"
-    )
+    parser.add_argument("--organ-label", type=int, nargs="+", help="label value(s) of the organ in the mask")
     parser.add_argument("--tumor-label", type=int, help="value of the tumors in labels.nii.gz (default: greatest + 1)")
-    parser.add_argument(
-        "--avoid-label", type=int, nargs="+", default=[], help="label value(s) that tumors must not touch"
-    )
-    parser.add_argument(
-        "--preset", choices=list(PRESETS), default="realistic", help="of the tumors (default: %(default)s)"
-    )
-    parser.add_argument("--size", choices=SIZES, default="mix", help="of the tumors (default: %(default)s)")
+    parser.add_argument("--avoid-label", type=int, nargs="+", help="label value(s) that tumors must not touch")
+    parser.add_argument("--preset", choices=list(PRESETS), help="of the tumors (default: realistic)")
+    parser.add_argument("--size", choices=SIZES, help="of the tumors (default: mix)")
     parser.add_argument("--count", type=int, help="number of tumors (default: as the preset draws it)")
     parser.add_argument(
         "--contrast-hu",
@@ -49,12 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HU",
         help="contrast to the tissue around, or its least and greatest value, for example -40 -20",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, help="of everything random (default: 0; with --bank the one in difftumor.json)"
+    )
     parser.add_argument(
         "--renderer",
         choices=RENDERERS,
-        default="handcrafted",
-        help="diffusion: shape and place by the preset, intensities by a diffusion model (default: %(default)s)",
+        help="diffusion: shape and place by the preset, intensities by a diffusion model (default: handcrafted)",
     )
     parser.add_argument(
         "--weights",
@@ -65,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights-organ",
         choices=ORGANS,
-        help="whose diffusion model draws in an organ that has none of its own (default: the one that --organ names)",
+        help="whose diffusion model draws in an organ that has none of its own (default: the one in the organ's name)",
     )
     parser.add_argument(
         "--device", choices=DEVICES, help="of the diffusion models (default: cpu; with --from-spec the manifest's)"
@@ -76,9 +98,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MANIFEST",
         help="the tumors of a manifest again, nothing is drawn",
     )
+    parser.add_argument(
+        "--bank", action="store_true", help="render lesions of a prepared dataset for training, instead of a scan's"
+    )
+    parser.add_argument("-d", "--dataset-id", type=int, help="of a dataset that was prepared; needed with --bank")
+    parser.add_argument("--per-case", type=int, metavar="N", help="lesions of each base; needed with --bank")
+    parser.add_argument("--configuration", help="with --bank: whose cases are the bases (default: 3d_fullres)")
 
 
 def run(args: argparse.Namespace) -> int:
+    from nnunet_difftumor.errors import InputError
+
+    _check_use(args)
+    if not args.from_spec and args.renderer != "diffusion" and (args.weights or args.weights_organ or args.device):
+        raise InputError("--weights, --weights-organ and --device are for --renderer diffusion; add it, or leave them")
+    if args.seed is not None and args.seed < 0:
+        raise InputError(f"--seed is {args.seed}, expected at least 0")
+    return _fill_bank(args) if args.bank else _synthesize(args)
+
+
+def _check_use(args: argparse.Namespace) -> None:
+    """Refuses options of the other way to use the verb, by name, and says what is missing for this one."""
+    from nnunet_difftumor.errors import InputError
+
+    given = [name for name in (_OF_SCANS if args.bank else _OF_BANKS) if getattr(args, name) is not None]
+    if given and args.bank:
+        raise InputError(
+            f"{_named(given)}: not with --bank: organs, preset, sizes and contrast are those of the dataset's "
+            "difftumor.json, and -d and --per-case say the rest; leave out what is named"
+        )
+    if given:
+        raise InputError(f"{_named(given)}: for a lesion bank only; add --bank, or leave out what is named")
+    needed = ("dataset_id", "per_case") if args.bank else ("ct", "organ_mask", "output")
+    missing = [name for name in needed if getattr(args, name) is None]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise InputError(
+            f"{_named(missing)} {verb} missing; tumors in a scan need CT --organ-mask MASK -o FOLDER, a lesion bank "
+            "--bank -d DATASET_ID --per-case N"
+        )
+
+
+def _named(names: list[str]) -> str:
+    short = {"ct": "the CT scan", "output": "-o", "dataset_id": "-d"}
+    return ", ".join(short.get(name, f"--{name.replace('_', '-')}") for name in names)
+
+
+def _fill_bank(args: argparse.Namespace) -> int:
+    import json
+
+    from nnunet_difftumor.pipeline.lesion_bank import make_bank
+
+    names = ("per_case", "output", "configuration", "renderer", "weights", "weights_organ", "device", "seed")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    bank = make_bank(args.dataset_id, **given)
+    print(f'To train on it, in difftumor.json:\n  "source": "bank",\n  "bank_folder": {json.dumps(str(bank.folder))},')
+    return 0
+
+
+def _synthesize(args: argparse.Namespace) -> int:
     from dataclasses import replace
     from zlib import crc32
 
@@ -102,30 +180,28 @@ def run(args: argparse.Namespace) -> int:
         same = manifest["outputs"] == before
         print("the same voxels" if same else "other voxels: edited, or made on another device or by other versions")
         return 0
-    if args.renderer != "diffusion" and (args.weights or args.weights_organ or args.device):
-        raise InputError("--weights, --weights-organ and --device are for --renderer diffusion; add it, or leave them")
     if args.count is not None and args.count < 1:
         raise InputError(f"--count is {args.count}, expected at least 1")
-    if args.seed < 0:
-        raise InputError(f"--seed is {args.seed}, expected at least 0")
     for option, labels in (("--organ-label", args.organ_label), ("--avoid-label", args.avoid_label)):
-        if not all(0 < label <= 32767 for label in labels):
+        if not all(0 < label <= 32767 for label in labels or ()):
             raise InputError(f"{option} is {labels}, expected values from 1 to 32767 (0 is the background)")
-    if args.contrast_hu and (len(args.contrast_hu) > 2 or args.contrast_hu[0] > args.contrast_hu[-1]):
-        raise InputError(f"--contrast-hu is {args.contrast_hu}, expected one value, or the least and the greatest")
-    settings = SynthesisSettings(
-        organ=args.organ,
-        organ_labels=tuple(args.organ_label),
-        tumor_label=args.tumor_label,
-        avoid_labels=tuple(args.avoid_label),
-        preset=args.preset,
-        size=args.size,
-        count=args.count,
-        contrast_hu=(args.contrast_hu[0], args.contrast_hu[-1]) if args.contrast_hu else None,
-        seed=args.seed,
-        renderer=args.renderer,
-        weights_organ=args.weights_organ,
-    )
+    contrast = args.contrast_hu
+    if contrast and (len(contrast) > 2 or contrast[0] > contrast[-1]):
+        raise InputError(f"--contrast-hu is {contrast}, expected one value, or the least and the greatest")
+    chosen = {
+        "organ": args.organ,
+        "organ_labels": args.organ_label and tuple(args.organ_label),
+        "tumor_label": args.tumor_label,
+        "avoid_labels": args.avoid_label and tuple(args.avoid_label),
+        "preset": args.preset,
+        "size": args.size,
+        "count": args.count,
+        "contrast_hu": contrast and (contrast[0], contrast[-1]),
+        "seed": args.seed,
+        "renderer": args.renderer,
+        "weights_organ": args.weights_organ,
+    }
+    settings = SynthesisSettings(**{name: value for name, value in chosen.items() if value is not None})
     networks = {"weights": args.weights, "device": args.device or "cpu"}
     if not args.ct.is_dir():
         if is_finished(args.ct, args.organ_mask, args.output, settings=settings, weights=args.weights):

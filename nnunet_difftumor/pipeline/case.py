@@ -45,19 +45,26 @@ class OverlayCase:
         identifier: nnU-Net's name of the case.
         shape: (z, y, x).
         spacing_mm: voxel size, (z, y, x).
-        direction: None; hand-crafted tumors do not need it, and `orientation.directions` gives it for those that do.
+        direction: as in `Volume`; hand-crafted tumors do not need it, and `orientation.directions` gives it for those
+            that do.
         data: float32 (1, z, y, x), normalized.
         seg: int16 (1, z, y, x).
     """
 
-    direction: np.ndarray | None = None
-
     def __init__(
-        self, identifier: str, data: Any, seg: Any, *, spacing_mm: tuple[float, ...], intensity: CTIntensity
+        self,
+        identifier: str,
+        data: Any,
+        seg: Any,
+        *,
+        spacing_mm: tuple[float, ...],
+        intensity: CTIntensity,
+        direction: np.ndarray | None = None,
     ) -> None:
         self.identifier = identifier
         self.shape = tuple(data.shape[1:])
         self.spacing_mm = tuple(spacing_mm)
+        self.direction = direction
         self.data, self.seg = OverlayArray(data), OverlayArray(seg)
         self._intensity = intensity
         self._last: dict[str, tuple[Box, np.ndarray]] = {}

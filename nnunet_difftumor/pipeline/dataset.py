@@ -1,25 +1,53 @@
 """nnU-Net's dataset with synthetic tumors: samples that ask for tumors get them before anything else happens."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.case import OverlayCase
 from nnunet_difftumor.pipeline.intensity import CTIntensity
+from nnunet_difftumor.pipeline.orientation import directions
 from nnunet_difftumor.pipeline.pools import PooledDataset
 from nnunet_difftumor.pipeline.sources import Outcome, TumorSource
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """A sample that is being made.
+
+    Attributes:
+        loaded: what nnU-Net's dataset gave for the case.
+        case: gets the tumors.
+        finish: adds them.
+        milliseconds: spent so far.
+    """
+
+    loaded: tuple[Any, ...]
+    case: OverlayCase
+    finish: Callable[[], Outcome]
+    milliseconds: float
+
+
 class TrainingSample(str):
-    """The identifier of a case, as nnU-Net knows it, with the tumors' generator if the sample shall be synthetic."""
+    """The identifier of a case, as nnU-Net knows it, with the tumors' generator if the sample shall be synthetic.
+
+    Attributes:
+        tumor_rng: makes the tumors; None: the case as it is.
+        epoch: of the training.
+        begun: what has been done for it already.
+    """
 
     tumor_rng: np.random.Generator | None
+    epoch: int
+    begun: _Begun | None = None
 
-    def __new__(cls, identifier: str, tumor_rng: np.random.Generator | None) -> "TrainingSample":
+    def __new__(cls, identifier: str, tumor_rng: np.random.Generator | None, epoch: int = 0) -> "TrainingSample":
         sample = super().__new__(cls, identifier)
-        sample.tumor_rng = tumor_rng
+        sample.tumor_rng, sample.epoch = tumor_rng, epoch
         return sample
 
 
@@ -36,7 +64,7 @@ class SampleRecord:
     Attributes:
         case: identifier.
         outcome: its tumors, and what was refused.
-        milliseconds: time that placing and rendering took.
+        milliseconds: time that the loader spent on placing, rendering and waiting.
     """
 
     case: str
@@ -53,6 +81,7 @@ class SyntheticTumorDataset(PooledDataset):
         source: makes the tumors.
         intensity: of the plans.
         spacing_mm: of the preprocessed configuration, (z, y, x).
+        transpose_forward: of the plans.
     """
 
     def __init__(
@@ -63,35 +92,73 @@ class SyntheticTumorDataset(PooledDataset):
         source: TumorSource,
         intensity: CTIntensity,
         spacing_mm: tuple[float, ...],
+        transpose_forward: Sequence[int],
     ) -> None:
         super().__init__(folder, identifiers)
         self.source, self.intensity, self.spacing_mm = source, intensity, spacing_mm
+        self._transpose_forward = tuple(transpose_forward)
         self._records: list[SampleRecord] = []
 
+    def begin(self, samples: Iterable[TrainingSample]) -> None:
+        """Begins samples that will be loaded later, as far as another process can work on them meanwhile."""
+        for sample in samples:
+            if sample.tumor_rng is not None:
+                sample.begun = self._begin(sample)
+
     def load_case(self, identifier: str):
-        data, seg, seg_prev, properties = super().load_case(identifier)
-        rng = getattr(identifier, "tumor_rng", None)
-        if rng is None:
-            return data, seg, seg_prev, properties
+        if getattr(identifier, "tumor_rng", None) is None:
+            return super().load_case(identifier)
+        begun = identifier.begun or self._begin(identifier)
         start = time.perf_counter()
-        case = OverlayCase(str(identifier), data, seg, spacing_mm=self.spacing_mm, intensity=self.intensity)
+        case, (_, _, seg_prev, properties) = begun.case, begun.loaded
         try:
-            outcome = self.source.add_tumors(case, rng)
+            outcome = begun.finish()
         except Exception as error:  # an exception in a worker would end the training; this is counted and reported
-            case = OverlayCase(str(identifier), data, seg, spacing_mm=self.spacing_mm, intensity=self.intensity)
+            case = self._case(identifier, begun.loaded)
             outcome = Outcome(refused=[f"{type(error).__name__}: {error}"])
         if outcome.tumors:
             # Any tumor with the same chance, and then any of its voxels: small ones are not crowded out by large ones.
-            tumor = outcome.tumors[int(rng.integers(len(outcome.tumors)))]
+            tumor = outcome.tumors[int(identifier.tumor_rng.integers(len(outcome.tumors)))]
             voxels = np.argwhere(tumor.mask) + [part.start for part in tumor.box]
             locations = SteeredLocations(properties["class_locations"])
             locations[outcome.tumor_label] = np.insert(voxels, 0, 0, axis=1)
             locations.steered_class = outcome.tumor_label
             properties = {**properties, "class_locations": locations}
-        self._records.append(SampleRecord(str(identifier), outcome, (time.perf_counter() - start) * 1e3))
+        milliseconds = begun.milliseconds + (time.perf_counter() - start) * 1e3
+        self._records.append(SampleRecord(str(identifier), outcome, milliseconds))
         return case.data, case.seg, seg_prev, properties
 
     def take_records(self) -> list[SampleRecord]:
         """The records since the last call, in the order in which the samples were loaded."""
         records, self._records = self._records, []
         return records
+
+    def _begin(self, sample: TrainingSample) -> _Begun:
+        start = time.perf_counter()
+        loaded = super().load_case(sample)
+        case = self._case(sample, loaded)
+        try:
+            finish = self.source.begin(case, sample.tumor_rng, sample.epoch)
+        except Exception as error:  # as in `load_case`
+            finish = _Refused(f"{type(error).__name__}: {error}")
+        return _Begun(loaded, case, finish, (time.perf_counter() - start) * 1e3)
+
+    def _case(self, identifier: str, loaded: tuple[Any, ...]) -> OverlayCase:
+        data, seg, _, properties = loaded
+        try:
+            direction = directions(properties, self._transpose_forward)
+        except InputError:  # a reader without geometry: who needs it says so
+            direction = None
+        return OverlayCase(
+            str(identifier), data, seg, spacing_mm=self.spacing_mm, intensity=self.intensity, direction=direction
+        )
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """In place of a source that failed."""
+
+    reason: str
+
+    def __call__(self) -> Outcome:
+        return Outcome(refused=[self.reason])

@@ -7,20 +7,20 @@ from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAu
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as module  # noqa: N813 (a module named like its class)
 
 from nnunet_difftumor.pipeline.dataset import SyntheticTumorDataset
-from nnunet_difftumor.pipeline.loader import SamplingPlan, SyntheticTumorDataLoader
+from nnunet_difftumor.pipeline.loader import SamplingPlan, SyntheticTumorDataLoader, WatchedDataLoader
 
 
 @contextmanager
 def synthetic_training_loader(plan: SamplingPlan) -> Iterator[None]:
     """Within the block, loaders that nnU-Net makes for a `SyntheticTumorDataset` follow `plan` and deliver in order.
 
-    Every other loader, validation's above all, stays nnU-Net's own.
+    Every other loader, validation's above all, makes its batches as nnU-Net's own.
     """
     stock_loader, stock_augmenter = module.nnUNetDataLoader, module.NonDetMultiThreadedAugmenter
 
     def make_loader(data, *args, **kwargs):
         if not isinstance(data, SyntheticTumorDataset):
-            return stock_loader(data, *args, **kwargs)
+            return WatchedDataLoader(data, *args, **kwargs)
         loader = SyntheticTumorDataLoader(data, *args, **kwargs)
         loader.plan = plan
         return loader

@@ -9,6 +9,7 @@ import torch
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 
 from nnunet_difftumor.pipeline.dataset import SteeredLocations, TrainingSample
+from nnunet_difftumor.pipeline.orphans import EndsWithTrainer
 from nnunet_difftumor.pipeline.seeding import seeded_generators
 
 
@@ -24,6 +25,7 @@ class SamplingPlan:
         synthetic_probability: share of samples that get synthetic tumors.
         real_cases: drawn for the other samples; may be empty, then bases as they are.
         bases: cases into which tumors are put.
+        batches_per_epoch: of the training, for the curriculum of sizes.
         regions: label values of each channel of the target, if the dataset trains on regions.
     """
 
@@ -34,6 +36,7 @@ class SamplingPlan:
     synthetic_probability: float
     real_cases: tuple[str, ...]
     bases: tuple[str, ...]
+    batches_per_epoch: int = 250
     regions: tuple[tuple[int, ...], ...] | None = None
 
     def sample(self, batch: int, position: int) -> TrainingSample:
@@ -43,25 +46,35 @@ class SamplingPlan:
         synthetic = bool(rng.random() < self.synthetic_probability)
         cases = self.bases if synthetic or not self.real_cases else self.real_cases
         case = cases[int(rng.integers(len(cases)))]
-        return TrainingSample(case, np.random.default_rng((*entropy, 1)) if synthetic else None)
+        # nnU-Net throws the first batch away: batch 1 is the first one of epoch 0.
+        epoch = max(0, batch - 1) // self.batches_per_epoch
+        return TrainingSample(case, np.random.default_rng((*entropy, 1)) if synthetic else None, epoch)
 
 
-class SyntheticTumorDataLoader(nnUNetDataLoader):
+class WatchedDataLoader(EndsWithTrainer, nnUNetDataLoader):
+    """nnU-Net's loader, whose workers end with the trainer."""
+
+
+class SyntheticTumorDataLoader(WatchedDataLoader):
     """Makes the batches of a `SamplingPlan` from a `SyntheticTumorDataset`.
+
+    While a batch is made, the tumors of the worker's next one are drawn by the synthesis server, if there is one.
 
     Beside nnU-Net's `data`, `target` and `keys` a batch has
 
     - `index`: its number;
     - `samples`: for each sample that was to be synthetic a dict with `number` (index * batch size + position),
-      `sample` (position in the batch), `case`, `tumors` and `look_alikes` (specs), `refused` (reasons), `in_target`
-      (whether the target that the network gets has a voxel of them), `milliseconds` and `crc32` (`sample_crc32`).
+      `sample` (position in the batch), `case`, `source`, `tumors` and `look_alikes` (specs), `refused` (reasons),
+      `in_target` (whether the target that the network gets has a voxel of them), `milliseconds`, `waited_ms` (of these,
+      for the synthesis server) and `crc32` (`sample_crc32`).
     """
 
     plan: SamplingPlan
     _made = 0
+    _next: tuple[int, Sequence[TrainingSample]] | None = None
 
     def get_indices(self) -> Sequence[TrainingSample]:
-        return [self.plan.sample(self._number, position) for position in range(self.batch_size)]
+        return self._samples
 
     def get_bbox(self, data_shape, force_fg, class_locations, overwrite_class=None, verbose=False):
         if isinstance(class_locations, SteeredLocations):
@@ -69,13 +82,21 @@ class SyntheticTumorDataLoader(nnUNetDataLoader):
         return super().get_bbox(data_shape, force_fg, class_locations, overwrite_class, verbose)
 
     def generate_train_batch(self) -> dict:
-        self._number = self.plan.first_batch + self.thread_id + self._made * self.plan.workers
+        number = self.plan.first_batch + self.thread_id + self._made * self.plan.workers
         self._made += 1
-        return self.make_batch(self._number)
+        return self.make_batch(number, following=number + self.plan.workers)
 
-    def make_batch(self, number: int) -> dict:
-        """Makes any batch of the plan."""
-        self._number = number
+    def make_batch(self, number: int, *, following: int | None = None) -> dict:
+        """Makes any batch of the plan.
+
+        Args:
+            number: of the batch.
+            following: of the one that will be made after it; its tumors are begun already.
+        """
+        begun, self._next = self._next, None
+        self._samples = begun[1] if begun is not None and begun[0] == number else self._begun(number)
+        if following is not None:
+            self._next = following, self._begun(following)
         self._data.take_records()
         with seeded_generators((*self.plan.run_seed, self.plan.rank, number)):
             batch = super().generate_train_batch()
@@ -90,15 +111,22 @@ class SyntheticTumorDataLoader(nnUNetDataLoader):
                     "number": number * self.batch_size + position,
                     "sample": position,
                     "case": record.case,
+                    "source": record.outcome.source,
                     "tumors": [tumor.spec.to_dict() for tumor in record.outcome.tumors],
                     "look_alikes": [lesion.spec.to_dict() for lesion in record.outcome.look_alikes],
                     "refused": record.outcome.refused,
                     "in_target": self._has_tumor(target, record.outcome.tumor_label),
                     "milliseconds": record.milliseconds,
+                    "waited_ms": record.outcome.waited_ms,
                     "crc32": sample_crc32(data, target),
                 }
             )
         return batch
+
+    def _begun(self, number: int) -> Sequence[TrainingSample]:
+        samples = [self.plan.sample(number, position) for position in range(self.batch_size)]
+        self._data.begin(samples)
+        return samples
 
     def _has_tumor(self, target: np.ndarray, tumor_label: int) -> bool:
         if not tumor_label:

@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from batchgenerators.utilities.file_and_folder_operations import load_json
 
-from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.case import OverlayCase
-from nnunet_difftumor.pipeline.config import PLANS_NAME
 from nnunet_difftumor.pipeline.dataset import TrainingSample
 from nnunet_difftumor.pipeline.montage_pictures import AxialView, Panel
 from nnunet_difftumor.pipeline.orientation import directions
+from nnunet_difftumor.pipeline.prepared import read_plans
 from nnunet_difftumor.pipeline.roles import Roles, label_free_roles, roles_with_real_cases
-from nnunet_difftumor.pipeline.sources import Outcome, TumorSource, make_source
+from nnunet_difftumor.pipeline.sources import Outcome, TumorSource
 from nnunet_difftumor.pipeline.training import TrainingSynthesis
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.preset import SIZE_BANDS_MM
@@ -94,15 +92,9 @@ class Montage:
 
     def __init__(self, dataset_folder: str | Path, *, configuration: str, seed: int | None = None) -> None:
         folder = Path(dataset_folder)
-        for name in (f"{PLANS_NAME}.json", "dataset.json"):
-            if not (folder / name).is_file():
-                raise InputError(f"{folder / name}: not found; run `difftumor prepare` first")
-        plans = load_json(str(folder / f"{PLANS_NAME}.json"))
-        if configuration not in plans["configurations"]:
-            known = ", ".join(plans["configurations"])
-            raise InputError(f"--configuration is {configuration!r}, expected one in {PLANS_NAME}.json: {known}")
+        plans, dataset_json = read_plans(folder, configuration)
         self.synthesis = TrainingSynthesis(
-            folder, plans, dataset_json=load_json(str(folder / "dataset.json")), configuration=configuration, fold=0
+            folder, plans, dataset_json=dataset_json, configuration=configuration, fold=0
         )
         if seed is not None:
             self.synthesis.config = replace(self.synthesis.config, seed=seed)
@@ -128,7 +120,7 @@ class Montage:
 
     def mix(self, count: int) -> Iterator[PreviewSample]:
         """The first synthetic samples of fold 0, in their order, before they are cropped and augmented."""
-        source = make_source(self.config, self.synthesis.statistics)
+        source = self.synthesis.source()
         plan = self.synthesis.plan(self.roles, rank=0, first_batch=0)
         for batch, position in product(range(_BATCHES), range(self._batch_size)):
             if not count:
@@ -148,11 +140,13 @@ class Montage:
         name = fitting[int(rng.integers(len(fitting)))]
         data, seg, _, properties = self._dataset.load_case(name)
         spacing = self._dataset.spacing_mm
-        case = OverlayCase(name, data, seg, spacing_mm=spacing, intensity=self.synthesis.intensity)
+        direction = directions(properties, self._transpose_forward)
+        case = OverlayCase(name, data, seg, spacing_mm=spacing, intensity=self.synthesis.intensity, direction=direction)
+        sizes = [size for size in reversed(SIZE_BANDS_MM) if self.synthesis.live is None or size in self.config.sizes()]
         # Large ones first, while there is room. What is there is labelled as tumor, and no further one touches it.
         outcomes = {
-            f"{organ.name}, {size}": self._source(organ, size).add_tumors(case, rng)
-            for organ, size in product(organs[name], reversed(SIZE_BANDS_MM))
+            f"{organ.name}, {size}": self._source(organ, size).begin(case, rng)()
+            for organ, size in product(organs[name], sizes)
         }
         boxes = [tumor.box for outcome in outcomes.values() for tumor in outcome.tumors]
         if not boxes:
@@ -184,8 +178,8 @@ class Montage:
 
     def _source(self, organ: Organ, size: str) -> TumorSource:
         """The source of the training, with one organ and one size instead of the mix."""
-        config = replace(self.config, organs=(organ,), size_weights={size: 1.0})
-        return make_source(config, self.synthesis.statistics)
+        config = replace(self.config, organs=(organ,), size_weights={size: 1.0}, curriculum=())
+        return self.synthesis.source(config)
 
     def _draw(self, sample: TrainingSample, source: TumorSource) -> PreviewSample:
         self._dataset.source = source

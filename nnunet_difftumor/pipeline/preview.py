@@ -1,16 +1,15 @@
 """`preview`: pictures of what the trainer will see of a prepared dataset, and the specs of what they show."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from nnunet_difftumor import __version__
-from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.pipeline.enhancement import unenhanced_notes
 from nnunet_difftumor.pipeline.montage import Montage, PreviewSample
 from nnunet_difftumor.pipeline.montage_pictures import Cell, animate_sweep, draw_montage
+from nnunet_difftumor.pipeline.prepared import prepared_folder
 from nnunet_difftumor.pipeline.sources import Outcome
 from nnunet_difftumor.synthesis.preset import SIZE_BANDS_MM
 
@@ -44,7 +43,7 @@ def preview(
     Raises:
         InputError: if the dataset was not prepared, or has no case into which tumors could be put.
     """
-    folder = _dataset_folder(dataset_id)
+    folder = prepared_folder(dataset_id)
     montage = Montage(folder, configuration=configuration, seed=seed)
     output = folder / "difftumor_preview" if output is None else Path(output)
     title = f"{folder.name}, {configuration}, preset {montage.config.preset}, seed {montage.config.seed}"
@@ -90,19 +89,6 @@ def preview(
     )
     report(f"{len(everything)} samples, {empty} of them without a tumor\n{output}: {', '.join(files)}, preview.json")
     return output
-
-
-def _dataset_folder(dataset_id: int) -> Path:
-    root = os.environ.get("nnUNet_preprocessed")
-    if not root:
-        raise InputError("nnUNet_preprocessed is not set; export nnUNet_preprocessed=/a/folder, as nnU-Net asks for")
-    found = sorted(Path(root).glob(f"Dataset{dataset_id:03d}_*"))
-    if len(found) != 1:
-        raise InputError(
-            f"-d {dataset_id}: expected one Dataset{dataset_id:03d}_NAME in {root}, found {[p.name for p in found]}; "
-            f"run `difftumor prepare -d {dataset_id}` first"
-        )
-    return found[0]
 
 
 def _line(name: str, outcomes: Sequence[Outcome]) -> str:

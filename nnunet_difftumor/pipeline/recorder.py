@@ -1,21 +1,25 @@
 """What became of the synthetic samples: counted per epoch, logged sample by sample, and the first ones drawn."""
 
-import gzip
-import json
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from nnunet_difftumor.files import atomic_path
+from nnunet_difftumor.files import write_json
 from nnunet_difftumor.pipeline.intensity import CTIntensity
+from nnunet_difftumor.pipeline.live.account import quantiles
 from nnunet_difftumor.pipeline.loader import sample_arrays
-from nnunet_difftumor.synthesis.preset import SIZE_BANDS_MM
+from nnunet_difftumor.pipeline.synthesis_log import (
+    SAMPLES_PICTURE,
+    log_path,
+    summary_lines,
+    summary_path,
+    write_log,
+)
+from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 
-LOG_FOLDER = "synthesis_log"
-PICTURE = "synthetic_samples.png"
 # A run whose samples are synthetic less than half as often as asked, over two epochs, is not what the user wanted.
 _LEAST_ACHIEVED = 0.5
 _PATIENCE_EPOCHS = 2
@@ -71,8 +75,12 @@ class SynthesisRecorder:
             self._drawn = True
             self._draw(batch)
 
-    def finish_epoch(self, number: int) -> list[str]:
-        """Writes the epoch's log file and starts a new account.
+    def finish_epoch(self, number: int, *, server: Mapping[str, Any] | None = None) -> list[str]:
+        """Writes the epoch's log file and summary, and starts a new account.
+
+        Args:
+            number: of the epoch.
+            server: account of the synthesis server (`ServerKeeper.status`); None if there is none.
 
         Returns:
             Lines for the training log.
@@ -82,36 +90,46 @@ class SynthesisRecorder:
         """
         epoch, self._epoch = self._epoch, _Epoch()
         write_log(log_path(self.folder, number, self.rank), epoch.records)
-        reached = [record for record in epoch.records if record["in_target"]]
-        sizes = Counter(tumor["size_class"] for record in epoch.records for tumor in record["tumors"])
-        refused = Counter(reason for record in epoch.records for reason in record["refused"])
-        achieved = len(reached) / epoch.samples if epoch.samples else 0.0
-        lines = [
-            f"Synthetic share: {achieved:.3f} achieved, {self.asked:.3f} asked "
-            f"({len(epoch.records)} of {epoch.samples} "
-            f"samples were drawn to be synthetic, {len(reached)} have a synthetic tumor in the target)",
-            "Synthetic tumors: " + (", ".join(f"{sizes[s]} {s}" for s in SIZE_BANDS_MM if sizes[s]) or "none"),
-        ]
-        if epoch.records:
-            milliseconds = [record["milliseconds"] for record in epoch.records]
-            lines[1] += f"; {median(milliseconds):.0f} ms per synthetic sample (most {max(milliseconds):.0f})"
-        if refused:
-            lines.append("Refused: " + "; ".join(f"{count} x {reason}" for reason, count in refused.most_common(6)))
-        poor = bool(epoch.records) and len(reached) < _LEAST_ACHIEVED * len(epoch.records)
+        summary = self._summary(number, epoch, server)
+        write_json(summary_path(self.folder, number, self.rank), summary)
+        lines = summary_lines(summary)
+        drawn, reached = summary["drawn"], summary["reached"]
+        poor = drawn > 0 and reached < _LEAST_ACHIEVED * drawn
         self._poor_epochs = self._poor_epochs + 1 if poor else 0
         if self._poor_epochs >= _PATIENCE_EPOCHS:
+            refused = next((line for line in lines if line.startswith("Refused")), "nothing was refused")
             raise TooFewSyntheticSamplesError(
                 f"in each of the last {self._poor_epochs} epochs less than half of the samples that were to be "
-                f"synthetic have a tumor in the target (last: {len(reached)} of {len(epoch.records)}; "
-                f"{lines[-1] if refused else 'nothing was refused'}). Check organ labels and sizes in difftumor.json"
+                f"synthetic have a tumor in the target (last: {reached} of {drawn}; {refused}). "
+                "Check organ labels and sizes in difftumor.json"
             )
         return lines
+
+    def _summary(self, number: int, epoch: _Epoch, server: Mapping[str, Any] | None) -> dict[str, Any]:
+        records = epoch.records
+        sizes = Counter(tumor["size_class"] for record in records for tumor in record["tumors"])
+        reached = sum(record["in_target"] for record in records)
+        return {
+            "epoch": number,
+            "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "samples": epoch.samples,
+            "asked": self.asked,
+            "drawn": len(records),
+            "reached": reached,
+            "share": round(reached / epoch.samples, 4) if epoch.samples else 0.0,
+            "sizes": {size: sizes[size] for size in SIZE_BANDS_MM if sizes[size]},
+            "sources": dict(Counter(record["source"] for record in records)),
+            "refused": dict(Counter(reason for record in records for reason in record["refused"]).most_common()),
+            "synthesis_ms": quantiles([record["milliseconds"] for record in records]),
+            "waited_ms": quantiles([record["waited_ms"] for record in records if record["source"] == "live"]),
+            "server": None if server is None else dict(server),
+        }
 
     def _draw(self, batch: dict[str, Any]) -> None:
         from nnunet_difftumor.pipeline.pictures import draw_samples
 
         draw_samples(
-            self.folder / PICTURE,
+            self.folder / SAMPLES_PICTURE,
             [
                 (f"{sample['case']}, batch {batch['index']}", *sample_arrays(batch, sample["sample"]))
                 for sample in batch["samples"]
@@ -121,22 +139,3 @@ class SynthesisRecorder:
             tumor_labels=self._tumor_labels,
             regions=self._regions,
         )
-
-
-def log_path(folder: str | Path, epoch: int, rank: int) -> Path:
-    """Where the samples of an epoch are logged."""
-    return Path(folder) / LOG_FOLDER / f"epoch_{epoch:05d}_rank_{rank}.jsonl.gz"
-
-
-def write_log(path: Path, records: list[dict[str, Any]]) -> None:
-    """Writes one epoch's samples, a JSON object per line, atomically."""
-    with atomic_path(path) as temporary, gzip.open(temporary, "wt", compresslevel=6) as file:
-        for record in records:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
-
-
-def read_log(folder: str | Path, rank: int) -> Iterator[dict[str, Any]]:
-    """All logged samples of a run, in the order of batches."""
-    for path in sorted((Path(folder) / LOG_FOLDER).glob(f"epoch_*_rank_{rank}.jsonl.gz")):
-        with gzip.open(path, "rt") as file:
-            yield from (json.loads(line) for line in file)

@@ -17,7 +17,7 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.pipeline.config import FILE_NAME
 from nnunet_difftumor.pipeline.loader import SyntheticTumorDataLoader, sample_arrays, sample_crc32
-from nnunet_difftumor.pipeline.recorder import LOG_FOLDER, read_log
+from nnunet_difftumor.pipeline.synthesis_log import LOG_FOLDER, read_log
 
 
 @dataclass(frozen=True)

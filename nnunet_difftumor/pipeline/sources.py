@@ -1,8 +1,14 @@
-"""Where the tumors of a training sample come from: rendered here and now, or read from a bank of lesion files."""
+"""Where the tumors of a training sample come from: rendered in the loader, or read from a bank of lesion files.
 
+Those that a synthesis server draws are in `live.source`.
+"""
+
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,6 +23,7 @@ from nnunet_difftumor.synthesis.patch import RenderedTumor
 from nnunet_difftumor.synthesis.sampler import Placement, TumorSampler
 from nnunet_difftumor.synthesis.scene import patch_of
 
+BANK_RECORD = "bank.json"
 # A scene in which nothing found room is drawn again, with other sizes and in another organ if there is one.
 _SCENES = 3
 
@@ -29,54 +36,88 @@ class Outcome:
         tumors: rendered and pasted into the case.
         look_alikes: benign lesions, pasted without a label.
         tumor_label: of the organ that they are in; 0 if there are none.
-        refused: reasons why tumors were not made, "size class: reason" or "bank: reason".
+        refused: reasons why tumors were not made, "size class: reason", "bank: reason" or "live: reason".
+        source: what made them, as in `DiffTumorConfig.source`.
+        waited_ms: how long the loader stood still for the synthesis server.
     """
 
     tumors: list[RenderedTumor] = field(default_factory=list)
     look_alikes: list[RenderedTumor] = field(default_factory=list)
     tumor_label: int = 0
     refused: list[str] = field(default_factory=list)
+    source: str = "handcrafted"
+    waited_ms: float = 0.0
 
 
 class TumorSource(Protocol):
-    """Adds tumors to a case. Never raises for a tumor that cannot be made: it says so in the outcome."""
+    """Adds tumors to cases. A tumor that cannot be made is no error: the outcome says so."""
 
-    def add_tumors(self, case: OverlayCase, rng: np.random.Generator) -> Outcome: ...
+    def begin(self, case: OverlayCase, rng: np.random.Generator, epoch: int = 0) -> Callable[[], Outcome]:
+        """Begins whatever another process can do meanwhile, and returns what adds the tumors to the case.
+
+        Args:
+            case: is not changed before the returned function is called.
+            rng: source of everything random.
+            epoch: of the training, for the curriculum of sizes.
+        """
+
+
+class Scenes:
+    """Draws the tumors of a sample, and a benign look-alike now and then, and finds them places.
+
+    Args:
+        config: organs, distributions and curriculum.
+        statistics: of the organs.
+    """
+
+    def __init__(self, config: DiffTumorConfig, statistics: StatisticsStore) -> None:
+        self._config, self._statistics = config, statistics
+        self._cases = {organ.name: frozenset(statistics.cases(organ.name)) for organ in config.organs}
+
+    def draw(
+        self, case: OverlayCase, rng: np.random.Generator, epoch: int
+    ) -> tuple[Organ | None, list[Placement], list[Placement], list[str]]:
+        """The organ, tumors and look-alikes in it, and reasons for those that were refused; no organ without tumors."""
+        config = self._config
+        organs = [organ for organ in config.organs if case.identifier in self._cases[organ.name]]
+        weights = config.size_weights_in(epoch)
+        refusals: list[str] = []
+        for _ in range(_SCENES if organs else 0):
+            organ = organs[int(rng.integers(len(organs)))]
+            sampler = TumorSampler(organ, config.preset, contrast_hu=config.contrast_hu, weights=weights)
+            statistics = self._statistics.load(case.identifier, organ.name)
+            placed, refused = sampler.sample_scene(case, statistics, rng)
+            refusals += [f"{miss.size_class}: {miss.reason}" for miss in refused]
+            if placed:
+                look_alikes = []
+                if rng.random() < config.look_alike_probability:
+                    found = sampler.sample_look_alike(case, statistics, rng, occupied=placed)
+                    look_alikes += [found] if isinstance(found, Placement) else []
+                return organ, placed, look_alikes, refusals
+        return None, [], [], refusals
 
 
 class HandcraftedSource:
     """Draws, places and renders hand-crafted tumors in the loader's own process."""
 
     def __init__(self, config: DiffTumorConfig, statistics: StatisticsStore) -> None:
-        self.samplers = [
-            TumorSampler(organ, config.preset, contrast_hu=config.contrast_hu, weights=config.size_weights)
-            for organ in config.organs
-        ]
-        self.statistics = statistics
-        self.look_alike_probability = config.look_alike_probability
-        self.cases = {organ.name: frozenset(statistics.cases(organ.name)) for organ in config.organs}
+        self._scenes = Scenes(config, statistics)
 
-    def add_tumors(self, case: OverlayCase, rng: np.random.Generator) -> Outcome:
-        outcome = Outcome()
-        samplers = [sampler for sampler in self.samplers if case.identifier in self.cases[sampler.organ.name]]
-        for _ in range(_SCENES if samplers else 0):
-            sampler = samplers[int(rng.integers(len(samplers)))]
-            statistics = self.statistics.load(case.identifier, sampler.organ.name)
-            placed, refused = sampler.sample_scene(case, statistics, rng)
-            outcome.refused += [f"{miss.size_class}: {miss.reason}" for miss in refused]
-            for placement in placed:
-                outcome.tumors.append(_paste(case, placement, sampler.organ))
-            if outcome.tumors:
-                outcome.tumor_label = sampler.organ.tumor_label
-                if rng.random() < self.look_alike_probability:
-                    found = sampler.sample_look_alike(case, statistics, rng, occupied=placed)
-                    if isinstance(found, Placement):
-                        outcome.look_alikes.append(_paste(case, found, sampler.organ))
-                break
-        return outcome
+    def begin(self, case: OverlayCase, rng: np.random.Generator, epoch: int = 0) -> Callable[[], Outcome]:
+        return partial(self.add_tumors, case, rng, epoch)
+
+    def add_tumors(self, case: OverlayCase, rng: np.random.Generator, epoch: int = 0) -> Outcome:
+        organ, placed, look_alikes, refused = self._scenes.draw(case, rng, epoch)
+        return Outcome(
+            tumors=[paste_handcrafted(case, placement, organ) for placement in placed],
+            look_alikes=[paste_handcrafted(case, placement, organ) for placement in look_alikes],
+            tumor_label=organ.tumor_label if organ else 0,
+            refused=refused,
+        )
 
 
-def _paste(case: OverlayCase, placement: Placement, organ: Organ) -> RenderedTumor:
+def paste_handcrafted(case: OverlayCase, placement: Placement, organ: Organ) -> RenderedTumor:
+    """Renders a hand-crafted tumor into a case."""
     tumor = HandcraftedRenderer().render([patch_of(case, placement.spec, organ)], [placement.spec])[0]
     case.paste(tumor)
     return tumor
@@ -95,8 +136,11 @@ class BankSource:
         if not self.folder.is_dir():
             raise InputError(f"bank_folder {self.folder}: no such folder; make the lesions first, or correct the path")
 
+    def begin(self, case: OverlayCase, rng: np.random.Generator, epoch: int = 0) -> Callable[[], Outcome]:
+        return partial(self.add_tumors, case, rng)
+
     def add_tumors(self, case: OverlayCase, rng: np.random.Generator) -> Outcome:
-        outcome = Outcome()
+        outcome = Outcome(source="bank")
         files = sorted((self.folder / case.identifier).glob(f"[!.]*{SUFFIX}"))
         if not files:
             outcome.refused.append("bank: no lesion file for this case")
@@ -121,6 +165,43 @@ class BankSource:
         return outcome
 
 
-def make_source(config: DiffTumorConfig, statistics: StatisticsStore) -> TumorSource:
-    """The source that the settings name."""
-    return BankSource(config) if config.source == "bank" else HandcraftedSource(config, statistics)
+class MixedSource:
+    """Takes one of several sources for each sample.
+
+    Args:
+        sources: with their shares.
+    """
+
+    def __init__(self, sources: Mapping[TumorSource, float]) -> None:
+        self._sources, self._shares = list(sources), list(sources.values())
+
+    def begin(self, case: OverlayCase, rng: np.random.Generator, epoch: int = 0) -> Callable[[], Outcome]:
+        return self._sources[int(rng.choice(len(self._sources), p=self._shares))].begin(case, rng, epoch)
+
+
+def make_source(
+    config: DiffTumorConfig, statistics: StatisticsStore, *, live: Callable[[], TumorSource] | None = None
+) -> TumorSource:
+    """The source that the settings name.
+
+    Args:
+        config: the settings.
+        statistics: of the dataset's organs.
+        live: makes the source of live tumors; called only where the settings ask for them.
+    """
+    if config.source == "handcrafted" or config.handcrafted_share == 1:
+        return HandcraftedSource(config, statistics)
+    other = BankSource(config) if config.source == "bank" else live()
+    if config.handcrafted_share == 0:
+        return other
+    share = config.handcrafted_share
+    return MixedSource({HandcraftedSource(config, statistics): share, other: 1 - share})
+
+
+def read_bank_record(folder: str | Path) -> dict[str, Any] | None:
+    """What a bank's `bank.json` says of how it was made; None if it has none, as banks of other programs."""
+    try:
+        record = json.loads((Path(folder) / BANK_RECORD).read_text())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
 from nnunet_difftumor.pipeline.dataset import SyntheticTumorDataset
 from nnunet_difftumor.pipeline.intensity import CTIntensity
+from nnunet_difftumor.pipeline.live.synthesis import LiveSynthesis
 from nnunet_difftumor.pipeline.loader import SamplingPlan
 from nnunet_difftumor.pipeline.orientation import array_axes
 from nnunet_difftumor.pipeline.pools import PooledDataset
 from nnunet_difftumor.pipeline.recorder import SynthesisRecorder
 from nnunet_difftumor.pipeline.roles import Roles
-from nnunet_difftumor.pipeline.sources import make_source
+from nnunet_difftumor.pipeline.sources import TumorSource, make_source, read_bank_record
 from nnunet_difftumor.pipeline.statistics import StatisticsStore
 
 # Enters the run seed, so that folds do not see the same random numbers.
@@ -83,6 +85,7 @@ class TrainingSynthesis:
         self.statistics = StatisticsStore(self.dataset_folder, self._configuration.data_identifier)
         self.tumor_labels = tuple(organ.tumor_label for organ in self.config.organs)
         self.run_seed = (self.config.seed, _FOLD_ALL if fold == "all" else int(fold))
+        self.live = LiveSynthesis(self.config) if self.config.needs_server else None
 
     def splits(self) -> list[dict[str, Any]]:
         path = self.dataset_folder / "splits_final.json"
@@ -114,12 +117,23 @@ class TrainingSynthesis:
         return SyntheticTumorDataset(
             str(self.folder),
             sorted({*roles.train, *roles.bases}),
-            source=make_source(self.config, self.statistics),
+            source=self.source(),
             intensity=self.intensity,
             spacing_mm=tuple(float(value) for value in self._configuration.spacing),
+            transpose_forward=self._transpose_forward,
         )
 
-    def plan(self, roles: Roles, *, rank: int, first_batch: int) -> SamplingPlan:
+    def source(self, config: DiffTumorConfig | None = None) -> TumorSource:
+        """Makes the tumors.
+
+        Args:
+            config: other settings than the run's, which ask for nothing that these do not.
+        """
+        config = config or self.config
+        live = None if self.live is None else partial(self.live.source, config, self.statistics)
+        return make_source(config, self.statistics, live=live)
+
+    def plan(self, roles: Roles, *, rank: int, first_batch: int, batches_per_epoch: int = 250) -> SamplingPlan:
         """Which batch shows what."""
         return SamplingPlan(
             run_seed=self.run_seed,
@@ -129,6 +143,7 @@ class TrainingSynthesis:
             synthetic_probability=self.config.synthetic_probability,
             real_cases=roles.train,
             bases=roles.bases,
+            batches_per_epoch=batches_per_epoch,
             regions=self.regions,
         )
 
@@ -151,10 +166,23 @@ class TrainingSynthesis:
     def describe(self, roles: Roles) -> list[str]:
         """Lines for the beginning of the training log."""
         config = self.config
-        source = f"bank {config.bank_folder}" if config.source == "bank" else "hand-crafted, rendered while training"
         organs = ", ".join(f"{organ.name} (tumor label {organ.tumor_label})" for organ in config.organs)
         return [
-            f"Synthetic tumors: {source}; preset {config.preset}; organs: {organs}",
+            f"Synthetic tumors: {self._describe_source()}; preset {config.preset}; organs: {organs}",
             f"{len(roles.train)} real training cases, {len(roles.bases)} bases, {len(roles.validation)} validation "
             f"cases; synthetic share asked: {config.synthetic_probability}",
         ]
+
+    def _describe_source(self) -> str:
+        config, by_hand = self.config, "hand-crafted, rendered while training"
+        if config.source == "handcrafted":
+            return by_hand
+        if config.source == "bank":
+            bank = read_bank_record(config.bank_folder)
+            made = f"renderer {bank.get('renderer')}" if bank else "which does not say how it was made"
+            other = f"lesion files of {config.bank_folder}, {made}"
+        else:
+            other = self.live.describe() if self.live else "live"
+        if config.handcrafted_share == 0:
+            return other
+        return f"{config.handcrafted_share:.0%} {by_hand}; {1 - config.handcrafted_share:.0%} {other}"

@@ -28,15 +28,13 @@ from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.samplers import noise_per_sample
 from nnunet_difftumor.generative.weights import Description
 from nnunet_difftumor.synthesis.diffusion_weights import DiffusionWeights, stage_of
-from nnunet_difftumor.synthesis.network_grid import NetworkGrid, grid_around
+from nnunet_difftumor.synthesis.network_grid import NetworkGrid
+from nnunet_difftumor.synthesis.network_view import NetworkView
 from nnunet_difftumor.synthesis.noise import even_tissue, measure_noise, noise_under
 from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, Site, site_of
-from nnunet_difftumor.synthesis.shape import region_of, survey
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.volume import Box, Volume, box_within, clipped_box
 
-# The networks see of the scan what they were trained on, and more for tumors that come closer than this to the rim.
-CONTEXT_MM = 8.0
 # Healthy tissue up to this far from what the tumor changes tells how the picture differs from the scan.
 _AROUND_MM = 20.0
 # Streams of the spec's seed; noise is that of hand-crafted tumors.
@@ -120,9 +118,7 @@ class DiffusionRenderer:
 
     def region(self, volume: Volume, spec: TumorSpec) -> Box:
         """The networks' region, and what mass effect reaches."""
-        grid = self._grid(spec, volume.spacing_mm, volume.direction)
-        boxes = grid.box(volume.shape), region_of(spec, volume.shape, volume.spacing_mm)
-        return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(*boxes, strict=True))
+        return self._view(spec).region(volume, spec)
 
     def render(self, patches: Sequence[Patch], specs: Sequence[TumorSpec]) -> list[RenderedTumor]:
         """Renders each spec into its patch; those with patches of equal size go through the networks together.
@@ -165,7 +161,7 @@ class DiffusionRenderer:
             raise InputError(f"tumor spec: renderer is {spec.renderer!r}, expected {self.name!r}")
         if spec.kind != "tumor":
             raise InputError(f"tumor spec: kind is {spec.kind!r}; diffusion models draw tumors only")
-        needed = self._grid(spec, patch.spacing_mm, patch.direction).box(patch.scan_shape)
+        needed = self._view(spec).grid(spec, patch.spacing_mm, patch.direction).box(patch.scan_shape)
         if patch.hu.size and any(a.start < b.start or a.stop > b.stop for a, b in zip(needed, patch.box, strict=True)):
             raise InputError(f"patch: is {patch.box}, but the networks see {needed}; take the renderer's region")
         return patch
@@ -179,29 +175,13 @@ class DiffusionRenderer:
             )
         return self.models[stage]
 
-    def _grid(self, spec: TumorSpec, spacing_mm: Sequence[float], direction: np.ndarray | None) -> NetworkGrid:
-        if direction is None:
-            raise InputError(
-                "the scan's direction is not known, so the networks cannot be shown the patient as they know it; give "
-                "the volume its direction"
-            )
+    def _view(self, spec: TumorSpec) -> NetworkView:
         model, described = self._model(spec)
-        # What is blended has a margin of two voxels, and the grid stands on one, up to half a voxel from the centre.
-        context = np.maximum(CONTEXT_MM, 4 * np.asarray(spacing_mm))
-        reach = survey(spec).half_extents_mm.max(0) + context
-        return grid_around(
-            spec.centre_mm,
-            extent_mm=2 * reach,
-            spacing_mm=spacing_mm,
-            direction=direction,
-            axes=described.volumes.axes,
-            network_spacing_mm=described.volumes.spacing_mm,
-            least_size=described.diffusion.patch_size,
-            multiples=model.patch_multiples(),
-        )
+        volumes, patch_size = described.volumes, described.diffusion.patch_size
+        return NetworkView(volumes.axes, volumes.spacing_mm, patch_size, model.patch_multiples())
 
     def _job(self, site: Site, patch: Patch) -> _Job:
-        grid = self._grid(site.spec, patch.spacing_mm, patch.direction)
+        grid = self._view(site.spec).grid(site.spec, patch.spacing_mm, patch.direction)
         low, high = self._model(site.spec)[1].volumes.window_hu
         inner = box_within(site.patch.box, patch.box)
         hu, labels = patch.hu.copy(), patch.labels.copy()

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative.autoencoder import AutoencoderConfig
 from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.registry import published_as
 from nnunet_difftumor.generative.stages import ORGANS, STAGES
+from nnunet_difftumor.generative.unet import UNetConfig
 from nnunet_difftumor.generative.weights import Description, load_diffusion, read_description
 from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, diffusion_file
+from nnunet_difftumor.synthesis.network_view import NetworkView
 from nnunet_difftumor.synthesis.preset import SIZE_BANDS_MM
 
 # Early tumors are those below 20 mm (Chen et al., CVPR 2024).
@@ -96,6 +99,18 @@ class DiffusionWeights:
             what = "no diffusion model" if settings is None else f"a model of {settings.organ}, {settings.stage}"
             raise InputError(f"{path}: is {what}, expected one of {self.organ}, {stage}; import the right weights")
         return found
+
+    def view(self, stage: str) -> NetworkView:
+        """What a stage's model sees of a scan, as `LatentDiffusion.patch_multiples` and its description have it.
+
+        Raises:
+            InputError: for missing, damaged or wrong descriptions.
+        """
+        found, coder = self.description(stage), read_description(self.folder / AUTOENCODER_FILE)
+        factor = 2 ** (len(UNetConfig(**found.architecture).multipliers) - 1)
+        z, x, y = AutoencoderConfig(**coder.architecture).downsampling
+        volumes = found.volumes
+        return NetworkView(volumes.axes, volumes.spacing_mm, found.diffusion.patch_size, (z, x * factor, y * factor))
 
     def load(self, stage: str) -> tuple[LatentDiffusion, Description]:
         """The model, on the CPU, and its description.

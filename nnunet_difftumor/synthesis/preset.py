@@ -7,15 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnunet_difftumor.synthesis.organ import OrganStatistics
+from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.spec import TumorSpec
 
-# Bands of equivalent diameter (of the ball with the tumor's volume), in mm; "early" is tiny and small (< 20 mm).
-SIZE_BANDS_MM: Mapping[str, tuple[float, float]] = {
-    "tiny": (5.0, 10.0),
-    "small": (10.0, 20.0),
-    "medium": (20.0, 40.0),
-    "large": (40.0, 80.0),
-}
 SIZES = (*SIZE_BANDS_MM, "mix")
 
 

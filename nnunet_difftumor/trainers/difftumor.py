@@ -1,13 +1,17 @@
 """nnU-Net's trainer with synthetic tumors in its training batches."""
 
+from pathlib import Path
+
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_difftumor.pipeline.config import FILE_NAME
 from nnunet_difftumor.pipeline.injection import synthetic_training_loader
+from nnunet_difftumor.pipeline.progress import draw_progress
 from nnunet_difftumor.pipeline.replay import write_run
 from nnunet_difftumor.pipeline.roles import Roles, roles_with_real_cases
 from nnunet_difftumor.pipeline.spatial import with_quick_spatial_transform
+from nnunet_difftumor.pipeline.synthesis_log import LOG_FOLDER
 from nnunet_difftumor.pipeline.training import TrainingSynthesis
 
 
@@ -64,7 +68,9 @@ class nnUNetTrainerDiffTumor(nnUNetTrainer):
             self.print_to_log_file(line)
         # nnU-Net throws away the first batch that its loaders make: batch k + 1 is the one of iteration k.
         first = self.current_epoch * self.num_iterations_per_epoch
-        plan = self.synthesis.plan(roles, rank=self.local_rank, first_batch=first)
+        plan = self.synthesis.plan(
+            roles, rank=self.local_rank, first_batch=first, batches_per_epoch=self.num_iterations_per_epoch
+        )
         with synthetic_training_loader(plan):
             return super().get_dataloaders()
 
@@ -80,7 +86,24 @@ class nnUNetTrainerDiffTumor(nnUNetTrainer):
         self.inference_allowed_mirroring_axes = axes
         return rotation, dummy_2d, initial_patch_size, axes
 
+    def run_training(self):
+        try:
+            super().run_training()
+        finally:
+            if self.synthesis is not None and self.synthesis.live is not None:
+                self.synthesis.live.stop()
+
     def on_train_start(self):
+        if not self.was_initialized:
+            self.initialize()
+        if self.synthesis.live is not None:
+            # Before the workers, which ask it from their first batch on.
+            self.synthesis.live.start(
+                device=self.device.type,
+                gpu=self.device.index or 0,
+                folder=Path(self.output_folder) / LOG_FOLDER,
+                rank=self.local_rank,
+            )
         super().on_train_start()
         self.recorder = self.synthesis.recorder(self.output_folder, rank=self.local_rank)
         write_run(self.output_folder, rank=self.local_rank, trainer=self)
@@ -93,5 +116,9 @@ class nnUNetTrainerDiffTumor(nnUNetTrainer):
 
     def on_train_epoch_end(self, train_outputs: list[dict]):
         super().on_train_epoch_end(train_outputs)
-        for line in self.recorder.finish_epoch(self.current_epoch):
+        live = self.synthesis.live
+        server = live.keeper.status() if live is not None else None
+        for line in self.recorder.finish_epoch(self.current_epoch, server=server):
             self.print_to_log_file(line)
+        if self.local_rank == 0 and (problem := draw_progress(self.output_folder)) is not None:
+            self.print_to_log_file(problem)

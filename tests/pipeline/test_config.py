@@ -38,7 +38,7 @@ def test_a_saved_config_is_read_again(tmp_path):
         ({"size_weights": {"tiny": 0}}, "size_weights"),
         ({"contrast_hu": [-20, -40]}, "contrast_hu .*the smaller one first"),
         ({"contrast_hu": -20}, "contrast_hu"),
-        ({"source": "disk"}, 'source is "disk", expected one of handcrafted, bank'),
+        ({"source": "disk"}, 'source is "disk", expected one of handcrafted, live, bank'),
         ({"source": "bank"}, "bank_folder is missing"),
         ({"mirror_axes": ["x"]}, "mirror_axes .*left-right, front-back, head-foot"),
         ({"seed": -1}, "seed is -1, expected an integer of at least 0"),

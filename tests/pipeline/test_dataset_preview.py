@@ -11,12 +11,12 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from PIL import Image
 
 from nnunet_difftumor.cli.main import main
-from nnunet_difftumor.pipeline import montage as montage_module
 from nnunet_difftumor.pipeline.config import DiffTumorConfig
 from nnunet_difftumor.pipeline.montage import Montage
 from nnunet_difftumor.pipeline.montage_pictures import AxialView
 from nnunet_difftumor.pipeline.sources import Outcome
 from nnunet_difftumor.pipeline.statistics import StatisticsStore
+from nnunet_difftumor.pipeline.training import TrainingSynthesis
 from nnunet_difftumor.synthesis.organ import OrganStatistics
 from nnunet_difftumor.synthesis.preset import SIZE_BANDS_MM
 from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorTiny
@@ -53,8 +53,8 @@ def test_every_organ_has_a_picture_with_a_row_of_every_size(phantom_preview):
 class FullOrgans:
     """A source that finds no room anywhere."""
 
-    def add_tumors(self, case, rng) -> Outcome:
-        return Outcome(refused=["large: no place with enough room in the organ"] * 3)
+    def begin(self, case, rng, epoch=0):
+        return lambda: Outcome(refused=["large: no place with enough room in the organ"] * 3)
 
 
 @pytest.mark.slow
@@ -63,7 +63,7 @@ def test_samples_without_a_tumor_are_counted_with_their_reason(
 ):
     path = StatisticsStore(copy_of_prepared_phantom, "nnUNetPlansDiffTumor_3d_fullres").path("phantom_001", "liver")
     dataclasses.replace(OrganStatistics.load(path), parenchyma_hu=45.0).save(path)
-    monkeypatch.setattr(montage_module, "make_source", lambda config, statistics: FullOrgans())
+    monkeypatch.setattr(TrainingSynthesis, "source", lambda self, config=None: FullOrgans())
     record = preview(prepared_phantom, tmp_path / "pictures", "--sweep")
     samples = [s for rows in record["pictures"].values() for row in rows.values() for s in row]
     assert record["samples"] == record["samples_without_tumor"] == len(samples) == 3 * 4 * 4 + 8

@@ -10,7 +10,7 @@ import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 
-from nnunet_difftumor.pipeline.loader import SyntheticTumorDataLoader
+from nnunet_difftumor.pipeline.loader import SyntheticTumorDataLoader, WatchedDataLoader
 from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorLabelFreeTiny, nnUNetTrainerDiffTumorTiny
 
 
@@ -51,7 +51,7 @@ def test_batches_are_the_same_with_0_1_2_and_4_workers(prepared_phantom, monkeyp
         assert [batch["index"] for batch in made] == list(range(1, count + 1))
         digests = {batch["index"]: digest(batch) for batch in made}
         records = [
-            {key: value for key, value in sample.items() if key != "milliseconds"}
+            {key: value for key, value in sample.items() if key not in ("milliseconds", "waited_ms")}
             for batch in made
             for sample in batch["samples"]
         ]
@@ -114,7 +114,8 @@ def test_validation_keeps_the_loader_of_nnunet(prepared_phantom, monkeypatch):
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     training, validation = make_trainer(prepared_phantom).get_dataloaders()
     assert type(training.data_loader) is SyntheticTumorDataLoader
-    assert type(validation.data_loader) is nnUNetDataLoader
+    assert type(validation.data_loader) is WatchedDataLoader
+    assert type(validation.data_loader).generate_train_batch is nnUNetDataLoader.generate_train_batch
 
 
 def test_stock_trainer_is_untouched_after_ours(prepared_phantom, monkeypatch):

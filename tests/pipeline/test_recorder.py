@@ -1,41 +1,10 @@
 """The account of synthetic samples: shares, sizes, reasons, and when it stops a run."""
 
-import numpy as np
 import pytest
-import torch
+from synthetic_runs import batch, recorder
 
-from nnunet_difftumor.pipeline.intensity import CTIntensity
-from nnunet_difftumor.pipeline.recorder import SynthesisRecorder, TooFewSyntheticSamplesError, read_log
-
-
-def recorder(folder) -> SynthesisRecorder:
-    intensity = CTIntensity((-175.0, 250.0), 100.0, 40.0)
-    return SynthesisRecorder(folder, rank=0, asked=0.5, intensity=intensity, tumor_labels=(2,), regions=None)
-
-
-def batch(index: int, *, in_target: bool, refused: tuple[str, ...] = ()) -> dict:
-    target = torch.ones((2, 1, 8, 8, 8), dtype=torch.int16)
-    if in_target:
-        target[1, 0, 3:5, 3:5, 3:5] = 2
-    tumors = [{"size_class": "tiny"}, {"size_class": "small"}] if in_target else []
-    return {
-        "data": torch.from_numpy(np.random.default_rng(index).normal(size=(2, 1, 8, 8, 8)).astype(np.float32)),
-        "target": [target],
-        "keys": ["a", "b"],
-        "index": index,
-        "samples": [
-            {
-                "number": 2 * index + 1,
-                "sample": 1,
-                "case": "b",
-                "tumors": tumors,
-                "refused": list(refused),
-                "in_target": in_target,
-                "milliseconds": 10.0 * index,
-                "crc32": 0,
-            }
-        ],
-    }
+from nnunet_difftumor.pipeline.recorder import TooFewSyntheticSamplesError
+from nnunet_difftumor.pipeline.synthesis_log import read_log
 
 
 def test_epoch_lines_give_shares_sizes_times_and_reasons(tmp_path):

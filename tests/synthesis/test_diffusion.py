@@ -15,7 +15,7 @@ from tumors import LIVER, copy_of, liver_scan, spec, specs
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative import fast
-from nnunet_difftumor.synthesis import diffusion
+from nnunet_difftumor.synthesis import diffusion, network_view
 from nnunet_difftumor.synthesis.diffusion import DiffusionRenderer, as_diffusion
 from nnunet_difftumor.synthesis.patch import Patch
 from nnunet_difftumor.synthesis.scene import insert_tumors, patch_of
@@ -28,7 +28,7 @@ MODELS = tiny_networks.models("early", "late")
 
 @pytest.fixture(autouse=True)
 def small_context(monkeypatch):
-    monkeypatch.setattr(diffusion, "CONTEXT_MM", 4.0)
+    monkeypatch.setattr(network_view, "CONTEXT_MM", 4.0)
 
 
 def scan(extent_mm=46.0, spacing_mm=(1.0, 1.0, 1.0), *, direction=RAS, **changes) -> ArrayVolume:
@@ -208,7 +208,7 @@ def test_the_region_grows_with_the_tumor():
     sizes = {}
     for radius_mm in (5.0, 16.0):
         one = tumor(centre_mm=(30.0,) * 3, semi_axes_mm=(radius_mm,) * 3)
-        grid = model._grid(one, before.spacing_mm, RAS)
+        grid = model._view(one).grid(one, before.spacing_mm, RAS)
         sizes[radius_mm] = grid.shape
         assert all(n % multiple == 0 for n, multiple in zip(grid.shape, (2, 4, 4), strict=True))
     assert sizes[5.0] == (24, 24, 24)

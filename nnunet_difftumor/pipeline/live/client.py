@@ -1,0 +1,144 @@
+"""The workers' side: asks for tumors and goes on, and waits for the answers only when they are needed."""
+
+import os
+import socket
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from nnunet_difftumor.pipeline.live import messages
+from nnunet_difftumor.pipeline.live.address import ServerAddress
+from nnunet_difftumor.pipeline.live.messages import BrokenConnectionError, Message
+from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor
+from nnunet_difftumor.synthesis.spec import TumorSpec
+
+# A server that does not even take a request within this time hangs.
+_SEND_S = 10.0
+# How often a client that waits looks whether the server is gone for good, and tries to reach it again.
+_LOOK_S = 0.5
+_RETRY_S = 0.05
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a tumor was not made."""
+
+    reason: str
+
+
+class LiveClient:
+    """A connection to the server. Every process has its own, made when it is first used.
+
+    It outlives a restart of the server: what was not answered is asked again.
+
+    Args:
+        address: of the server.
+        timeout_s: how long an answer is waited for; None: as long as the server is not given up.
+    """
+
+    def __init__(self, address: ServerAddress, *, timeout_s: float | None) -> None:
+        self.address, self.timeout_s = address, timeout_s
+        self._forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"address": self.address, "timeout_s": self.timeout_s}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["address"], timeout_s=state["timeout_s"])
+
+    def ask(self, case: str, patch: Patch, spec: TumorSpec) -> int:
+        """Asks for a tumor; returns the number of the request. Never raises, and hardly waits."""
+        self._own_process()
+        number = next(self._numbers)
+        self._open[number] = messages.encode(messages.request(number, case, patch, spec))
+        if self._connection is None:
+            self._connect()  # sends it with everything else that is open
+        else:
+            self._send([number])
+        return number
+
+    def answer(self, number: int) -> RenderedTumor | Refusal:
+        """The answer to a request, waited for if it is not there yet."""
+        self._own_process()
+        until = None if self.timeout_s is None else time.monotonic() + self.timeout_s
+        while number not in self._answers:
+            remaining = float("inf") if until is None else until - time.monotonic()
+            gone = self.address.gone
+            if gone is not None or remaining <= 0:
+                del self._open[number]
+                return Refusal(f"no answer: {gone}" if gone is not None else f"no answer within {self.timeout_s:g} s")
+            if self._connection is None and not self._connect():
+                time.sleep(min(_RETRY_S, remaining))
+                continue
+            self._wait(min(_LOOK_S, remaining))
+        return self._answers.pop(number)
+
+    def status(self, *, timeout_s: float) -> dict[str, Any] | None:
+        """The server's account of itself; None if it does not answer in time. For clients that ask nothing else."""
+        self._own_process()
+        if self._connection is None and not self._connect():
+            return None
+        try:
+            messages.send(self._connection, messages.encode(Message({"kind": "status"})), timeout_s=timeout_s)
+            return dict(messages.receive(self._connection, timeout_s=timeout_s).header)
+        except BrokenConnectionError:
+            self.close()
+            return None
+
+    def close(self) -> None:
+        """Drops the connection; the next call makes another."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+    def _forget(self) -> None:
+        self._pid = os.getpid()
+        self._connection: socket.socket | None = None
+        self._numbers = count()
+        self._open: dict[int, bytes] = {}
+        self._answers: dict[int, RenderedTumor | Refusal] = {}
+
+    def _own_process(self) -> None:
+        """After a fork the parent's connection is not this process's."""
+        if self._pid != os.getpid():
+            self._forget()
+
+    def _connect(self) -> bool:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(_SEND_S)
+        try:
+            connection.connect(str(self.address.socket))
+        except OSError:
+            connection.close()
+            return False
+        self._connection = connection
+        self._send(list(self._open))
+        return self._connection is not None
+
+    def _send(self, numbers: Iterable[int]) -> None:
+        try:
+            for number in numbers:
+                messages.send(self._connection, self._open[number], timeout_s=_SEND_S)
+        except BrokenConnectionError:
+            self.close()
+
+    def _wait(self, seconds: float) -> None:
+        """Takes one answer, if one begins to arrive within the time."""
+        self._connection.settimeout(seconds)
+        try:
+            if not self._connection.recv(1, socket.MSG_PEEK):
+                raise BrokenConnectionError("closed the connection")
+            message = messages.receive(self._connection, timeout_s=_SEND_S)
+            number = message.header["number"]
+            refused = message.header["kind"] == "refused"
+            found = Refusal(str(message.header["reason"])) if refused else messages.answered(message)
+        except TimeoutError:
+            return
+        except (OSError, ValueError, KeyError, TypeError):
+            self.close()
+            return
+        # Nobody waits any more for one that was given up.
+        if self._open.pop(number, None) is not None:
+            self._answers[number] = found
