@@ -118,6 +118,15 @@ class BankFolder:
             ) from error
 
 
+def read_bank_record(folder: str | Path) -> dict[str, Any] | None:
+    """What a bank's `bank.json` says of how it was made; None if it has none, as one that a training fills."""
+    try:
+        record = json.loads((Path(folder) / BANK_FILE).read_text())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
 def _names_of(number: int) -> tuple[str, str]:
     """File names of a lesion, and of the note that there was no room for it."""
     return f"{number:05d}{SUFFIX}", f"{number:05d}{REFUSED_SUFFIX}"

@@ -52,6 +52,7 @@ def write_run(output_folder: str | Path, *, rank: int, trainer: Any) -> None:
             "fold": trainer.fold,
             "batch_size": trainer.batch_size,
             "oversample_foreground_percent": trainer.oversample_foreground_percent,
+            "weights": trainer.synthesis.live.weights if trainer.synthesis.live is not None else [],
         },
     )
 

@@ -3,12 +3,11 @@
 Those that a synthesis server draws are in `live.source`.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -23,7 +22,6 @@ from nnunet_difftumor.synthesis.patch import RenderedTumor
 from nnunet_difftumor.synthesis.sampler import Placement, TumorSampler
 from nnunet_difftumor.synthesis.scene import patch_of
 
-BANK_RECORD = "bank.json"
 # A scene in which nothing found room is drawn again, with other sizes and in another organ if there is one.
 _SCENES = 3
 
@@ -196,12 +194,3 @@ def make_source(
         return other
     share = config.handcrafted_share
     return MixedSource({HandcraftedSource(config, statistics): share, other: 1 - share})
-
-
-def read_bank_record(folder: str | Path) -> dict[str, Any] | None:
-    """What a bank's `bank.json` says of how it was made; None if it has none, as banks of other programs."""
-    try:
-        record = json.loads((Path(folder) / BANK_RECORD).read_text())
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) else None

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.pipeline.bank_folder import read_bank_record
 from nnunet_difftumor.pipeline.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
 from nnunet_difftumor.pipeline.dataset import SyntheticTumorDataset
 from nnunet_difftumor.pipeline.intensity import CTIntensity
@@ -21,7 +22,7 @@ from nnunet_difftumor.pipeline.orientation import array_axes
 from nnunet_difftumor.pipeline.pools import PooledDataset
 from nnunet_difftumor.pipeline.recorder import SynthesisRecorder
 from nnunet_difftumor.pipeline.roles import Roles
-from nnunet_difftumor.pipeline.sources import TumorSource, make_source, read_bank_record
+from nnunet_difftumor.pipeline.sources import TumorSource, make_source
 from nnunet_difftumor.pipeline.statistics import StatisticsStore
 
 # Enters the run seed, so that folds do not see the same random numbers.
@@ -85,7 +86,15 @@ class TrainingSynthesis:
         self.statistics = StatisticsStore(self.dataset_folder, self._configuration.data_identifier)
         self.tumor_labels = tuple(organ.tumor_label for organ in self.config.organs)
         self.run_seed = (self.config.seed, _FOLD_ALL if fold == "all" else int(fold))
-        self.live = LiveSynthesis(self.config) if self.config.needs_server else None
+
+    @cached_property
+    def live(self) -> LiveSynthesis | None:
+        """Of live tumors, if the settings ask for them.
+
+        Raises:
+            InputError: for weights that are missing or do not fit.
+        """
+        return LiveSynthesis(self.config) if self.config.needs_server else None
 
     def splits(self) -> list[dict[str, Any]]:
         path = self.dataset_folder / "splits_final.json"
@@ -182,7 +191,7 @@ class TrainingSynthesis:
             made = f"renderer {bank.get('renderer')}" if bank else "which does not say how it was made"
             other = f"lesion files of {config.bank_folder}, {made}"
         else:
-            other = self.live.describe() if self.live else "live"
+            other = self.live.describe() if self.live else "live tumors"
         if config.handcrafted_share == 0:
             return other
         return f"{config.handcrafted_share:.0%} {by_hand}; {1 - config.handcrafted_share:.0%} {other}"

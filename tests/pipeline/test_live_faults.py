@@ -9,9 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import stand_in_renderer
@@ -28,6 +30,7 @@ from live_training import (
 )
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.pipeline.live import address as address_module
 from nnunet_difftumor.pipeline.live import keeper as keeper_module
 from nnunet_difftumor.pipeline.live import synthesis as synthesis_module
 from nnunet_difftumor.pipeline.recorder import TooFewSyntheticSamplesError
@@ -314,8 +317,9 @@ def test_two_trainings_on_one_machine_and_dataset_do_not_disturb_one_another(run
 def test_long_folder_for_temporary_files_does_not_matter(run, repetition):
     long = run.folder / ("long" * 25)
     long.mkdir()
-    run.monkeypatch.setenv("TMPDIR", str(long))
-    run.monkeypatch.setattr("tempfile.tempdir", None)
+    # For the server alone: torch, too, has sockets in that folder, and passes no batches on where its name is too long.
+    names = SimpleNamespace(gettempdir=lambda: str(long), mkdtemp=tempfile.mkdtemp)
+    run.monkeypatch.setattr(address_module, "tempfile", names)
     trainer = run.trainer()
     with run.loader(trainer) as loader:
         assert not trainer.synthesis.live.keeper.address.folder.is_relative_to(long)
@@ -353,8 +357,8 @@ def test_200_batches_under_random_kills_of_servers_and_connections_end_with_cons
     seed = int.from_bytes(os.urandom(4))
     print(f"seed {seed}")
     chance = random.Random(seed)
-    run.monkeypatch.setattr(keeper_module, "_RESTARTS", 1000)
-    run.monkeypatch.setattr(keeper_module, "_LOOK_S", 0.001)
+    # Far more than the crashes of one cause that it puts up with.
+    run.monkeypatch.setattr(keeper_module, "_WITHIN_S", 0.2)
     trainer = run.trainer(live={"timeout_s": 20.0})
     recorder = trainer.synthesis.recorder(str(run.folder / "run"), rank=0)
     kills = 0
@@ -372,7 +376,7 @@ def test_200_batches_under_random_kills_of_servers_and_connections_end_with_cons
     recorder.finish_epoch(0, server=trainer.synthesis.live.keeper.status())
     summary = json.loads(summary_path(run.folder / "run", 0, 0).read_text())
     records = list(read_log(run.folder / "run", 0))
-    assert summary["samples"] == 2 * 200 and summary["drawn"] == len(records) == sum(summary["sources"].values())
+    assert summary["samples"] == 200 * trainer.batch_size and summary["drawn"] == len(records) == sum(summary["sources"].values())
     assert summary["reached"] == sum(record["in_target"] for record in records) >= 0.9 * len(records)
     assert summary["server"]["restarts"] >= 5
     # Whoever got no tumor knows why.

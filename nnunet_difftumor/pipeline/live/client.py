@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -16,6 +16,8 @@ from nnunet_difftumor.synthesis.spec import TumorSpec
 
 # A server that does not even take a request within this time hangs.
 _SEND_S = 10.0
+# After a request that was given up, until the server is heard of again, no other one is waited for longer.
+_DOUBT_S = 0.5
 # How often a client that waits looks whether the server is gone for good, and tries to reach it again.
 _LOOK_S = 0.5
 _RETRY_S = 0.05
@@ -59,15 +61,19 @@ class LiveClient:
             self._send([number])
         return number
 
-    def answer(self, number: int) -> RenderedTumor | Refusal:
-        """The answer to a request, waited for if it is not there yet."""
+    def answers(self, numbers: Sequence[int]) -> list[RenderedTumor | Refusal]:
+        """The answers to requests, waited for if they are not there yet, all of them together no longer than one."""
         self._own_process()
-        until = None if self.timeout_s is None else time.monotonic() + self.timeout_s
+        until = time.monotonic() + self._patience(float("inf"))
+        return [self._answer(number, until) for number in numbers]
+
+    def _answer(self, number: int, until: float) -> RenderedTumor | Refusal:
         while number not in self._answers:
-            remaining = float("inf") if until is None else until - time.monotonic()
+            remaining = until - time.monotonic()
             gone = self.address.gone
             if gone is not None or remaining <= 0:
                 del self._open[number]
+                self._doubted = True
                 return Refusal(f"no answer: {gone}" if gone is not None else f"no answer within {self.timeout_s:g} s")
             if self._connection is None and not self._connect():
                 time.sleep(min(_RETRY_S, remaining))
@@ -93,12 +99,19 @@ class LiveClient:
             self._connection.close()
         self._connection = None
 
+    def _patience(self, most: float) -> float:
+        """How long to wait for the server."""
+        if self.timeout_s is None:
+            return most
+        return min(most, self.timeout_s, _DOUBT_S if self._doubted else most)
+
     def _forget(self) -> None:
         self._pid = os.getpid()
         self._connection: socket.socket | None = None
         self._numbers = count()
         self._open: dict[int, bytes] = {}
         self._answers: dict[int, RenderedTumor | Refusal] = {}
+        self._doubted = False
 
     def _own_process(self) -> None:
         """After a fork the parent's connection is not this process's."""
@@ -120,7 +133,7 @@ class LiveClient:
     def _send(self, numbers: Iterable[int]) -> None:
         try:
             for number in numbers:
-                messages.send(self._connection, self._open[number], timeout_s=_SEND_S)
+                messages.send(self._connection, self._open[number], timeout_s=self._patience(_SEND_S))
         except BrokenConnectionError:
             self.close()
 
@@ -139,6 +152,7 @@ class LiveClient:
         except (OSError, ValueError, KeyError, TypeError):
             self.close()
             return
+        self._doubted = False
         # Nobody waits any more for one that was given up.
         if self._open.pop(number, None) is not None:
             self._answers[number] = found

@@ -43,10 +43,9 @@ class Message:
 
 def encode(message: Message) -> bytes:
     """The message as one frame."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in message.arrays.items()}
-    layout = {name: [array.dtype.name, list(array.shape)] for name, array in arrays.items()}
+    layout = {name: [array.dtype.name, list(array.shape)] for name, array in message.arrays.items()}
     header = json.dumps({**message.header, "arrays": layout}).encode()
-    parts = [array.tobytes() for array in arrays.values()]
+    parts = [array.tobytes() for array in message.arrays.values()]
     return b"".join([_PREFIX.pack(_MAGIC, len(header), sum(map(len, parts))), header, *parts])
 
 

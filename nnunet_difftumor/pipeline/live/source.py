@@ -27,10 +27,10 @@ class Painter(Protocol):
     """Whom a `LiveSource` asks."""
 
     def ask(self, case: str, patch: Patch, spec: TumorSpec) -> int:
-        """Asks for a tumor without waiting; returns a number for `answer`."""
+        """Asks for a tumor without waiting; returns a number for `answers`."""
 
-    def answer(self, number: int) -> RenderedTumor | Refusal:
-        """Waits for it."""
+    def answers(self, numbers: Sequence[int]) -> list[RenderedTumor | Refusal]:
+        """Waits for them."""
 
 
 class LiveSource:
@@ -75,9 +75,9 @@ class LiveSource:
     ) -> Outcome:
         outcome = Outcome(refused=refused, source="live")
         start = time.perf_counter()
-        answers = [(self._painter.answer(number), patch) for number, patch in asked]
+        answers = self._painter.answers([number for number, _ in asked])
         outcome.waited_ms = (time.perf_counter() - start) * 1e3
-        for found, patch in answers:
+        for found, (_, patch) in zip(answers, asked, strict=True):
             if isinstance(found, Refusal):
                 outcome.refused.append(f"live: {found.reason}")
                 continue
@@ -115,8 +115,8 @@ class PainterInProcess:
         self._asked[self._numbers] = (patch, spec)
         return self._numbers
 
-    def answer(self, number: int) -> RenderedTumor | Refusal:
-        patch, spec = self._asked.pop(number)
+    def answers(self, numbers: Sequence[int]) -> list[RenderedTumor | Refusal]:
         self._renderer = self._renderer or self._open()
-        tumor = self._renderer.render([patch], [spec])[0]
-        return tumor if tumor.mask.any() else Refusal("nothing of the tumor has room")
+        asked = [self._asked.pop(number) for number in numbers]
+        rendered = [self._renderer.render([patch], [spec])[0] for patch, spec in asked]
+        return [tumor if tumor.mask.any() else Refusal("nothing of the tumor has room") for tumor in rendered]

@@ -1,0 +1,231 @@
+"""Training with live tumors through nnU-Net's own loaders: the same tumors whatever the workers, mixes, curricula,
+banks, and two ranks."""
+
+import json
+import multiprocessing
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import stand_in_renderer
+import torch
+import torch.distributed as dist
+from live_training import consistent, drawn, loader_of, make_trainer, samples_of, voxels, write_settings
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.pipeline.live import synthesis as synthesis_module
+from nnunet_difftumor.pipeline.montage import Montage
+from nnunet_difftumor.pipeline.replay import RunReplay
+from nnunet_difftumor.pipeline.synthesis_log import read_log
+from nnunet_difftumor.synthesis import network_view
+
+pytestmark = pytest.mark.slow(file_seconds=60)
+# The real networks, shown small patches, to be quick.
+EARLY = {"size_weights": {"tiny": 1.0, "small": 1.0}}
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    monkeypatch.setattr(synthesis_module, "FACTORY", stand_in_renderer.FACTORY)
+
+
+@pytest.fixture
+def small_patches(monkeypatch):
+    monkeypatch.setattr(network_view, "CONTEXT_MM", 4.0)
+
+
+def batches_of(dataset, folder, *, workers: int, count: int, monkeypatch, epoch: int = 0, **settings) -> list[dict]:
+    monkeypatch.setenv("nnUNet_n_proc_DA", str(workers))
+    trainer = make_trainer(dataset.preprocessed, write_settings(dataset.preprocessed, folder, **settings), epoch=epoch)
+    with loader_of(trainer, folder / "log") as loader:
+        return [next(loader) for _ in range(count)]
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn", "forkserver"])
+def test_every_synthetic_sample_has_its_tumor_with_every_start_method(
+    prepared_phantom, tmp_path, monkeypatch, stand_ins, start_method
+):
+    context = multiprocessing.get_context(start_method)
+    for name in ("Process", "Queue", "Event"):
+        monkeypatch.setattr(f"batchgenerators.dataloading.multi_threaded_augmenter.{name}", getattr(context, name))
+    made = batches_of(prepared_phantom, tmp_path, workers=1, count=8, monkeypatch=monkeypatch)
+    assert all(consistent(batch) for batch in made)
+    samples = samples_of(made)
+    assert len(samples) >= 8 and all(sample["in_target"] and sample["source"] == "live" for sample in samples)
+    assert {tumor["renderer"] for sample in samples for tumor in sample["tumors"]} == {"diffusion"}
+
+
+def test_specs_labels_and_order_do_not_depend_on_workers_and_voxels_neither_when_deterministic(
+    prepared_phantom, tmp_path, monkeypatch, small_patches
+):
+    expected = {}
+    for deterministic in (False, True):
+        for workers in (1, 2, 4):
+            live = {"deterministic": deterministic, "timeout_s": 600.0}
+            made = batches_of(
+                prepared_phantom, tmp_path, workers=workers, count=12, monkeypatch=monkeypatch, live=live, **EARLY
+            )
+            assert [batch["index"] for batch in made] == list(range(1, 13))
+            expected.setdefault("drawn", [drawn(batch) for batch in made])
+            assert [drawn(batch) for batch in made] == expected["drawn"], f"{workers} workers"
+            if deterministic:
+                expected.setdefault("voxels", [voxels(batch) for batch in made])
+                assert [voxels(batch) for batch in made] == expected["voxels"], f"{workers} workers"
+    assert len(set(expected["voxels"])) == 12
+
+
+def test_hand_crafted_live_and_mixed_tumors_have_the_same_places(prepared_phantom, tmp_path, monkeypatch, stand_ins):
+    by_hand, live = (
+        batches_of(prepared_phantom, tmp_path, workers=0, count=6, monkeypatch=monkeypatch, source=source)
+        for source in ("handcrafted", "live")
+    )
+    places = [
+        [[tumor["centre_mm"], tumor["semi_axes_mm"], tumor["seed"]] for tumor in sample["tumors"]]
+        for made in (by_hand, live)
+        for sample in samples_of(made)
+    ]
+    half = len(places) // 2
+    assert half >= 5 and places[:half] == places[half:]
+
+
+def test_the_share_of_hand_crafted_tumors_is_as_asked(prepared_phantom, tmp_path, monkeypatch, stand_ins):
+    made = batches_of(prepared_phantom, tmp_path, workers=2, count=60, monkeypatch=monkeypatch, handcrafted_share=0.3)
+    sources = [sample["source"] for sample in samples_of(made)]
+    assert len(sources) > 45 and 0.15 < sources.count("handcrafted") / len(sources) < 0.45
+    renderers = {(s["source"], tumor["renderer"]) for s in samples_of(made) for tumor in s["tumors"]}
+    assert renderers == {("handcrafted", "handcrafted"), ("live", "diffusion")}
+
+
+def test_the_curriculum_changes_sizes_with_the_epoch(prepared_phantom, tmp_path, monkeypatch, stand_ins):
+    curriculum = [{"from_epoch": 1, "size_weights": {"small": 1}}, {"from_epoch": 2, "size_weights": {"medium": 1}}]
+    made = batches_of(
+        prepared_phantom, tmp_path, workers=1, count=12, monkeypatch=monkeypatch, curriculum=curriculum,
+        size_weights={"tiny": 1},
+    )  # fmt: skip
+    per_epoch = 4
+    for epoch, size in enumerate(("tiny", "small", "medium")):
+        sizes = {
+            tumor["size_class"] for s in samples_of(made[epoch * per_epoch :][:per_epoch]) for tumor in s["tumors"]
+        }
+        assert sizes == {size}
+
+
+def test_look_alikes_are_hand_crafted_and_have_no_label(prepared_phantom, tmp_path, monkeypatch, stand_ins):
+    made = batches_of(
+        prepared_phantom, tmp_path, workers=0, count=6, monkeypatch=monkeypatch, look_alike_probability=1.0
+    )
+    look_alikes = [lesion for sample in samples_of(made) for lesion in sample["look_alikes"]]
+    assert look_alikes and {lesion["renderer"] for lesion in look_alikes} == {"handcrafted"}
+    assert all(consistent(batch) for batch in made)
+
+
+def test_the_ring_keeps_the_newest_lesions_and_is_a_bank(prepared_phantom, tmp_path, monkeypatch, stand_ins):
+    bank = str(tmp_path / "bank")
+    batches_of(
+        prepared_phantom, tmp_path, workers=1, count=24, monkeypatch=monkeypatch, live={"ring": 3}, bank_folder=bank
+    )
+    files = sorted((tmp_path / "bank").rglob("*.lesion.npz"))
+    counts = {folder: sum(file.parent == folder for file in files) for folder in {file.parent for file in files}}
+    assert len(counts) == 4 and set(counts.values()) == {3}
+    made = batches_of(
+        prepared_phantom, tmp_path, workers=1, count=6, monkeypatch=monkeypatch, source="bank", bank_folder=bank
+    )
+    samples = samples_of(made)
+    assert samples and all(sample["in_target"] and sample["source"] == "bank" for sample in samples)
+
+
+def test_missing_weights_stop_a_training_before_it_begins(prepared_phantom, tmp_path, stand_ins):
+    settings = write_settings(prepared_phantom.preprocessed, tmp_path)
+    (tmp_path / "weights" / "kidney_late.safetensors").unlink()
+    with pytest.raises(InputError, match=r"kidney_late.safetensors not found.*import-weights"):
+        make_trainer(prepared_phantom.preprocessed, settings).on_train_start()
+
+
+def test_weights_of_an_organ_that_the_dataset_does_not_have_are_an_error(prepared_phantom, tmp_path):
+    settings = write_settings(prepared_phantom.preprocessed, tmp_path, live={"weights_organs": {"spleen": "liver"}})
+    with pytest.raises(InputError, match="weights_organs names spleen, expected some of liver, kidney, pancreas"):
+        make_trainer(prepared_phantom.preprocessed, settings).on_train_start()
+
+
+def test_a_whole_training_says_what_it_takes_and_can_be_replayed(
+    prepared_phantom, copy_of_prepared_phantom, tmp_path, monkeypatch, small_patches
+):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "2")
+    live = {"deterministic": True, "timeout_s": 600.0}
+    settings = write_settings(copy_of_prepared_phantom, tmp_path, live=live, **EARLY)
+    (copy_of_prepared_phantom / "difftumor.json").write_text(settings.read_text())
+    trainer = make_trainer(copy_of_prepared_phantom, settings)
+    said = []
+    trainer.print_to_log_file = lambda *words, **_: said.append(" ".join(map(str, words)))
+    trainer.run_training()
+    text = "\n".join(said)
+    weights = trainer.synthesis.live.weights
+    assert "live, drawn by diffusion models while training, deterministic" in text
+    assert all(file["sha256"][:12] in text for file in weights)
+    assert "Synthesis server: running, 0 restarts" in text
+    assert trainer.synthesis.live.keeper.process.poll() is not None
+    run = json.loads((Path(trainer.output_folder) / "synthesis_log" / "run_rank_0.json").read_text())
+    assert [file["sha256"] for file in run["weights"]] == [file["sha256"] for file in weights]
+    logged = next(sample for sample in read_log(trainer.output_folder, 0) if sample["source"] == "live")
+    sample = RunReplay(trainer.output_folder).sample(logged["number"])
+    assert sample.logged == logged and sample.reproduced
+
+
+def _rank(rank: int, dataset: Path, settings: Path, folder: Path, port: int, queue) -> None:
+    """One process of a distributed training on CPUs: nnU-Net's own set-up is for CUDA alone."""
+    synthesis_module.FACTORY = stand_in_renderer.FACTORY
+    trainer = make_trainer(dataset, settings)
+    trainer.local_rank = rank
+    # A trainer that finds a group takes CUDA.
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    trainer.is_ddp = True
+    trainer.loss = trainer._build_loss()
+    trainer.network = DistributedDataParallel(trainer.network)
+    with loader_of(trainer, folder) as loader:
+        batches = [next(loader) for _ in range(4)]
+        losses = [float(nnUNetTrainer.train_step(trainer, batch)["loss"]) for batch in batches]
+        weights = torch.cat([parameter.detach().flatten() for parameter in trainer.network.parameters()]).numpy()
+        server = trainer.synthesis.live.keeper.process.pid
+        queue.put((rank, [drawn(batch) for batch in batches], losses, weights, server))
+    dist.destroy_process_group()
+
+
+def test_two_ranks_train_with_a_server_each_and_see_different_samples(prepared_phantom, tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+    settings = write_settings(prepared_phantom.preprocessed, tmp_path)
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    dataset = prepared_phantom.preprocessed
+    ranks = [
+        context.Process(target=_rank, args=(rank, dataset, settings, tmp_path / f"log_{rank}", port, queue))
+        for rank in range(2)
+    ]
+    for process in ranks:
+        process.start()
+    found = sorted((queue.get(timeout=120) for _ in ranks), key=lambda told: told[0])
+    for process in ranks:
+        process.join(30)
+        assert process.exitcode == 0
+    (_, first, first_losses, first_weights, one), (_, second, second_losses, second_weights, other) = found
+    assert np.isfinite([*first_losses, *second_losses]).all()
+    # The same weights after steps on different samples: gradients were averaged.
+    assert np.array_equal(first_weights, second_weights)
+    assert all(a[0] == b[0] and a != b for a, b in zip(first, second, strict=True))
+    assert one != other
+
+
+def test_prepared_settings_that_ask_for_live_tumors_can_be_previewed(
+    prepared_phantom, copy_of_prepared_phantom, tmp_path, stand_ins
+):
+    settings = write_settings(copy_of_prepared_phantom, tmp_path, **EARLY)
+    (copy_of_prepared_phantom / "difftumor.json").write_text(settings.read_text())
+    montage = Montage(copy_of_prepared_phantom, configuration="3d_fullres")
+    samples = list(montage.mix(3))
+    assert len(samples) == 3 and all(sample.outcome.source == "live" and sample.panel for sample in samples)
