@@ -19,6 +19,7 @@ from pages import DOCS, PAGES, REPOSITORY, anchors, as_id, blocks, commands, lin
 from nnunet_difftumor.cli.main import VERBS, module_name
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.config import PLANS_NAME, DiffTumorConfig
+from nnunet_difftumor.pipeline.live.settings import LiveSettings
 from nnunet_difftumor.preparation.organs import find_organs
 from nnunet_difftumor.synthesis import spec as spec_module
 from nnunet_difftumor.synthesis.organ import Organ
@@ -135,7 +136,9 @@ def test_examples_of_difftumor_json_are_valid():
     assert len(found) >= 2
     for page, example in found:
         config = DiffTumorConfig.from_dict({"organs": [ORGAN]} | example, where=page)
-        assert {"organs": [ORGAN]} | config.to_dict() | example == config.to_dict()
+        record = config.to_dict()
+        example["live"] = record["live"] | example.get("live", {})
+        assert {"organs": [ORGAN]} | record | example == record
 
 
 def test_examples_of_dataset_json_give_the_organs_that_the_pages_say():
@@ -156,6 +159,16 @@ def test_parameters_has_every_key_with_the_codes_default_and_range():
         wrong = 5 if field.name == "bank_folder" else "no such thing"
         with pytest.raises(InputError) as caught:
             DiffTumorConfig.from_dict({"organs": [ORGAN], field.name: wrong})
+        assert str(caught.value).endswith(f"expected {allowed}")
+    live = {
+        row[0].strip("`"): row for row in table(PAGE["parameters"], "| key of live | default | allowed | meaning |")
+    }
+    for field in dataclasses.fields(LiveSettings):
+        _, default, allowed, _ = live[field.name]
+        assert default == f"`{json.dumps(field.default)}`"
+        wrong = 5 if field.name == "weights_folder" else "no such thing"
+        with pytest.raises(InputError) as caught:
+            DiffTumorConfig.from_dict({"organs": [ORGAN], "live": {field.name: wrong}})
         assert str(caught.value).endswith(f"expected {allowed}")
     organ = {row[0].strip("`"): row[1] for row in table(PAGE["parameters"], "| key | allowed | meaning |")}
     for field in dataclasses.fields(Organ):

@@ -23,6 +23,7 @@ from nnunet_difftumor.pipeline.statistics import StatisticsStore
 from nnunet_difftumor.preparation.datasets import check_channel, dataset_folders
 from nnunet_difftumor.preparation.folds import make_splits
 from nnunet_difftumor.preparation.healthy import HealthyPools, axes_of
+from nnunet_difftumor.preparation.live import with_what_is_available
 from nnunet_difftumor.preparation.plans import CONFIGURATION, plan, stored_request
 from nnunet_difftumor.preparation.settings import kept_settings, new_settings
 from nnunet_difftumor.preparation.validation_cases import ValidationCaseMaker
@@ -77,6 +78,7 @@ def prepare(
         config = kept_settings(config_path, dataset_json, organs=organs, preset=preset)
     else:
         config = new_settings(dataset_json, organs=organs, preset=preset)
+        config, tumors = with_what_is_available(config, dataset=folder.name)
     processes = processes or min(8, os.cpu_count() or 1)
     pool_folders = [dataset_folders(pool, option="--healthy")[0] for pool in healthy]
     pools = HealthyPools(folder, raw, pools=pool_folders, overwrite=overwrite)
@@ -89,7 +91,7 @@ def prepare(
     plans = _plan_and_preprocess(dataset_id, folder, request, processes, overwrite, report)
     pools.preprocess(plans, processes=processes, report=report)
 
-    settings = f"kept {config_path}" if kept else "; ".join(_describe(organ) for organ in config.organs)
+    settings = f"kept {config_path}" if kept else "; ".join([*map(_describe, config.organs), f"tumors {tumors}"])
     report(f"[4/6] settings: {settings}")
     present = _measure(folder, plans, config, report)
     splits_path = folder / "splits_final.json"

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.pipeline.config import DiffTumorConfig
+from nnunet_difftumor.pipeline.config import CurriculumStep, DiffTumorConfig
+from nnunet_difftumor.pipeline.live.settings import LiveSettings
 from nnunet_difftumor.synthesis.organ import Organ
 
 CONFIG = DiffTumorConfig(organs=(Organ("liver", (1,), 2, (2,)), Organ("kidney", (3, 4), 5, (5,))))
@@ -20,6 +21,9 @@ def test_a_saved_config_is_read_again(tmp_path):
         contrast_hu=(-40.0, -20.0),
         synthetic_probability=0.75,
         real_cases_as_bases=True,
+        curriculum=(CurriculumStep(10, {"tiny": 1.0}),),
+        handcrafted_share=0.25,
+        live=LiveSettings(weights_folder="weights", deterministic=True, ring=0),
         mirror_axes=("left-right",),
         seed=7,
     )
@@ -43,6 +47,18 @@ def test_a_saved_config_is_read_again(tmp_path):
         ({"mirror_axes": ["x"]}, "mirror_axes .*left-right, front-back, head-foot"),
         ({"seed": -1}, "seed is -1, expected an integer of at least 0"),
         ({"schema_version": 2}, "schema_version is 2, expected 1"),
+        ({"handcrafted_share": 2}, "handcrafted_share is 2, expected a number from 0 to 1"),
+        ({"live": {"timeout": 5}}, "live: unknown key 'timeout'; did you mean timeout_s"),
+        ({"live": {"timeout_s": 0}}, "live: timeout_s is 0, expected a number above 0, at most 3600"),
+        ({"live": {"weights_organs": {"spleen": "brain"}}}, "weights_organs .*one of liver, pancreas, kidney each"),
+        ({"live": {"ring": 5}}, 'bank_folder is missing; with "ring" above 0'),
+        ({"source": "live", "contrast_hu": [-40, -20]}, "contrast_hu: diffusion models decide the contrast"),
+        ({"curriculum": [{"from_epoch": 5}]}, r"curriculum\[0\]: size_weights is missing"),
+        ({"curriculum": [{"from_epoch": -1, "size_weights": {"tiny": 1}}]}, "from_epoch is -1, expected an integer"),
+        (
+            {"curriculum": [{"from_epoch": n, "size_weights": {"tiny": 1}} for n in (5, 5)]},
+            "not in the order of their from_epoch",
+        ),
         ({"organs": []}, "organs is \\[\\], expected a list with at least one organ"),
         ({"organs": [{"name": "liver", "organ_labels": [1]}]}, r"organs\[0\]: tumor_label is missing"),
         (
@@ -81,6 +97,14 @@ ALLOWED = {
     "contrast_hu": ["null"],
     "real_cases_as_bases": ["true"],
     "bank_folder": ["string", "null"],
+    "weights_folder": ["string", "null"],
+    "weights_organs": ["null"],
+    "batch_size": ["null"],
+    "batch_wait_ms": ["number"],
+    "timeout_s": ["number"],
+    "gpu_memory_gb": ["number", "null"],
+    "deterministic": ["true"],
+    "ring": ["huge_number"],
     "seed": ["huge_number"],
     "name": ["string"],
     "tumor_label": ["huge_number"],
@@ -98,6 +122,31 @@ def test_a_value_of_a_wrong_type_names_file_and_key(tmp_path, key, kind):
     with pytest.raises(InputError) as error:
         DiffTumorConfig.load(path)
     assert str(error.value).startswith(f"{path}: ") and key in str(error.value)
+
+
+@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(LiveSettings)])
+def test_a_value_of_a_wrong_type_in_live_names_file_and_key(tmp_path, key, kind):
+    path = tmp_path / "difftumor.json"
+    path.write_text(json.dumps({**CONFIG.to_dict(), "bank_folder": "bank", "live": {key: WRONG[kind]}}))
+    if kind in ALLOWED.get(key, ()):
+        assert getattr(DiffTumorConfig.load(path).live, key) == WRONG[kind]
+        return
+    with pytest.raises(InputError) as error:
+        DiffTumorConfig.load(path)
+    assert str(error.value).startswith(f"{path}: live: ") and key in str(error.value)
+
+
+def test_the_mix_of_an_epoch_is_that_of_the_last_step_before_it():
+    config = dataclasses.replace(
+        CONFIG,
+        size_weights={"large": 1},
+        curriculum=(CurriculumStep(2, {"tiny": 1}), CurriculumStep(5, {"small": 1, "medium": 0})),
+    )
+    assert [config.size_weights_in(epoch) for epoch in (0, 1)] == [{"large": 1}] * 2
+    assert [config.size_weights_in(epoch) for epoch in (2, 4)] == [{"tiny": 1}] * 2
+    assert config.size_weights_in(500) == {"small": 1, "medium": 0}
+    assert config.sizes() == {"large", "tiny", "small"}
 
 
 @pytest.mark.parametrize("kind", WRONG)

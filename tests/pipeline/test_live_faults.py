@@ -376,7 +376,9 @@ def test_200_batches_under_random_kills_of_servers_and_connections_end_with_cons
     recorder.finish_epoch(0, server=trainer.synthesis.live.keeper.status())
     summary = json.loads(summary_path(run.folder / "run", 0, 0).read_text())
     records = list(read_log(run.folder / "run", 0))
-    assert summary["samples"] == 200 * trainer.batch_size and summary["drawn"] == len(records) == sum(summary["sources"].values())
+    assert summary["samples"] == 200 * trainer.batch_size and summary["drawn"] == len(records) == sum(
+        summary["sources"].values()
+    )
     assert summary["reached"] == sum(record["in_target"] for record in records) >= 0.9 * len(records)
     assert summary["server"]["restarts"] >= 5
     # Whoever got no tumor knows why.

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunet_difftumor.pipeline.config import DiffTumorConfig
 from nnunet_difftumor.pipeline.intensity import CTIntensity
@@ -77,9 +79,41 @@ def test_kits_like_regions_train_on_bases_with_tumors_in_every_region_they_belon
     assert np.isfinite(trainer.train_step(next(trainer.dataloader_train))["loss"])
 
 
-def test_training_from_a_bank_of_lesions(prepared_phantom, copy_of_prepared_phantom, monkeypatch, tmp_path):
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+def test_partly_annotated_cases_train_with_tumors_in_what_is_annotated(copy_of_prepared_phantom, monkeypatch):
+    """nnU-Net's label `ignore`: no loss there, and no synthetic tumor either."""
+    record = load_json(str(copy_of_prepared_phantom / "dataset.json"))
+    ignore = max(record["labels"].values()) + 1
+    record["labels"]["ignore"] = ignore
+    (copy_of_prepared_phantom / "dataset.json").write_text(json.dumps(record))
+    folder = str(copy_of_prepared_phantom / "nnUNetPlansDiffTumor_3d_fullres")
+    cases = nnUNetDatasetBlosc2(folder)
+    for case in cases.identifiers:
+        data, seg, _, properties = cases.load_case(case)
+        chunks = {"chunks": data.chunks, "blocks": data.blocks, "chunks_seg": seg.chunks, "blocks_seg": seg.blocks}
+        data, seg = data[:], seg[:].copy()
+        seg[:, : seg.shape[1] // 2] = ignore
+        # As nnU-Net's preprocessing of such a case has it.
+        annotated = np.argwhere(seg != ignore)[::100]
+        properties["class_locations"][(-1, *range(ignore))] = annotated
+        for ending in (".b2nd", "_seg.b2nd", ".pkl"):
+            Path(folder, f"{case}{ending}").unlink()
+        nnUNetDatasetBlosc2.save_case(data, seg, properties, f"{folder}/{case}", **chunks)
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    trainer = make_trainer(copy_of_prepared_phantom)
+    training, _ = trainer.get_dataloaders()
+    batches = [next(training) for _ in range(8)]
+    samples = [sample for batch in batches for sample in batch["samples"]]
+    assert len(samples) >= 8 and np.mean([sample["in_target"] for sample in samples]) >= 0.8
+    assert any((batch["target"][0] == ignore).any() for batch in batches)
+    # A tumor lies where its organ was annotated: below the half that is ignored, but for what it grows out.
+    half = {case: cases.load_case(case)[1].shape[1] // 2 * 4.0 for case in cases.identifiers}
+    assert all(t["centre_mm"][0] > half[sample["case"]] - 40 for sample in samples for t in sample["tumors"])
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    assert np.isfinite(trainer.train_step(next(trainer.dataloader_train))["loss"])
 
+
+def test_training_from_a_bank_of_lesions(prepared_phantom, copy_of_prepared_phantom, monkeypatch, tmp_path):
     from nnunet_difftumor.pipeline.case import OverlayCase
     from nnunet_difftumor.synthesis.handcrafted import HandcraftedRenderer
     from nnunet_difftumor.synthesis.lesion import write_lesion
