@@ -2,6 +2,9 @@
 #             the whole way on a phantom, or on your CT scans, on a CPU (difftumor demo --help)
 # make test   all tests, in two processes
 # make lint   ruff
+# make test-faults
+#             every fault of live training once through nnUNetv2_train (half an hour, not in CI); its output is kept in
+#             tests/faults/log.txt
 #
 # Each makes the virtual environment $(VENV) if there is none. PYTHON names the interpreter it is made with (3.11 to
 # 3.13). PyPI's torch for Linux is the CUDA build, which also runs on a CPU but is a large download; for the small one:
@@ -19,7 +22,7 @@ PIP_OPTIONS := -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_
 NNUNET_FOLDERS := nnUNet_raw=$(VENV)/nnunet/raw nnUNet_preprocessed=$(VENV)/nnunet/preprocessed \
 	nnUNet_results=$(VENV)/nnunet/results
 
-.PHONY: demo test lint
+.PHONY: demo test lint test-faults
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready
@@ -28,8 +31,14 @@ demo: $(VENV)/ready
 # One thread each: two processes with two threads each would spend a third of the time waiting for one another.
 test: export OMP_NUM_THREADS := 1
 test: $(VENV)/ready
-	$(VENV)/bin/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/kernels/interpreted
+	$(VENV)/bin/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/kernels/interpreted \
+		--ignore tests/faults
 	TRITON_INTERPRET=1 $(VENV)/bin/python -m pytest tests/kernels/interpreted -n 2
+
+test-faults: SHELL := /bin/bash
+test-faults: $(VENV)/ready
+	set -o pipefail; OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest tests/faults -v --durations=0 \
+		-p no:cacheprovider | tee tests/faults/log.txt
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

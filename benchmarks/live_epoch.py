@@ -1,0 +1,224 @@
+"""What live diffusion tumors cost a training: an epoch with them in half of the samples over one of nnU-Net's own.
+
+Both trainers run nnU-Net's loader, transforms and train_step on the same phantoms, with the same plans and network, in
+turn. On a GPU (--device cuda) the server draws with networks of the published size and random weights, and must make at
+least 20 tumors a second. On a CPU (--device cpu) a server that sleeps 10 ms per batch stands in for it. Exits 1 when
+the median ratio is above the bar, or tumors are too slow, refused, or missing. A row with device, versions and commit
+is added to benchmarks/results/live_epoch.csv, unless --no-row is given.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from result_rows import FOLDER, append_rows, provenance
+
+RATIO_BAR = 1.05
+TUMORS_PER_S_BAR = 20.0
+RESULTS = FOLDER / "live_epoch.csv"
+DATASET = "Dataset601_Phantom"
+ORGAN_WEIGHTS = ("liver", "kidney", "pancreas")
+# Of a phantom of 1 mm; on a CPU a small patch and network, so that an epoch takes a minute.
+SPACING_MM = {"cpu": (2.0, 2.0, 2.0), "cuda": (1.0, 1.0, 1.0)}
+PATCH_SIZE = {"cpu": (64, 64, 64), "cuda": (128, 128, 128)}
+FEATURES = {"cpu": (8, 16, 32, 64), "cuda": (32, 64, 128, 256, 320, 320)}
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """Medians of the runs; seconds per epoch."""
+
+    server: str
+    iterations: int
+    runs: int
+    stock_s: float
+    live_s: float
+    ratio: float
+    synthetic_share: float
+    tumors_per_s: float
+    waited_p95_ms: float
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--iterations", type=int, default=40, help="of an epoch")
+    parser.add_argument("--runs", type=int, default=3, help="alternating runs of each trainer")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--folder", type=Path, help="keeps the prepared phantoms, for another call")
+    parser.add_argument("--no-row", action="store_true")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        root = (args.folder or Path(temporary)).absolute()
+        for name in ("raw", "preprocessed", "results"):
+            os.environ[f"nnUNet_{name}"] = str(root / name)
+            (root / name).mkdir(parents=True, exist_ok=True)
+        os.environ["nnUNet_n_proc_DA"] = str(args.workers)
+        dataset = prepared(root, args.device)
+        return compare(dataset, root, args)
+
+
+def prepared(root: Path, device: str) -> Path:
+    """The preprocessed phantoms, with settings for live tumors of all sizes."""
+    import torch
+
+    from nnunet_difftumor.dataset_conversion import phantom
+    from nnunet_difftumor.preparation.prepare import prepare
+
+    folder = root / "preprocessed" / DATASET
+    if not (folder / "difftumor.json").is_file():
+        spacing = SPACING_MM[device]
+        phantom.convert(601, name="Phantom", cases=4, tumor_cases=4, seed=0, spacing_mm=spacing)
+        prepare(601, spacing_mm=spacing, patch_size=PATCH_SIZE[device], processes=2)
+    weights = root / "weights"
+    if not weights.is_dir():
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            write_random_weights(weights)
+    settings = json.loads((folder / "difftumor.json").read_text())
+    live = settings["live"] | {"weights_folder": str(weights)}
+    settings |= {"source": "live", "live": live, "synthetic_probability": 0.5}
+    (folder / "difftumor.json").write_text(json.dumps(settings))
+    return folder
+
+
+def write_random_weights(folder: Path) -> None:
+    """Networks of the published size: random weights decide the numbers, not the time."""
+    from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig
+    from nnunet_difftumor.generative.unet import UNet, UNetConfig
+    from nnunet_difftumor.generative.weights import Description, DiffusionSettings, codebook_sha256, save_weights
+    from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, diffusion_file
+
+    autoencoder, unet = Autoencoder(), UNet()
+    codes = autoencoder.codebook.embeddings
+    codes.normal_()
+    save_weights(
+        folder / AUTOENCODER_FILE,
+        autoencoder,
+        description=Description(
+            "autoencoder", asdict(AutoencoderConfig()), codebook_range=(codes.min().item(), codes.max().item())
+        ),
+    )
+    samplers = {"early": (4, "ddpm", 4), "late": (200, "ddim", 50)}
+    for organ in ORGAN_WEIGHTS:
+        for stage, (steps, sampler, taken) in samplers.items():
+            settings = DiffusionSettings(organ, stage, steps, sampler, taken, codebook_sha256(codes))
+            description = Description("diffusion", asdict(UNetConfig()), diffusion=settings)
+            save_weights(folder / diffusion_file(organ, stage), unet, description=description)
+
+
+@contextmanager
+def running(trainer_class: type, dataset: Path, device: str, log: Path) -> Iterator:
+    """A trainer whose server and workers run."""
+    import torch
+    from batchgenerators.utilities.file_and_folder_operations import load_json
+
+    from nnunet_difftumor.trainers.tiny import shrink_plans
+
+    plans = load_json(str(dataset / "nnUNetPlansDiffTumor.json"))
+    shrink_plans(plans, "3d_fullres", patch_size=PATCH_SIZE[device], features=FEATURES[device])
+    trainer = trainer_class(
+        {**plans, "continue_training": False},
+        "3d_fullres",
+        0,
+        load_json(str(dataset / "dataset.json")),
+        torch.device(device),
+    )
+    trainer.initialize()
+    live = trainer.synthesis.live if hasattr(trainer, "synthesis") else None
+    if live is not None:
+        live.start(device=device, gpu=0, folder=log, rank=0)
+    loaders = trainer.get_dataloaders()
+    try:
+        yield trainer, loaders[0]
+    finally:
+        for loader in loaders:
+            loader._finish()
+        if live is not None:
+            live.stop()
+
+
+def epoch(trainer, loader, iterations: int) -> tuple[float, list[dict]]:
+    """Seconds of an epoch, and its batches' records of synthetic samples."""
+    import torch
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    trainer.network.train()
+    samples, start = [], time.perf_counter()
+    for _ in range(iterations):
+        batch = next(loader)
+        samples += [{**sample, "of": len(batch["keys"])} for sample in batch.get("samples", [])]
+        nnUNetTrainer.train_step(trainer, batch)
+    if trainer.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, samples
+
+
+def compare(dataset: Path, root: Path, args: argparse.Namespace) -> int:
+    import numpy as np
+    import sleeping_renderer
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    from nnunet_difftumor.pipeline.live import synthesis
+    from nnunet_difftumor.trainers.difftumor import nnUNetTrainerDiffTumor
+
+    if args.device == "cpu":
+        synthesis.FACTORY = sleeping_renderer.FACTORY
+    seconds: dict[type, list[float]] = {nnUNetTrainer: [], nnUNetTrainerDiffTumor: []}
+    samples: list[dict] = []
+    speeds = []
+    for run in range(args.runs):
+        for trainer_class, times in seconds.items():
+            with running(trainer_class, dataset, args.device, root / "log") as (trainer, loader):
+                epoch(trainer, loader, args.iterations)  # batches that were made before, kernels that are chosen
+                taken, made = epoch(trainer, loader, args.iterations)
+                times.append(taken)
+                samples += made
+                if hasattr(trainer, "synthesis"):
+                    time.sleep(3)  # until the server is asked for its account
+                    account = trainer.synthesis.live.keeper.status()
+                    speeds.append(1000 / account["render_ms_per_tumor"]["p50"])
+            print(f"run {run + 1}: {trainer_class.__name__:<24} {taken:.2f} s", flush=True)
+    stock, live = (median(times) for times in seconds.values())
+    drawn = len(samples)
+    row = EpochRow(
+        server="sleeps 10 ms per batch" if args.device == "cpu" else "published size, random weights",
+        iterations=args.iterations,
+        runs=args.runs,
+        stock_s=stock,
+        live_s=live,
+        ratio=live / stock,
+        synthetic_share=drawn / (args.runs * args.iterations * samples[0]["of"]),
+        tumors_per_s=median(speeds),
+        waited_p95_ms=float(np.quantile([sample["waited_ms"] for sample in samples], 0.95)),
+    )
+    print(json.dumps(asdict(row), indent=2))
+    reached = sum(sample["in_target"] for sample in samples) / drawn
+    refused = sum(reason.startswith("live") for sample in samples for reason in sample["refused"])
+    bars = {
+        f"epoch {row.ratio:.3f} times nnU-Net's own (bar {RATIO_BAR})": row.ratio <= RATIO_BAR,
+        f"{reached:.3f} of the synthetic samples have their tumor (bar 0.95)": reached >= 0.95,
+        f"{refused} tumors refused by the server (bar 0)": refused == 0,
+    }
+    if args.device == "cuda":
+        key = f"{row.tumors_per_s:.1f} tumors/s (bar {TUMORS_PER_S_BAR:g})"
+        bars[key] = row.tumors_per_s >= TUMORS_PER_S_BAR
+    for what, held in bars.items():
+        print(f"{'held  ' if held else 'MISSED'} {what}")
+    if not args.no_row:
+        append_rows(RESULTS, [row], provenance(args.device))
+    return int(not all(bars.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
