@@ -1,9 +1,12 @@
-"""Real liver metastases found by networks that were trained on synthetic ones only, one network per preset.
+"""Real liver metastases found by networks that were trained on synthetic ones only, one network per kind of tumors.
 
 Two CTs without tumors are the bases (liver_healthy, portal venous, and abdomen_3mm, without contrast agent); the CT
 with eight metastases (liver_tumors) is never trained on. Small plans at 2 mm, the same length of training and the same
-first weights for every preset; prediction by nnU-Net, figures by `difftumor evaluate`. Everything lies in --out; what
-is done there already is kept, so that an interrupted call goes on. A comparison, not a bar: the exit status is 0.
+first weights for every run; prediction by nnU-Net, figures by `difftumor evaluate`. Everything lies in --out; what is
+done there already is kept, so that an interrupted call goes on. A comparison, not a bar: the exit status is 0.
+
+Runs: the presets `realistic` and `hu2023`; `diffusion_bank`, early tumors that the diffusion models of --weights drew
+beforehand; `realistic_early`, hand-crafted tumors of the same sizes; and `without`, no synthetic tumors at all.
 """
 
 import argparse
@@ -14,9 +17,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,7 +33,6 @@ from nnunet_difftumor.demo.pictures import draw_predictions
 from nnunet_difftumor.demo.small_plan import SMALL_PLANS_NAME, write_small_plans
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.pipeline.config import FILE_NAME, DiffTumorConfig
-from nnunet_difftumor.synthesis.presets import PRESETS
 
 BASES = {"liver_healthy": 1, "abdomen_3mm": 5}  # value of the liver in their label maps
 TEST_CASE = "liver_tumors"
@@ -41,29 +43,59 @@ SIZE_WEIGHTS = {"tiny": 0.1, "small": 0.35, "medium": 0.35, "large": 0.2}
 SYNTHETIC_PROBABILITY = 0.7
 DATASET_ID, DATASET_NAME, CONFIGURATION = 9, "Healthy", "3d_fullres"
 TRAINER = "nnUNetTrainerDiffTumorLabelFreeDemo"
+# Models of the early stage draw tumors below 20 mm.
+EARLY_WEIGHTS = {"tiny": 0.2, "small": 0.8}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a run is trained with.
+
+    Attributes:
+        preset: of the tumors.
+        settings: of difftumor.json, beside those that all runs share.
+        bank: whether diffusion models draw them beforehand.
+    """
+
+    preset: str = "realistic"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    bank: bool = False
+
+
+KINDS = {
+    "realistic": Kind(),
+    "hu2023": Kind(preset="hu2023"),
+    "realistic_early": Kind(settings={"size_weights": EARLY_WEIGHTS}),
+    "diffusion_bank": Kind(settings={"size_weights": EARLY_WEIGHTS}, bank=True),
+    "without": Kind(settings={"synthetic_probability": 0.0}),
+}
 _PROGRESS = r"^\S+ \S+ (Epoch \d+|Epoch time: .*)"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for everything")
-    parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=["realistic", "hu2023"])
+    parser.add_argument("--runs", nargs="+", choices=list(KINDS), default=["realistic", "hu2023"])
+    parser.add_argument("--weights", type=Path, help="folder of the early diffusion model of the liver")
+    parser.add_argument("--per-case", type=int, default=100, help="lesions of each base in the bank")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--iterations-per-epoch", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=1, help="presets trained at the same time")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
     args = parser.parse_args()
+    if any(KINDS[name].bank for name in args.runs) and args.weights is None:
+        parser.error("diffusion_bank needs --weights")
     data = Path(os.environ["DIFFTUMOR_TEST_DATA"])
     training = {"epochs": args.epochs, "iterations_per_epoch": args.iterations_per_epoch, "seed": args.seed}
     with ThreadPoolExecutor(args.jobs) as pool:
-        runs = list(pool.map(lambda preset: run(args.out.absolute() / preset, data, preset, training), args.presets))
-    report(args.out.absolute(), data, dict(zip(args.presets, runs, strict=True)), training)
+        runs = list(pool.map(lambda name: run(args.out.absolute() / name, data, name, training, args), args.runs))
+    report(args.out.absolute(), data, dict(zip(args.runs, runs, strict=True)), training)
     return 0
 
 
-def run(folder: Path, data: Path, preset: str, training: dict[str, int]) -> dict[str, Any]:
-    """Trains on one preset and evaluates; returns the figures."""
-    done = folder / "run.json"
+def run(folder: Path, data: Path, name: str, training: dict[str, int], args: argparse.Namespace) -> dict[str, Any]:
+    """Trains on one kind of tumors and evaluates; returns the figures."""
+    kind, done = KINDS[name], folder / "run.json"
     if done.is_file():
         return json.loads(done.read_text())
     commands = Commands(nnunet_variables(folder) | {"nnUNet_n_proc_DA": "1"}, folder / "logs")
@@ -82,13 +114,22 @@ def run(folder: Path, data: Path, preset: str, training: dict[str, int]) -> dict
         )
         commands.run(
             *("difftumor", "prepare", "-d", DATASET_ID, "--planner", "ExperimentPlanner", "--overwrite"),
-            *("--preset", preset, "--spacing", *SPACING_MM),
+            *("--preset", kind.preset, "--spacing", *SPACING_MM),
             show=r"^prepared:",
         )
         settings = preprocessed / FILE_NAME
-        changed = {"size_weights": SIZE_WEIGHTS, "synthetic_probability": SYNTHETIC_PROBABILITY}
+        changed = {"size_weights": SIZE_WEIGHTS, "synthetic_probability": SYNTHETIC_PROBABILITY, **kind.settings}
         replace(DiffTumorConfig.load(settings), seed=training["seed"], **changed).save(settings)
         write_small_plans(preprocessed, **training, patch_size=PATCH_SIZE, features=FEATURES)
+    if kind.bank:
+        bank = folder / "bank"
+        commands.run(
+            *("difftumor", "synthesize", "--bank", "-d", DATASET_ID, "--per-case", args.per_case, "-o", bank),
+            *("--renderer", "diffusion", "--weights", args.weights.absolute()),
+            show=r"lesions made",
+        )
+        settings = preprocessed / FILE_NAME
+        replace(DiffTumorConfig.load(settings), source="bank", bank_folder=str(bank)).save(settings)
     model = folder / "nnUNet_results" / dataset / f"{TRAINER}__{SMALL_PLANS_NAME}__{CONFIGURATION}" / "fold_all"
     resume = ["--c"] if (model / "checkpoint_latest.pth").is_file() else []
     started = time.time()
@@ -133,7 +174,7 @@ def scans(folder: Path, data: Path) -> Path:
 def report(out: Path, data: Path, runs: dict[str, dict[str, Any]], training: dict[str, int]) -> None:
     """Writes result.json and picture.png, and prints the table."""
     case = data / TEST_CASE
-    maps = {preset: out / preset / "predictions" / f"{TEST_CASE}.nii.gz" for preset in runs}
+    maps = {name: out / name / "predictions" / f"{TEST_CASE}.nii.gz" for name in runs}
     draw_predictions(
         out / "picture.png",
         [(TEST_CASE, case / "ct.nii.gz", {"truth": case / "labels.nii.gz", **maps})],
@@ -158,13 +199,13 @@ def report(out: Path, data: Path, runs: dict[str, dict[str, Any]], training: dic
             "synthetic_probability": SYNTHETIC_PROBABILITY,
         },
         "runs": {
-            preset: {
+            name: {
                 "minutes": figures["minutes"],
                 "resumed": figures["resumed"],
                 "tumors": figures["evaluation"]["tumors"]["liver_tumor"]["summary"],
                 "evaluation": figures["evaluation"]["settings"],
             }
-            for preset, figures in runs.items()
+            for name, figures in runs.items()
         },
     }
     write_json(out / "result.json", result)

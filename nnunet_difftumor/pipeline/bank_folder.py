@@ -10,6 +10,7 @@ from typing import Any
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
+from nnunet_difftumor.synthesis.diffusion_weights import describe_files
 from nnunet_difftumor.synthesis.lesion import SUFFIX, write_lesion
 from nnunet_difftumor.synthesis.patch import RenderedTumor
 from nnunet_difftumor.synthesis.volume import Volume
@@ -118,13 +119,16 @@ class BankFolder:
             ) from error
 
 
-def read_bank_record(folder: str | Path) -> dict[str, Any] | None:
-    """What a bank's `bank.json` says of how it was made; None if it has none, as one that a training fills."""
+def describe_bank(folder: str | Path) -> str:
+    """How a bank was made, for the log of a training."""
     try:
         record = json.loads((Path(folder) / BANK_FILE).read_text())
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) else None
+        files = {file["file"]: file for found in record["weights"].values() for file in found}
+        weights = f", weights {describe_files(files.values())}" if files else ""
+        return f"lesion files of {folder}, renderer {record['renderer']}{weights}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        # One that a training fills, or another program has made.
+        return f"lesion files of {folder}, which do not say how they were made"
 
 
 def _names_of(number: int) -> tuple[str, str]:

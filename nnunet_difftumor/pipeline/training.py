@@ -12,7 +12,7 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.pipeline.bank_folder import read_bank_record
+from nnunet_difftumor.pipeline.bank_folder import describe_bank
 from nnunet_difftumor.pipeline.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
 from nnunet_difftumor.pipeline.dataset import SyntheticTumorDataset
 from nnunet_difftumor.pipeline.intensity import CTIntensity
@@ -187,9 +187,7 @@ class TrainingSynthesis:
         if config.source == "handcrafted":
             return by_hand
         if config.source == "bank":
-            bank = read_bank_record(config.bank_folder)
-            made = f"renderer {bank.get('renderer')}" if bank else "which does not say how it was made"
-            other = f"lesion files of {config.bank_folder}, {made}"
+            other = describe_bank(config.bank_folder)
         else:
             other = self.live.describe() if self.live else "live tumors"
         if config.handcrafted_share == 0:

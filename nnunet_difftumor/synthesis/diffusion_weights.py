@@ -158,6 +158,15 @@ def recorded(file: str, description: Description) -> dict[str, Any]:
     }
 
 
+def describe_files(files: Collection[Mapping[str, Any]]) -> str:
+    """Recorded files of weights in a line: names, beginnings of their hashes, and names under which they are published."""
+    told = []
+    for file in files:
+        published = f", published as {file['published_as']['name']}" if file["published_as"] else ""
+        told.append(f"{file['file']} ({file['sha256'][:12]}{published})")
+    return ", ".join(told)
+
+
 def check_recorded(files: Collection[Mapping[str, str]], folder: Path, *, manifest: str | Path) -> None:
     """Refuses a folder whose weights are not those of a manifest.
 

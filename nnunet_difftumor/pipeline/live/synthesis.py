@@ -13,7 +13,12 @@ from nnunet_difftumor.pipeline.live.server import ServerTask, make_renderer
 from nnunet_difftumor.pipeline.live.settings import LiveSettings
 from nnunet_difftumor.pipeline.live.source import LiveSource, PainterInProcess
 from nnunet_difftumor.pipeline.statistics import StatisticsStore
-from nnunet_difftumor.synthesis.diffusion_weights import DiffusionWeights, organ_of_weights, stage_of
+from nnunet_difftumor.synthesis.diffusion_weights import (
+    DiffusionWeights,
+    describe_files,
+    organ_of_weights,
+    stage_of,
+)
 
 # Makes the renderer in the server's process.
 FACTORY = "nnunet_difftumor.pipeline.live.organ_renderers:open_renderers"
@@ -113,11 +118,8 @@ class LiveSynthesis:
 
     def describe(self) -> str:
         """For the log of a training."""
-        files = ", ".join(
-            f"{file['file']} ({file['sha256'][:12]}{', ' + file['published_as'] if file['published_as'] else ''})"
-            for file in self.weights
-        )
         exactly = ", deterministic" if self.settings.deterministic else ""
+        files = describe_files(self.weights)
         return f"live, drawn by diffusion models while training{exactly}; weights {files} of {self.folder}"
 
 
