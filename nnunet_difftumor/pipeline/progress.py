@@ -29,7 +29,11 @@ def draw_progress(folder: str | Path) -> str | None:
     try:
         by_rank = read_summaries(folder)
         if by_rank:
-            _draw(path, by_rank)
+            from matplotlib import style
+
+            # nnU-Net's own picture leaves seaborn's style and a huge font behind.
+            with style.context("default"):
+                _draw(path, by_rank)
     except Exception as error:
         return f"{path} could not be drawn ({type(error).__name__}: {error})"
     return None

@@ -159,7 +159,7 @@ def recorded(file: str, description: Description) -> dict[str, Any]:
 
 
 def describe_files(files: Collection[Mapping[str, Any]]) -> str:
-    """Recorded files of weights in a line: names, beginnings of their hashes, and names under which they are published."""
+    """Recorded files of weights in a line: names, beginnings of their hashes, names under which they are published."""
     told = []
     for file in files:
         published = f", published as {file['published_as']['name']}" if file["published_as"] else ""

@@ -1,5 +1,6 @@
 """The picture of a run's synthesis over its epochs: what it shows, and that it cannot end a training."""
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -59,6 +60,15 @@ def test_epochs_without_synthetic_samples_and_gaps_are_drawn_without_a_warning(t
     assert draw_progress(tmp_path) is None
     assert (tmp_path / PROGRESS_PICTURE).read_bytes().startswith(b"\x89PNG")
     assert not recwarn.list
+
+
+def test_the_style_that_nnunets_own_picture_leaves_behind_does_not_matter(tmp_path):
+    write_epoch(tmp_path, 0)
+    draw_progress(tmp_path)
+    usual = (tmp_path / PROGRESS_PICTURE).read_bytes()
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "#eaeaf2", "axes.labelsize": 30}):
+        draw_progress(tmp_path)
+    assert (tmp_path / PROGRESS_PICTURE).read_bytes() == usual
 
 
 def test_nothing_is_drawn_before_the_first_epoch(tmp_path):
