@@ -68,10 +68,12 @@ class DiffusionWeights:
     Attributes:
         folder: holds autoencoder.safetensors, ORGAN_early.safetensors and ORGAN_late.safetensors.
         organ: liver, pancreas or kidney.
+        option: what names the folder, for messages.
     """
 
     folder: Path
     organ: str
+    option: str = "--weights"
 
     def check(self, stages: Collection[str]) -> None:
         """Refuses a folder that lacks weights, or holds those of another organ or stage under their names.
@@ -139,7 +141,7 @@ class DiffusionWeights:
         ]
         message = (
             f"{self.folder}: {', '.join(missing)} not found (there: {', '.join(there) or 'no weights'}); get them with "
-            f"`difftumor import-weights {' '.join(files)} -o {self.folder}`, or name another folder with --weights"
+            f"`difftumor import-weights {' '.join(files)} -o {self.folder}`, or name another folder with {self.option}"
         )
         lacking = [stage for stage in stages if diffusion_file(self.organ, stage) in missing]
         if 0 < len(lacking) < len(stages):

@@ -17,6 +17,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.pipeline.lesion_bank import make_bank
 from nnunet_difftumor.pipeline.live import synthesis as synthesis_module
 from nnunet_difftumor.pipeline.montage import Montage
 from nnunet_difftumor.pipeline.replay import RunReplay
@@ -78,7 +79,21 @@ def test_specs_labels_and_order_do_not_depend_on_workers_and_voxels_neither_when
     assert len(set(expected["voxels"])) == 12
 
 
-def test_hand_crafted_live_and_mixed_tumors_have_the_same_places(prepared_phantom, tmp_path, monkeypatch, stand_ins):
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_voxels_from_a_finished_bank_do_not_depend_on_workers(prepared_phantom, tmp_path, monkeypatch, share):
+    """Alone, and mixed with hand-crafted tumors."""
+    make_bank(501, per_case=2, output=tmp_path / "bank", report=lambda line: None)
+    settings = {"source": "bank", "bank_folder": str(tmp_path / "bank"), "handcrafted_share": share}
+    expected = None
+    for workers in (1, 2, 4):
+        made = batches_of(prepared_phantom, tmp_path, workers=workers, count=8, monkeypatch=monkeypatch, **settings)
+        found = [(drawn(batch), voxels(batch)) for batch in made]
+        expected = expected or found
+        assert found == expected, f"{workers} workers"
+    assert {sample["source"] for sample in samples_of(made)} == ({"bank", "handcrafted"} if share else {"bank"})
+
+
+def test_hand_crafted_and_live_tumors_have_the_same_places(prepared_phantom, tmp_path, monkeypatch, stand_ins):
     by_hand, live = (
         batches_of(prepared_phantom, tmp_path, workers=0, count=6, monkeypatch=monkeypatch, source=source)
         for source in ("handcrafted", "live")
@@ -141,7 +156,14 @@ def test_the_ring_keeps_the_newest_lesions_and_is_a_bank(prepared_phantom, tmp_p
 def test_missing_weights_stop_a_training_before_it_begins(prepared_phantom, tmp_path, stand_ins):
     settings = write_settings(prepared_phantom.preprocessed, tmp_path)
     (tmp_path / "weights" / "kidney_late.safetensors").unlink()
-    with pytest.raises(InputError, match=r"kidney_late.safetensors not found.*import-weights"):
+    with pytest.raises(InputError, match=r'kidney_late.safetensors not found.*import-weights.*"weights_folder"'):
+        make_trainer(prepared_phantom.preprocessed, settings).on_train_start()
+
+
+def test_an_organ_without_models_of_its_own_needs_a_choice(prepared_phantom, tmp_path, stand_ins):
+    organ = {"name": "spleen", "organ_labels": [1], "tumor_label": 2}
+    settings = write_settings(prepared_phantom.preprocessed, tmp_path, organs=[organ])
+    with pytest.raises(InputError, match=r"organ spleen: diffusion models are for .*weights_organs"):
         make_trainer(prepared_phantom.preprocessed, settings).on_train_start()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative.stages import ORGANS
 from nnunet_difftumor.pipeline.config import DiffTumorConfig
 from nnunet_difftumor.pipeline.live.client import LiveClient
 from nnunet_difftumor.pipeline.live.keeper import ServerKeeper
@@ -45,11 +46,13 @@ class LiveSynthesis:
             raise InputError(
                 f"difftumor.json: live: weights_organs names {', '.join(unknown)}, expected some of {', '.join(names)}"
             )
-        self.organs = {name: organ_of_weights(name, chosen=chosen.get(name)) for name in names}
+        self.organs = {name: _drawn_by(name, chosen.get(name)) for name in names}
         self.stages = sorted({stage_of(size) for size in config.sizes()})
-        weights = {organ: DiffusionWeights(self.folder, organ) for organ in dict.fromkeys(self.organs.values())}
+        option = '"weights_folder" in difftumor.json'
+        weights = {organ: DiffusionWeights(self.folder, organ, option) for organ in dict.fromkeys(self.organs.values())}
         for of_organ in weights.values():
-            of_organ.check(self.stages)
+            for stage in self.stages:  # one by one: what to do without one of them is said for commands
+                of_organ.check([stage])
         self.weights: list[dict[str, Any]] = []
         for of_organ in weights.values():
             self.weights += [file for file in of_organ.record(self.stages) if file not in self.weights]
@@ -99,11 +102,12 @@ class LiveSynthesis:
 
     def arguments(self, device: str) -> dict[str, Any]:
         """Of the factory, JSON-ready."""
+        usual = "cuda" if device == "cuda" else "cpu"  # a training on mps
         return {
             "weights_folder": str(self.folder),
             "organs": self.organs,
             "stages": self.stages,
-            "device": device if self.settings.device == "auto" else self.settings.device,
+            "device": usual if self.settings.device == "auto" else self.settings.device,
             "gpu_memory_gb": self.settings.gpu_memory_gb,
         }
 
@@ -121,6 +125,15 @@ class LiveSynthesis:
         exactly = ", deterministic" if self.settings.deterministic else ""
         files = describe_files(self.weights)
         return f"live, drawn by diffusion models while training{exactly}; weights {files} of {self.folder}"
+
+
+def _drawn_by(name: str, chosen: str | None) -> str:
+    if chosen is None and sum(organ in name.lower() for organ in ORGANS) != 1:
+        raise InputError(
+            f"difftumor.json: live: organ {name}: diffusion models are for {', '.join(ORGANS)}; name in weights_organs "
+            'whose tumors shall grow in it, or set "source" to "handcrafted"'
+        )
+    return organ_of_weights(name, chosen=chosen)
 
 
 def hang_s(settings: LiveSettings) -> float:
