@@ -221,7 +221,7 @@ def test_stopped_server_costs_tumors_and_no_more(run, repetition):
         take(loader, 2)
         os.kill(trainer.synthesis.live.keeper.process.pid, signal.SIGSTOP)
         start = time.monotonic()
-        batches = take(loader, 16)
+        batches = take(loader, 8)
         assert time.monotonic() - start < 60
         os.kill(trainer.synthesis.live.keeper.process.pid, signal.SIGCONT)
     assert "live: no answer within 0.3 s" in refusals(batches)

@@ -4,6 +4,7 @@ import os
 import pickle
 import socket
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -181,7 +182,8 @@ def test_garbage_on_the_socket_is_cut_off_and_the_server_goes_on(server):
         stranger.connect(str(server.address.socket))
         stranger.sendall(b"\0" * 64)
         stranger.settimeout(5)
-        assert stranger.recv(1) == b""
+        with suppress(ConnectionResetError):  # where some of it was not even read
+            assert stranger.recv(1) == b""
     client = LiveClient(server.address, timeout_s=20)
     assert not isinstance(client.answers([client.ask("case_a", patch(), SPEC)])[0], Refusal)
 
