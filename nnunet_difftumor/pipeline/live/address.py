@@ -1,6 +1,7 @@
 """Where a server is found: a folder that only its user may enter, with the socket and, at the end, the reason."""
 
 import os
+import socket
 import tempfile
 from pathlib import Path
 
@@ -28,8 +29,13 @@ class ServerAddress:
         """Makes the folder, with rights for its user only.
 
         Raises:
-            InputError: if no temporary folder can be written, or their names are too long for a socket.
+            InputError: on Windows, or if no temporary folder can be written, or their names are too long for a socket.
         """
+        if not hasattr(socket, "AF_UNIX"):
+            raise InputError(
+                "live tumors need Unix sockets, which Python on Windows does not have; draw a bank beforehand "
+                "(`difftumor synthesize --bank`)"
+            )
         tried = []
         for parent in dict.fromkeys((tempfile.gettempdir(), "/tmp")):
             longest = Path(parent) / f"{_PREFIX}{'x' * 8}" / f"{_SOCKET}.new"
