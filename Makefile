@@ -37,8 +37,8 @@ test: $(VENV)/ready
 
 test-faults: SHELL := /bin/bash
 test-faults: $(VENV)/ready
-	set -o pipefail; OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest tests/faults -v --durations=0 \
-		-p no:cacheprovider | tee tests/faults/log.txt
+	set -o pipefail; (git log -1 --format="commit %h, %ad" --date=iso; OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE \
+		$(VENV)/bin/python -m pytest tests/faults -v --no-header --durations=20) | tee tests/faults/log.txt
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
