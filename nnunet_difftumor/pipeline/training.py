@@ -96,6 +96,13 @@ class TrainingSynthesis:
         """
         return LiveSynthesis(self.config) if self.config.needs_server else None
 
+    def end(self) -> None:
+        """Ends the synthesis server, if one was started."""
+        # Not asked for before: then there is none, and asking could fail.
+        live = vars(self).get("live")
+        if live is not None:
+            live.stop()
+
     def splits(self) -> list[dict[str, Any]]:
         path = self.dataset_folder / "splits_final.json"
         if not path.is_file():

@@ -34,10 +34,8 @@ def with_what_is_available(config: DiffTumorConfig, *, dataset: str) -> tuple[Di
             return chosen, f"drawn live by the diffusion models of {folder}"
         models = ", ".join(file["file"] for file in found.weights)
         return config, (
-            f"hand-crafted: there are diffusion models ({models} in {folder}), but no GPU here to draw while training. "
-            'Where trainings have one, set "source" to "live" and "live" to {"weights_folder": "'
-            + str(folder)
-            + '"} in '
+            f"hand-crafted: there are diffusion models ({models}), but no GPU here to draw while training. Where "
+            f'trainings have one, set "source" to "live" and "weights_folder" in "live" to "{folder}" in '
             "difftumor.json; without one, `difftumor synthesize --bank` draws tumors beforehand"
         )
     if not reasons:

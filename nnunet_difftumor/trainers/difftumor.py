@@ -90,8 +90,8 @@ class nnUNetTrainerDiffTumor(nnUNetTrainer):
         try:
             super().run_training()
         finally:
-            if self.synthesis is not None and self.synthesis.live is not None:
-                self.synthesis.live.stop()
+            if self.synthesis is not None:
+                self.synthesis.end()
 
     def on_train_start(self):
         if not self.was_initialized:

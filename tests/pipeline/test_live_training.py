@@ -156,8 +156,11 @@ def test_the_ring_keeps_the_newest_lesions_and_is_a_bank(prepared_phantom, tmp_p
 def test_missing_weights_stop_a_training_before_it_begins(prepared_phantom, tmp_path, stand_ins):
     settings = write_settings(prepared_phantom.preprocessed, tmp_path)
     (tmp_path / "weights" / "kidney_late.safetensors").unlink()
-    with pytest.raises(InputError, match=r'kidney_late.safetensors not found.*import-weights.*"weights_folder"'):
-        make_trainer(prepared_phantom.preprocessed, settings).on_train_start()
+    with pytest.raises(
+        InputError, match=r'kidney_late.safetensors not found.*import-weights.*"weights_folder"'
+    ) as caught:
+        make_trainer(prepared_phantom.preprocessed, settings).run_training()
+    assert caught.value.__context__ is None  # one sentence, not the same one twice
 
 
 def test_an_organ_without_models_of_its_own_needs_a_choice(prepared_phantom, tmp_path, stand_ins):
