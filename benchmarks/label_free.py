@@ -26,6 +26,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from scipy.stats import binomtest
 
 from nnunet_difftumor import __version__
 from nnunet_difftumor.demo.commands import Commands, nnunet_variables
@@ -196,13 +197,15 @@ def report(out: Path, data: Path, runs: dict[str, dict[str, Any]], training: dic
             "patch_size": PATCH_SIZE,
             "features": FEATURES,
             "size_weights": SIZE_WEIGHTS,
+            "size_weights_early": EARLY_WEIGHTS,
             "synthetic_probability": SYNTHETIC_PROBABILITY,
         },
         "runs": {
             name: {
                 "minutes": figures["minutes"],
                 "resumed": figures["resumed"],
-                "tumors": figures["evaluation"]["tumors"]["liver_tumor"]["summary"],
+                "tumors": summary(figures),
+                "intervals_over_tumors": {size: interval(summary(figures), size) for size in ("all", "early")},
                 "evaluation": figures["evaluation"]["settings"],
             }
             for name, figures in runs.items()
@@ -212,9 +215,23 @@ def report(out: Path, data: Path, runs: dict[str, dict[str, Any]], training: dic
     print(f"\n{table(runs)}\n\n{out / 'result.json'}\n{out / 'picture.png'}")
 
 
+def summary(figures: dict[str, Any]) -> dict[str, Any]:
+    return figures["evaluation"]["tumors"]["liver_tumor"]["summary"]
+
+
+def interval(figures: dict[str, Any], size: str) -> tuple[float, float]:
+    """Of the share of tumors that are found, 95 %, exact (Clopper and Pearson): over tumors, as there is one scan only.
+
+    It takes the tumors of the scan as independent, which those of one patient are not: the truth is wider.
+    """
+    found = figures["tumor_sensitivity"][size]
+    bounds = binomtest(round(found["value"] * found["count"]), found["count"]).proportion_ci(0.95, method="exact")
+    return round(float(bounds.low), 3), round(float(bounds.high), 3)
+
+
 def table(runs: dict[str, dict[str, Any]]) -> str:
     rows: list[Sequence[str]] = [("", *runs)]
-    summaries = [figures["evaluation"]["tumors"]["liver_tumor"]["summary"] for figures in runs.values()]
+    summaries = [summary(figures) for figures in runs.values()]
     rows.append(("minutes of training", *(f"{figures['minutes']:.0f}" for figures in runs.values())))
     for key in ("dsc", "nsd"):
         rows.append((f"tumors, {key.upper()}", *(f"{summary[key]['value']:.3f}" for summary in summaries)))
@@ -226,6 +243,9 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
             else:
                 shown = [f"{v['value']:.1f}" for v in values]
             rows.append((f"{title}, {band}", *shown))
+    for size in ("all", "early"):
+        bounds = [interval(figures, size) for figures in summaries]
+        rows.append((f"share found, {size}, 95 %", *(f"{low:.2f} to {high:.2f}" for low, high in bounds)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
 
