@@ -7,7 +7,8 @@ start.
 import os
 import resource
 import time
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ FAULTS = (
     "hang",  # a batch is never finished
     "slow_start",
     "memory",  # no batch fits
-    "memory_of_batches",  # batches of more than one do not fit
+    "memory_of_batches",  # batches of more than one do not fit, and while their memory is held nothing does
     "no_weights",  # a start finds no weights
     "full_disk",  # files of more than a few bytes cannot be written
     "clock",  # the time of day jumps at every look
@@ -50,6 +51,7 @@ class StandInRenderer:
 
     def __init__(self, sleep_s: float = 0.0) -> None:
         self.sleep_s = sleep_s
+        self._held: Callable[[], object | None] = lambda: None
 
     def region(self, volume, spec):
         return region_of(spec, volume.shape, volume.spacing_mm)
@@ -59,14 +61,24 @@ class StandInRenderer:
             os._exit(9)
         while asked("hang"):
             time.sleep(0.05)
-        if asked("memory") or (asked("memory_of_batches") and len(specs) > 1):
+        if asked("memory"):
             raise InputError(f"the GPU's memory is too small for a batch of {len(specs)}")
+        if asked("memory_of_batches"):
+            self._take_memory(len(specs))
         time.sleep(self.sleep_s)
         sites = [site_of(patch, spec) for patch, spec in zip(patches, specs, strict=True)]
         return [
             site.blended(np.full(site.alpha.shape, site.spec.background_hu - 30 - site.spec.seed % 40, np.float32))
             for site in sites
         ]
+
+    def _take_memory(self, tumors: int) -> None:
+        if self._held() is not None:
+            raise InputError("the GPU's memory is still held by the batch that did not fit")
+        if tumors > 1:
+            memory = np.empty(1)  # of this call, as tensors are
+            self._held = weakref.ref(memory)
+            raise InputError(f"the GPU's memory is too small for a batch of {tumors}")
 
     def record(self):
         return {"name": self.name}

@@ -183,12 +183,16 @@ class SynthesisServer:
         start = time.perf_counter()
         try:
             tumors = self.renderer.render([request.patch for request in batch], [request.spec for request in batch])
+            failure = None
         except Exception as error:  # whatever it is, the other tumors shall be drawn, and the server go on
-            if len(batch) > 1:
-                for request in batch:
-                    self._render([request])
-            else:
-                self._answer(batch[0], f"{type(error).__name__}: {error}")
+            # Nothing more in here: as long as the error lives, so does the GPU memory of a batch that did not fit.
+            failure = f"{type(error).__name__}: {error}"
+        if failure is not None and len(batch) > 1:
+            for request in batch:
+                self._render([request])
+            return
+        if failure is not None:
+            self._answer(batch[0], failure)
             return
         self.account.rendered(tumors=len(batch), milliseconds=(time.perf_counter() - start) * 1e3)
         for request, tumor in zip(batch, tumors, strict=True):
