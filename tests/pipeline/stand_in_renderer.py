@@ -27,6 +27,7 @@ FAULTS = (
     "slow_start",
     "memory",  # no batch fits
     "memory_of_batches",  # batches of more than one do not fit, and while their memory is held nothing does
+    "lost_gpu",  # once: an error of the driver, after which nothing works in this process
     "no_weights",  # a start finds no weights
     "full_disk",  # files of more than a few bytes cannot be written
     "clock",  # the time of day jumps at every look
@@ -51,6 +52,7 @@ class StandInRenderer:
 
     def __init__(self, sleep_s: float = 0.0) -> None:
         self.sleep_s = sleep_s
+        self._lost = False
         self._held: Callable[[], object | None] = lambda: None
 
     def region(self, volume, spec):
@@ -59,6 +61,13 @@ class StandInRenderer:
     def render(self, patches: Sequence[Patch], specs: Sequence[TumorSpec]) -> list[RenderedTumor]:
         if asked("crash"):
             os._exit(9)
+        if asked("lost_gpu"):
+            (Path(os.environ[CONTROL]) / "lost_gpu").unlink()
+            self._lost = True
+        if self._lost:
+            import torch  # here, as it takes seconds and servers are started by the dozen
+
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
         while asked("hang"):
             time.sleep(0.05)
         if asked("memory"):

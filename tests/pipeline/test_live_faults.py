@@ -108,6 +108,19 @@ def test_killed_worker_ends_training_with_one_sentence_and_leaves_nothing(run, r
 
 
 @THREE_TIMES
+def test_server_that_lost_its_gpu_is_replaced(run, repetition):
+    trainer = run.trainer()
+    with run.loader(trainer) as loader:
+        batches = take(loader, 2)
+        run.switch("lost_gpu")
+        batches += take(loader, 16)
+        assert wait_until(lambda: trainer.synthesis.live.keeper.restarts == 1, seconds=20)
+    assert not refusals(batches) and all(sample["in_target"] for sample in samples_of(batches))
+    assert "an illegal memory access" in (run.folder / "log" / "server_rank_0.log").read_text()
+    run.resumes(repetition)
+
+
+@THREE_TIMES
 def test_killed_server_comes_back(run, repetition):
     trainer = run.trainer()
     with run.loader(trainer) as loader:

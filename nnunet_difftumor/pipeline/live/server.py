@@ -140,7 +140,7 @@ class SynthesisServer:
         new.replace(address.socket)
 
     def run(self) -> None:
-        """Serves until the process ends."""
+        """Serves until the process ends. Raises what makes the GPU unusable; another process has to go on."""
         threading.Thread(target=self._accept, daemon=True).start()
         while True:
             batch = self._next_batch()
@@ -185,6 +185,8 @@ class SynthesisServer:
             tumors = self.renderer.render([request.patch for request in batch], [request.spec for request in batch])
             failure = None
         except Exception as error:  # whatever it is, the other tumors shall be drawn, and the server go on
+            if _lost_gpu(error):
+                raise
             # Nothing more in here: as long as the error lives, so does the GPU memory of a batch that did not fit.
             failure = f"{type(error).__name__}: {error}"
         if failure is not None and len(batch) > 1:
@@ -211,6 +213,13 @@ class SynthesisServer:
                 self.ring.write(request.case, request.patch, found)
             except OSError:  # a full disk, for example: training does not need the ring
                 self.account.ring_failures += 1
+
+
+def _lost_gpu(error: Exception) -> bool:
+    """Whether it is an error after which a process can do nothing more on its GPU; a new one can."""
+    torch = sys.modules.get("torch")
+    by_torch = torch is not None and isinstance(error, torch.AcceleratorError)
+    return by_torch or str(error).startswith("Triton Error [CUDA]")
 
 
 def _gpu_memory_gb() -> float | None:
