@@ -138,6 +138,16 @@ def test_killed_server(dataset, tmp_path, prepared_phantom):
     resumes(tmp_path)
 
 
+def test_lost_gpu(dataset, tmp_path, prepared_phantom):
+    training = Training(tmp_path)
+    training.reached("Epoch 1")
+    training.switch("lost_gpu")
+    said = training.ends()
+    assert "Training done." in said and "1 restarts" in said
+    assert min(shares(prepared_phantom.results)) > 0.3
+    resumes(tmp_path)
+
+
 def test_server_killed_again_and_again(dataset, tmp_path):
     training = Training(tmp_path)
     training.reached("Epoch 1")
@@ -191,6 +201,16 @@ def test_too_little_memory(dataset, tmp_path):
     training.switch("memory")
     said = training.ends(1)
     assert "TooFewSyntheticSamplesError" in said and "the GPU's memory is too small" in said
+    resumes(tmp_path)
+
+
+def test_too_little_memory_for_batches(dataset, tmp_path, prepared_phantom):
+    (tmp_path / "memory_of_batches").touch()
+    use(dataset, tmp_path, live={"batch_size": 8, "batch_wait_ms": 50})
+    said = Training(tmp_path).ends()
+    assert "Training done." in said
+    assert min(shares(prepared_phantom.results)) > 0.3
+    use(dataset, tmp_path)
     resumes(tmp_path)
 
 
