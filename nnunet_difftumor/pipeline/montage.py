@@ -58,7 +58,11 @@ class PreviewSample:
             "case": self.case,
             "number": self.number,
             "tumors": [
-                {"spec": tumor.spec.to_dict(), "equivalent_diameter_mm": round(diameter, 3)}
+                {
+                    "spec": tumor.spec.to_dict(),
+                    "equivalent_diameter_mm": round(diameter, 3),
+                    "measured_contrast_hu": tumor.measured_contrast_hu(),
+                }
                 for tumor, diameter in zip(self.outcome.tumors, self.diameters_mm, strict=True)
             ],
             "look_alikes": [lesion.spec.to_dict() for lesion in self.outcome.look_alikes],

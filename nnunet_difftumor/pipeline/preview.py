@@ -108,9 +108,12 @@ def _cell(sample: PreviewSample) -> Cell:
     if not sample.outcome.tumors:
         return Cell(title, "", None, "no tumor:\n" + "\n".join(_wrapped(sorted(set(sample.outcome.refused)))))
     largest = max(range(len(sample.diameters_mm)), key=sample.diameters_mm.__getitem__)
-    spec = sample.outcome.tumors[largest].spec
+    tumor = sample.outcome.tumors[largest]
     more = len(sample.diameters_mm) - 1
-    subtitle = f"{spec.organ} {sample.diameters_mm[largest]:.1f} mm, {spec.contrast_hu:+.0f} HU"
+    subtitle = f"{tumor.spec.organ} {sample.diameters_mm[largest]:.1f} mm"
+    contrast = tumor.measured_contrast_hu()  # the spec of a tumor that a model draws has none
+    if contrast is not None:
+        subtitle += f", {contrast:+.0f} HU"
     return Cell(title, subtitle + (f" (+{more})" if more else ""), sample.panel)
 
 

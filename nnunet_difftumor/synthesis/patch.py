@@ -62,6 +62,12 @@ class RenderedTumor:
     labels: np.ndarray
     mask: np.ndarray
 
+    def measured_contrast_hu(self) -> float | None:
+        """Mean of the tumor's voxels minus the tissue around, as the spec has it; None for a tumor without room."""
+        if not self.mask.any():
+            return None
+        return round(float(self.hu[self.mask].mean(dtype=np.float64)) - self.spec.background_hu, 2)
+
 
 class Renderer(Protocol):
     """Turns specs into voxels, deterministically."""

@@ -22,7 +22,6 @@ from nnunet_difftumor.synthesis.manifest import (
     versions,
 )
 from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
-from nnunet_difftumor.synthesis.patch import RenderedTumor
 from nnunet_difftumor.synthesis.preview import draw_preview
 from nnunet_difftumor.synthesis.renderers import RendererChoice, choose_renderer, recorded_renderer
 from nnunet_difftumor.synthesis.sampler import TumorSampler
@@ -309,7 +308,7 @@ def _write(
         **record,
         "renderer": opened.record(),
         "tumors": [
-            {**tumor, "measured_contrast_hu": _measured_contrast_hu(found)}
+            {**tumor, "measured_contrast_hu": found.measured_contrast_hu()}
             for tumor, found in zip(record["tumors"], rendered, strict=True)
         ],
         "outputs": {
@@ -336,13 +335,6 @@ def _write(
     except OSError as error:
         raise InputError(f"{output}: cannot be written ({error.strerror or error}); choose another folder") from error
     return manifest
-
-
-def _measured_contrast_hu(tumor: RenderedTumor) -> float | None:
-    """Mean of the tumor's voxels minus the tissue around; None for a tumor without room."""
-    if not tumor.mask.any():
-        return None
-    return round(float(tumor.hu[tumor.mask].mean(dtype=np.float64)) - tumor.spec.background_hu, 2)
 
 
 def _stem(path: Path) -> str:

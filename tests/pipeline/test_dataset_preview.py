@@ -137,6 +137,9 @@ def test_settings_of_the_dataset_are_followed(prepared_phantom, copy_of_prepared
     montage = Montage(copy_of_prepared_phantom, configuration="3d_fullres")
     (sample,) = montage.row(montage.config.organs[0], "small", columns=1)
     assert all(20 <= tumor.spec.contrast_hu <= 25 for tumor in sample.outcome.tumors)
+    # What is seen is less: the edges are soft.
+    seen = [tumor["measured_contrast_hu"] for tumor in sample.to_dict()["tumors"]]
+    assert seen and all(12 <= contrast <= 25 for contrast in seen)
     assert list(montage.mix(2)) == []
 
 
