@@ -5,6 +5,7 @@ function of seed, case and number alone, and files appear whole: what two proces
 """
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from nnunet_difftumor.pipeline.roles import label_free_roles, roles_with_real_ca
 from nnunet_difftumor.pipeline.training import TrainingSynthesis
 from nnunet_difftumor.synthesis.patch import RenderedTumor
 from nnunet_difftumor.synthesis.presets import PRESETS
+from nnunet_difftumor.synthesis.realistic import LEAST_CONTRAST_HU
 from nnunet_difftumor.synthesis.sampler import Placement, TumorSampler
 from nnunet_difftumor.synthesis.scene import patch_of
 
@@ -82,7 +84,7 @@ def make_bank(
         weights_organ: whose diffusion models draw in organs that have none of their own.
         device: of the diffusion models, cpu or cuda.
         seed: of everything random; None: that of difftumor.json.
-        report: gets a line at the end.
+        report: gets lines at the end: what was made, and how far its tumors differ from the tissue around.
 
     Raises:
         InputError: if the dataset was not prepared or has no base, diffusion models are missing or do not fit, the
@@ -127,7 +129,7 @@ def make_bank(
         **renderers.record(),
     }
     bank.check(record)
-    missing, made = bank.missing(), 0
+    missing, contrasts_hu = bank.missing(), defaultdict(list)
     if missing:
         # Opens the weights: nothing is written if they are damaged.
         maker = _LesionMaker(synthesis, plans, spacing_mm=spacing_mm, cases=cases, renderers=renderers)
@@ -143,13 +145,33 @@ def make_bank(
                 bank.write_refused(case, number, reasons)
             else:
                 bank.write(case, number, tumor, scan)
-                made += 1
-    refused = bank.count_refused()
+                contrasts_hu[case].append(tumor.measured_contrast_hu())
+    made, refused = sum(map(len, contrasts_hu.values())), bank.count_refused()
     result = BankReport(bank.folder, made, per_case * len(cases) - refused - made, refused)
     report(
         f"{result.folder}: {made} lesions made, {result.kept} kept, {refused} refused (no room), for {len(cases)} cases"
     )
+    if made:
+        report(_contrast_note(contrasts_hu))
     return result
+
+
+def _contrast_note(contrasts_hu: Mapping[str, Sequence[float]]) -> str:
+    """How far lesions differ from the tissue around, in words; from their measured contrast by case."""
+    values = np.concatenate(list(contrasts_hu.values()))
+    low, median, high = np.quantile(values, [0.05, 0.5, 0.95]).round() + 0.0  # no -0
+    note = f"contrast of those made: median {median:.0f} HU, nine of ten from {low:.0f} to {high:.0f} HU"
+    faint = {case: np.abs(found) < LEAST_CONTRAST_HU for case, found in contrasts_hu.items()}
+    count = sum(int(found.sum()) for found in faint.values())
+    if count:
+        mostly = sorted(case for case, found in faint.items() if found.mean() > 0.5)
+        note += f"; {count} of {len(values)} are within {LEAST_CONTRAST_HU:.0f} HU of the tissue around, hard to see"
+        note += (
+            f", most lesions of {', '.join(mostly[:5])}{', ...' if len(mostly) > 5 else ''} among them"
+            if mostly
+            else ""
+        )
+    return note
 
 
 def _without_contrast(config: DiffTumorConfig, dataset_folder: Path) -> DiffTumorConfig:

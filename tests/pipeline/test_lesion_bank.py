@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -199,6 +200,23 @@ def test_real_cases_as_bases_and_a_dataset_that_trains_on_a_bank_already(
     assert report.folder == copy_of_prepared_phantom / "difftumor_bank" / "nnUNetPlansDiffTumor_3d_fullres"
     cases = {path.parent.name for path in report.folder.glob("*/*.lesion.npz")}
     assert report.made == 6 and len(cases) == 6 and any("tumor" in case for case in cases)
+
+
+def test_the_last_line_says_where_tumors_are_hard_to_see(prepared_phantom, copy_of_prepared_phantom, tmp_path):
+    notes = {}
+    for contrast_hu in (-60, -3):
+        edit_settings(copy_of_prepared_phantom, contrast_hu=[contrast_hu, contrast_hu], size_weights={"small": 1})
+        lines = []
+        make_bank(501, per_case=1, output=tmp_path / str(contrast_hu), report=lines.append)
+        notes[contrast_hu] = lines[-1]
+        make_bank(501, per_case=1, output=tmp_path / str(contrast_hu), report=lines.append)
+        assert len(lines) == 3  # the second call has none of its own to speak of
+    assert re.fullmatch(r"contrast of those made: median -[56]\d HU, nine of ten from -\d+ to -[45]\d HU", notes[-60])
+    assert notes[-3].startswith("contrast of those made: median -3 HU, nine of ten from -")
+    assert notes[-3].endswith(
+        " 3 of 4 are within 8 HU of the tissue around, hard to see, "
+        "most lesions of phantom_000, phantom_001, phantom_003 among them"
+    )
 
 
 def test_a_bank_of_diffusion_tumors_is_trained_on(prepared_phantom, copy_of_prepared_phantom, tmp_path, monkeypatch):
