@@ -3,7 +3,8 @@
 Two CTs without tumors are the bases (liver_healthy, portal venous, and abdomen_3mm, without contrast agent); the CT
 with eight metastases (liver_tumors) is never trained on. Small plans at 2 mm, the same length of training and the same
 first weights for every run; prediction by nnU-Net, figures by `difftumor evaluate`. Everything lies in --out; what is
-done there already is kept, so that an interrupted call goes on. A comparison, not a bar: the exit status is 0.
+done there already is kept, so that an interrupted call goes on: other settings need another --out. A comparison, not a
+bar: the exit status is 0.
 
 Runs: the presets `realistic` and `hu2023`; `diffusion_bank`, early tumors that the diffusion models of --weights drew
 beforehand; `realistic_early`, hand-crafted tumors of the same sizes; and `without`, no synthetic tumors at all.
@@ -77,6 +78,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for everything")
     parser.add_argument("--runs", nargs="+", choices=list(KINDS), default=["realistic", "hu2023"])
+    parser.add_argument("--bases", nargs="+", choices=list(BASES), default=list(BASES), help="scans trained on")
     parser.add_argument("--weights", type=Path, help="folder of the early diffusion model of the liver")
     parser.add_argument("--per-case", type=int, default=100, help="lesions of each base in the bank")
     parser.add_argument("--epochs", type=int, default=30)
@@ -90,7 +92,7 @@ def main() -> int:
     training = {"epochs": args.epochs, "iterations_per_epoch": args.iterations_per_epoch, "seed": args.seed}
     with ThreadPoolExecutor(args.jobs) as pool:
         runs = list(pool.map(lambda name: run(args.out.absolute() / name, data, name, training, args), args.runs))
-    report(args.out.absolute(), data, dict(zip(args.runs, runs, strict=True)), training)
+    report(args.out.absolute(), data, dict(zip(args.runs, runs, strict=True)), training, args.bases)
     return 0
 
 
@@ -104,7 +106,7 @@ def run(folder: Path, data: Path, name: str, training: dict[str, int], args: arg
     preprocessed = folder / "nnUNet_preprocessed" / dataset
     if not (preprocessed / f"{SMALL_PLANS_NAME}.json").is_file():
         commands.run(
-            *("difftumor", "convert", "folder", "-i", scans(folder / "scans", data), "-d", DATASET_ID),
+            *("difftumor", "convert", "folder", "-i", scans(folder / "scans", data, args.bases), "-d", DATASET_ID),
             *(
                 "--name",
                 DATASET_NAME,
@@ -127,7 +129,7 @@ def run(folder: Path, data: Path, name: str, training: dict[str, int], args: arg
         commands.run(
             *("difftumor", "synthesize", "--bank", "-d", DATASET_ID, "--per-case", args.per_case, "-o", bank),
             *("--renderer", "diffusion", "--weights", args.weights.absolute()),
-            show=r"lesions made",
+            show=r"lesions made|contrast of",
         )
         settings = preprocessed / FILE_NAME
         replace(DiffTumorConfig.load(settings), source="bank", bank_folder=str(bank)).save(settings)
@@ -161,18 +163,20 @@ def run(folder: Path, data: Path, name: str, training: dict[str, int], args: arg
     return figures
 
 
-def scans(folder: Path, data: Path) -> Path:
+def scans(folder: Path, data: Path, bases: Sequence[str]) -> Path:
     """The bases, with the liver as their only label."""
-    for case, liver in BASES.items():
+    for case in bases:
         (folder / case).mkdir(parents=True, exist_ok=True)
         shutil.copyfile(data / case / "ct.nii.gz", folder / case / "ct.nii.gz")
         labels = nib.load(data / case / "labels.nii.gz")
-        mask = (np.asarray(labels.dataobj) == liver).astype(np.uint8)
+        mask = (np.asarray(labels.dataobj) == BASES[case]).astype(np.uint8)
         nib.save(nib.Nifti1Image(mask, labels.affine), folder / case / "labels.nii.gz")
     return folder
 
 
-def report(out: Path, data: Path, runs: dict[str, dict[str, Any]], training: dict[str, int]) -> None:
+def report(
+    out: Path, data: Path, runs: dict[str, dict[str, Any]], training: dict[str, int], bases: Sequence[str]
+) -> None:
     """Writes result.json and picture.png, and prints the table."""
     case = data / TEST_CASE
     maps = {name: out / name / "predictions" / f"{TEST_CASE}.nii.gz" for name in runs}
@@ -191,7 +195,7 @@ def report(out: Path, data: Path, runs: dict[str, dict[str, Any]], training: dic
         "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
         "settings": {
             **training,
-            "bases": list(BASES),
+            "bases": bases,
             "test_case": TEST_CASE,
             "spacing_mm": SPACING_MM,
             "patch_size": PATCH_SIZE,
