@@ -28,11 +28,11 @@ def scans(test_data, tmp_path_factory):
 def demo(scans, out) -> subprocess.CompletedProcess:
     variables = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")}
     command = Path(sys.executable).with_name("difftumor")
-    options = ["--data", scans, "--out", out, "--epochs", "6", "--iterations-per-epoch", "80"]
+    options = ["--data", scans, "--out", out, "--epochs", "4", "--iterations-per-epoch", "80"]
     return subprocess.run([command, "demo", *options], env=variables, text=True, capture_output=True)
 
 
-@pytest.mark.slow(file_seconds=250)
+@pytest.mark.slow(file_seconds=200)
 def test_demo_raises_the_dice_on_real_ct_and_then_keeps_what_is_done(scans, tmp_path):
     out = tmp_path / "out"
     done = demo(scans, out)

@@ -60,23 +60,28 @@ def test_every_synthetic_sample_has_its_tumor_with_every_start_method(
     assert {tumor["renderer"] for sample in samples for tumor in sample["tumors"]} == {"diffusion"}
 
 
-def test_specs_labels_and_order_do_not_depend_on_workers_and_voxels_neither_when_deterministic(
-    prepared_phantom, tmp_path, monkeypatch, small_patches
-):
-    expected = {}
-    for deterministic in (False, True):
-        for workers in (1, 2, 4):
-            live = {"deterministic": deterministic, "timeout_s": 600.0}
-            made = batches_of(
-                prepared_phantom, tmp_path, workers=workers, count=12, monkeypatch=monkeypatch, live=live, **EARLY
-            )
-            assert [batch["index"] for batch in made] == list(range(1, 13))
-            expected.setdefault("drawn", [drawn(batch) for batch in made])
-            assert [drawn(batch) for batch in made] == expected["drawn"], f"{workers} workers"
-            if deterministic:
-                expected.setdefault("voxels", [voxels(batch) for batch in made])
-                assert [voxels(batch) for batch in made] == expected["voxels"], f"{workers} workers"
-    assert len(set(expected["voxels"])) == 12
+def test_specs_labels_and_order_do_not_depend_on_workers(prepared_phantom, tmp_path, monkeypatch, stand_ins):
+    expected = None
+    for workers in (1, 2, 4):
+        live = {"timeout_s": 600.0}
+        made = batches_of(prepared_phantom, tmp_path, workers=workers, count=12, monkeypatch=monkeypatch, live=live)
+        assert [batch["index"] for batch in made] == list(range(1, 13))
+        found = [drawn(batch) for batch in made]
+        expected = expected or found
+        assert found == expected, f"{workers} workers"
+
+
+def test_voxels_do_not_depend_on_workers_when_deterministic(prepared_phantom, tmp_path, monkeypatch, small_patches):
+    """With the real networks: what else they draw at the same time must not matter."""
+    expected, live = None, {"deterministic": True, "timeout_s": 600.0}
+    for workers in (1, 2, 4):
+        made = batches_of(
+            prepared_phantom, tmp_path, workers=workers, count=4, monkeypatch=monkeypatch, live=live, **EARLY
+        )
+        found = [(drawn(batch), voxels(batch)) for batch in made]
+        expected = expected or found
+        assert found == expected, f"{workers} workers"
+    assert len({voxel for _, voxel in expected}) == 4 and len(samples_of(made)) >= 3
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])

@@ -44,7 +44,7 @@ def digest(batch: dict) -> str:
 
 @pytest.mark.slow(file_seconds=80)
 def test_batches_are_the_same_with_0_1_2_and_4_workers(prepared_phantom, monkeypatch):
-    count = 60
+    count = 30
     expected = None
     for workers in (0, 1, 2, 4):
         made = batches(prepared_phantom, workers=workers, count=count, monkeypatch=monkeypatch)
