@@ -32,7 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="raw datasets of healthy cases with the same labels, which become further bases for synthetic tumors",
     )
-    parser.add_argument("-np", "--processes", type=int, help="for preprocessing (default: one per core, at most 8)")
+    parser.add_argument(
+        "-np",
+        "--processes",
+        type=int,
+        help="for preprocessing (default: nnUNet_def_n_proc, 8 unless set, at most one per core)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="start anew; replaces plans, folds and settings")
 
 

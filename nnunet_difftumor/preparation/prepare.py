@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.configuration import default_num_processes
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from tqdm import tqdm
 
@@ -58,7 +59,8 @@ def prepare(
         preset: of the tumors' distributions, instead of "realistic"; that of a difftumor.json that is there, if any.
         healthy: datasets in nnUNet_raw with the same labels, all of whose cases become bases: tumors are put into them,
             and they never train or validate as they are with real cases. Those of earlier calls stay.
-        processes: for nnU-Net's preprocessing; None: one per core, at most 8.
+        processes: for nnU-Net's preprocessing; None: as many as nnUNet_def_n_proc says (8 unless set), at most one
+            per core.
         overwrite: start anew: plan and preprocess again, and replace difftumor.json, the folds, and healthy pools of
             earlier calls.
         report: gets a line per step.
@@ -79,7 +81,7 @@ def prepare(
     else:
         config = new_settings(dataset_json, organs=organs, preset=preset)
         config, tumors = with_what_is_available(config, dataset=folder.name)
-    processes = processes or min(8, os.cpu_count() or 1)
+    processes = processes or min(default_num_processes, os.cpu_count() or 1)
     pool_folders = [dataset_folders(pool, option="--healthy")[0] for pool in healthy]
     pools = HealthyPools(folder, raw, pools=pool_folders, overwrite=overwrite)
 
