@@ -88,6 +88,7 @@ setup(
             "pytest>=8",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
+            "filelock>=3.12",
             "hypothesis>=6.100",
             "ruff>=0.9",
             "setuptools>=77",

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel as nib
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 # Everywhere else hypothesis looks for new counterexamples; in CI the same commit shall give the same result.
@@ -63,19 +65,39 @@ def nnunet_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def prepared_phantom(nnunet_folders: Path) -> PreparedDataset:
-    """Six coarse phantoms, two of them with real tumors, prepared with a small patch."""
+def prepared_phantom(nnunet_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    """Six coarse phantoms, two of them with real tumors, prepared with a small patch.
+
+    With several processes the first one that needs them makes them, and the others take a copy.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return _prepare_phantom(nnunet_folders)
+    dataset = _dataset(nnunet_folders, "Dataset501_Phantom")
+    shared = tmp_path_factory.getbasetemp().parent / dataset.raw.name
+    with FileLock(f"{shared}.lock"):
+        if not shared.is_dir():
+            _prepare_phantom(nnunet_folders)
+            for folder in (dataset.raw, dataset.preprocessed):
+                shutil.copytree(folder, shared.with_suffix(".part") / folder.parent.name)
+            shared.with_suffix(".part").rename(shared)
+        else:
+            for folder in (dataset.raw, dataset.preprocessed):
+                shutil.copytree(shared / folder.parent.name, folder)
+    return dataset
+
+
+def _prepare_phantom(root: Path) -> PreparedDataset:
     from nnunet_difftumor.dataset_conversion import phantom
     from nnunet_difftumor.preparation.prepare import prepare
 
     phantom.convert(501, name="Phantom", cases=4, tumor_cases=2, seed=0, spacing_mm=(4.0, 3.0, 3.0))
-    prepare(501, spacing_mm=(4.0, 3.0, 3.0), patch_size=(32, 32, 32), processes=2)
-    return _dataset(nnunet_folders, "Dataset501_Phantom")
+    prepare(501, spacing_mm=(4.0, 3.0, 3.0), patch_size=(32, 32, 32), processes=1)
+    return _dataset(root, "Dataset501_Phantom")
 
 
 @pytest.fixture(scope="session")
 def prepared_real(nnunet_folders: Path, test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    """Three real CTs: one with liver tumors, two bases; prepared at a coarse spacing."""
+    """Three real CTs: one with liver tumors, two bases; every other column and row, prepared at a coarse spacing."""
     from nnunet_difftumor.dataset_conversion import folder
     from nnunet_difftumor.preparation.prepare import prepare
 
@@ -83,10 +105,11 @@ def prepared_real(nnunet_folders: Path, test_data: Path, tmp_path_factory: pytes
     for name in ("abdomen_3mm", "liver_healthy", "liver_tumors"):
         (cases / name).mkdir()
         for file in ("ct.nii.gz", "labels.nii.gz"):
-            (cases / name / file).symlink_to(test_data / name / file)
+            step = 1 if name == "abdomen_3mm" else 2
+            nib.load(test_data / name / file).slicer[::step, ::step].to_filename(cases / name / file)
     (cases / "abdomen_3mm" / "label_map.json").write_text('{"liver": 5}')
     folder.convert(cases, 502, labels={"liver": [1], "liver_tumor": [2]}, name="Real", ignore_other_labels=True)
-    prepare(502, spacing_mm=(3.0, 2.0, 2.0), patch_size=(32, 48, 48), processes=2)
+    prepare(502, spacing_mm=(3.0, 2.0, 2.0), patch_size=(32, 48, 48), processes=1)
     return _dataset(nnunet_folders, "Dataset502_Real")
 
 

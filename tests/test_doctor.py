@@ -112,16 +112,6 @@ def test_a_lost_module_does_not_disturb_interpreter_start(broken):
     assert broken.run("print(1)").stderr == ""
 
 
-@pytest.mark.slow
-def test_nnunet_finds_its_own_trainer_variants_after_fix(tmp_path):
-    environment = Environment(tmp_path / "venv")
-    repair(environment, "repair")
-    code = (
-        "from nnunet_difftumor.installation.checks import check_trainer; print(check_trainer('nnUNetTrainer_5epochs'))"
-    )
-    assert environment.run(code, PYTHONPATH=str(REPOSITORY)).stdout.startswith("ok")
-
-
 @pytest.mark.parametrize(
     ("prepare", "expected"),
     [

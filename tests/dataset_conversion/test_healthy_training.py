@@ -29,7 +29,10 @@ def test_a_pool_of_two_real_scans_trains_label_free(
 
     folder = prepare(531, spacing_mm=(4, 3, 3), patch_size=(32, 32, 32), processes=1).parent
     splits = json.loads((folder / "splits_final.json").read_text())
-    assert splits[0]["train"] == [] and splits[0]["synthesis_bases"] == ["abdomen", "chaos"]
+    assert len(splits) == 2
+    for split in splits:
+        assert split["train"] == split["val"] == []
+        assert split["synthesis_bases"] == ["abdomen", "chaos"] and len(split["label_free_val"]) == 1
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     plans = load_json(str(folder / "nnUNetPlansDiffTumor.json"))
     trainer = nnUNetTrainerDiffTumorLabelFreeTiny(

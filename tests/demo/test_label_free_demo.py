@@ -24,6 +24,12 @@ def test_demo_with_one_healthy_scan_is_label_free_and_tested_on_synthetic_tumors
     main(["demo", "--data", str(tmp_path / "scans"), "--out", str(out), "--epochs", "1", "--iterations-per-epoch", "2"])
     printed = capfd.readouterr().out
     assert "-tr nnUNetTrainerDiffTumorLabelFreeDemo" in printed
+    log = next((out / "logs").glob("*_nnUNetv2_train.log")).read_text()
+    assert "not real ones" in log and "Mean Validation Dice" in log
+    (summary,) = (out / "nnUNet_results").rglob("validation/summary.json")
+    validation = json.loads(summary.read_text())
+    assert "synthetic tumors" in validation["difftumor_validation"] and validation["foreground_mean"]["n_ref"] > 0
+
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["test_cases"] == ["mine_small", "mine_medium"] and manifest["tested_on_training_cases"]
     table = (out / "table.txt").read_text()

@@ -44,7 +44,7 @@ def digest(batch: dict) -> str:
 
 @pytest.mark.slow(file_seconds=80)
 def test_batches_are_the_same_with_0_1_2_and_4_workers(prepared_phantom, monkeypatch):
-    count = 30
+    count = 16
     expected = None
     for workers in (0, 1, 2, 4):
         made = batches(prepared_phantom, workers=workers, count=count, monkeypatch=monkeypatch)
@@ -93,7 +93,7 @@ def test_every_synthetic_sample_has_a_tumor_in_its_target(prepared_phantom, monk
     made = batches(
         prepared_phantom,
         workers=2,
-        count=100,
+        count=60,
         monkeypatch=monkeypatch,
         trainer_class=nnUNetTrainerDiffTumorLabelFreeTiny,
     )

@@ -28,7 +28,7 @@ SICK, TURNED = f"{POOL}_phantom_tumor_000", "Dataset512_Turned_phantom_000"
 
 
 def prepare(*arguments: str) -> int:
-    return main(["prepare", "-d", "501", "-np", "2", *SAME_REQUEST, *arguments])
+    return main(["prepare", "-d", "501", "-np", "1", *SAME_REQUEST, *arguments])
 
 
 def trainer_of(dataset, trainer_class, fold):
@@ -68,7 +68,7 @@ def pooled(prepared_phantom, tmp_path_factory):
         spacing_mm=(4.0, 3.0, 3.0),
         patch_size=(32, 32, 32),
         healthy=[511, 512],
-        processes=2,
+        processes=1,
         report=lines.append,
     )
     yield prepared_phantom, before, "\n".join(lines)
@@ -236,14 +236,3 @@ def test_pool_that_does_not_fit_is_refused(prepared_phantom, capsys, change, mes
 def test_wrong_pool_ids_are_named(prepared_phantom, capsys, pool, message):
     assert prepare("--healthy", pool) == 2
     assert message in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_a_pool_alone_is_a_dataset_for_label_free_training(nnunet_folders):
-    phantom.convert(514, name="Alone", cases=2, tumor_cases=0, seed=14, spacing_mm=(6.0, 5.0, 5.0))
-    assert main(["prepare", "-d", "514", "-np", "1", "--spacing", "6", "5", "5", "--patch-size", "16", "16", "16"]) == 0
-    splits = load_json(str(nnunet_folders / "preprocessed" / "Dataset514_Alone" / "splits_final.json"))
-    assert len(splits) == 2
-    for split in splits:
-        assert split["train"] == split["val"] == []
-        assert split["synthesis_bases"] == ["phantom_000", "phantom_001"] and len(split["label_free_val"]) == 1
