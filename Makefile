@@ -22,6 +22,9 @@ PIP_OPTIONS := -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_
 NNUNET_FOLDERS := nnUNet_raw=$(VENV)/nnunet/raw nnUNet_preprocessed=$(VENV)/nnunet/preprocessed \
 	nnUNet_results=$(VENV)/nnunet/results
 
+# Containers often set it; hundreds of short processes would then compile the same modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint test-faults
 .DELETE_ON_ERROR:
 
