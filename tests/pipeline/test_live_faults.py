@@ -229,7 +229,7 @@ def test_server_that_hangs_is_replaced(run, repetition):
 
 @THREE_TIMES
 def test_stopped_server_costs_tumors_and_no_more(run, repetition):
-    trainer = run.trainer(live={"timeout_s": 0.3})
+    trainer = run.trainer(live={"timeout_s": 0.15})
     with run.loader(trainer) as loader:
         take(loader, 2)
         os.kill(trainer.synthesis.live.keeper.process.pid, signal.SIGSTOP)
@@ -237,7 +237,7 @@ def test_stopped_server_costs_tumors_and_no_more(run, repetition):
         batches = take(loader, 8)
         assert time.monotonic() - start < 60
         os.kill(trainer.synthesis.live.keeper.process.pid, signal.SIGCONT)
-    assert "live: no answer within 0.3 s" in refusals(batches)
+    assert "live: no answer within 0.15 s" in refusals(batches)
     run.resumes(repetition)
 
 
