@@ -1,10 +1,13 @@
 """Datasets that several tests share, made once per run: a prepared phantom, and real CT where there is some."""
 
+import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import pytest
@@ -56,12 +59,33 @@ def nnunet_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     values |= {"OMP_WAIT_POLICY": "PASSIVE", "nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1"}
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
-    yield root
+    with quick_preparation():
+        yield root
     for name, value in before.items():
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+@contextmanager
+def quick_preparation() -> Iterator[None]:
+    """Processes that prepare a dataset are forked from one that has imported nnU-Net, instead of importing it each.
+
+    Where commands are run as commands, their processes are what they are for users.
+    """
+    from nnunetv2.experiment_planning import verify_dataset_integrity
+    from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor
+    from nnunetv2.preprocessing.preprocessors import default_preprocessor
+
+    from nnunet_difftumor.preparation import healthy
+
+    forkserver = multiprocessing.get_context("forkserver")
+    forkserver.set_forkserver_preload([module.__name__ for module in (fingerprint_extractor, healthy)])
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for module in (verify_dataset_integrity, fingerprint_extractor, default_preprocessor, healthy):
+            monkeypatch.setattr(module, "multiprocessing", SimpleNamespace(get_context=lambda method: forkserver))
+        yield
 
 
 @pytest.fixture(scope="session")
