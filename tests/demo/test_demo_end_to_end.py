@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 from scipy.ndimage import find_objects
 
-# The liver's values, and one voxel of so many along x, y and z; of a scan with slices of 1.6 mm and pixels of 0.57 mm.
+# Label values of the liver with its tumors; voxels kept around it.
 LIVER = {"abdomen_3mm": [5], "liver_tumors": [1, 2]}
-STRIDE = {"abdomen_3mm": (1, 1, 1), "liver_tumors": (5, 5, 2)}
 MARGIN = 5
+# One voxel of so many along x, y and z: about 3 mm, of slices of 1.6 mm and pixels of 0.57 mm as well.
+STRIDE = {"abdomen_3mm": (1, 1, 1), "liver_tumors": (5, 5, 2)}
 
 
 @pytest.fixture(scope="module")
 def scans(test_data, tmp_path_factory):
-    """The livers with what is around them, at about 3 mm: in minutes."""
+    """The livers with what is around them, at about 3 mm, so that the demo takes minutes."""
     folder = tmp_path_factory.mktemp("scans")
     for name, (x, y, z) in STRIDE.items():
         (folder / name).mkdir()
