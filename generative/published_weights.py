@@ -35,6 +35,7 @@ from nnunet_difftumor.generative.weights import (
     save_weights,
 )
 from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, diffusion_file
+from nnunet_difftumor.names import path_inside
 
 # Steps of the published sampler for medium and large tumors; early models take every step of theirs.
 DDIM_STEPS = 50
@@ -291,7 +292,7 @@ def _import_diffusion(file: Path, output: Path, *, organ: str | None, stage: str
         diffusion=settings,
         source=source,
     )
-    path = output / diffusion_file(organ, stage)
+    path = path_inside(output, diffusion_file(organ, stage))
     save_weights(path, model, description=description)
     return Imported(file, path, description, ignored, known)
 

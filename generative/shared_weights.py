@@ -8,6 +8,7 @@ from nnunet_difftumor.files import atomic_path
 from nnunet_difftumor.generative.registry import KnownFile, known_file
 from nnunet_difftumor.generative.weights import Description, load_autoencoder, load_diffusion, read_description
 from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, diffusion_file
+from nnunet_difftumor.names import path_inside
 
 
 def import_shared(file: Path, output: Path) -> tuple[Path, Description, KnownFile | None]:
@@ -31,7 +32,7 @@ def import_shared(file: Path, output: Path) -> tuple[Path, Description, KnownFil
         target = output / AUTOENCODER_FILE
     else:
         load_diffusion(file, autoencoder=output / AUTOENCODER_FILE)
-        target = output / diffusion_file(settings.organ, settings.stage)
+        target = path_inside(output, diffusion_file(settings.organ, settings.stage))
     says = (None, None) if settings is None else (settings.organ, settings.stage)
     if known is not None and says != (known.organ, known.stage):
         raise InputError(f"{file}: is {known} by its hash, but its JSON says {says}; get both files again")

@@ -19,6 +19,8 @@ from nnunet_difftumor.files import atomic_path, write_json
 from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig
 from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.unet import UNet, UNetConfig
+from nnunet_difftumor.generative.weights_folder import check_stage
+from nnunet_difftumor.names import check_plain_name
 
 VERSION = 1
 
@@ -106,7 +108,7 @@ def read_description(path: Path) -> Description:
     """The JSON beside PATH (.safetensors).
 
     Raises:
-        InputError: if it is missing, not of this format or version.
+        InputError: if it is missing, not of this format or version, or names an organ or a stage that cannot be one.
     """
     page = _with_suffix(path).with_suffix(".json")
     try:
@@ -124,6 +126,9 @@ def read_description(path: Path) -> Description:
             content["codebook_range"] = tuple(content["codebook_range"])
         if content["diffusion"] is not None:
             diffusion = content["diffusion"]
+            # Both become the name of a file.
+            check_plain_name(diffusion["organ"], where=f"{page}: organ")
+            check_stage(diffusion["stage"], where=f"{page}: stage")
             content["diffusion"] = DiffusionSettings(**diffusion | {"patch_size": tuple(diffusion["patch_size"])})
         return Description(**content)
     except FileNotFoundError as error:

@@ -1,0 +1,51 @@
+"""Names that come from files and become paths: only plain ones do, and only inside the folder that is meant."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from nnunet_difftumor.errors import InputError
+
+# Letters of any script, so that an organ can be named in any language; file systems take 255 bytes.
+_PLAIN = re.compile(r"\w[\w-]{0,63}")
+
+
+def check_plain_name(name: Any, *, where: str) -> str:
+    """Refuses what is no plain name: 1 to 64 letters, digits, `_` and `-`, the first one no `-`.
+
+    Args:
+        name: from a file.
+        where: the file and the key, for the message.
+
+    Returns:
+        The name.
+
+    Raises:
+        InputError: for anything else, which could lead out of a folder or name no file at all.
+    """
+    if not isinstance(name, str) or not _PLAIN.fullmatch(name):
+        raise InputError(
+            f"{where} is {shown(name)}, expected a plain name of 1 to 64 letters, digits, _ and -, since it becomes "
+            "the name of a file; correct it, and be wary of whoever wrote it"
+        )
+    return name
+
+
+def path_inside(folder: str | os.PathLike, name: str) -> Path:
+    """`folder / name`, made sure to be in the folder.
+
+    Raises:
+        InputError: if the name leads out of the folder.
+    """
+    path = Path(folder) / name
+    whole, inner = os.path.abspath(folder), os.path.abspath(path)
+    if inner == whole or os.path.commonpath([whole, inner]) != whole:
+        raise InputError(f"{folder}: the file name {name!r} leads out of this folder; nothing was written")
+    return path
+
+
+def shown(value: Any) -> str:
+    """A value from a file, for a message: its beginning, if it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:70]}... ({len(text)} characters)"
