@@ -29,9 +29,10 @@ from realism import LABEL, noise_ratios
 from scipy.ndimage import gaussian_filter, label
 
 from nnunet_difftumor.ct import read_ct, read_labels
-from nnunet_difftumor.demo.commands import Commands, nnunet_variables
+from nnunet_difftumor.demonstration.commands import Commands, nnunet_variables
 from nnunet_difftumor.files import write_json
-from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
+from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 
 EARLY_MM = 20.0
 MIN_CONTRAST_HU = 5.0

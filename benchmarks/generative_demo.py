@@ -22,7 +22,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from nnunet_difftumor.demo.commands import Commands, nnunet_variables
+from nnunet_difftumor.demonstration.commands import Commands, nnunet_variables
 from nnunet_difftumor.files import write_json
 
 SEED = 0

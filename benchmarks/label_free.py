@@ -30,11 +30,11 @@ import numpy as np
 from scipy.stats import binomtest
 
 from nnunet_difftumor import __version__
-from nnunet_difftumor.demo.commands import Commands, nnunet_variables
-from nnunet_difftumor.demo.pictures import draw_predictions
-from nnunet_difftumor.demo.small_plan import SMALL_PLANS_NAME, write_small_plans
+from nnunet_difftumor.demonstration.commands import Commands, nnunet_variables
+from nnunet_difftumor.demonstration.pictures import draw_predictions
+from nnunet_difftumor.demonstration.small_plan import SMALL_PLANS_NAME, write_small_plans
 from nnunet_difftumor.files import write_json
-from nnunet_difftumor.pipeline.config import FILE_NAME, DiffTumorConfig
+from nnunet_difftumor.prepared.config import FILE_NAME, DiffTumorConfig
 
 BASES = {"liver_healthy": 1, "abdomen_3mm": 5}  # value of the liver in their label maps
 TEST_CASE = "liver_tumors"

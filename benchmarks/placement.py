@@ -23,9 +23,10 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, label
 
 from nnunet_difftumor.ct import read_ct, read_labels
-from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
-from nnunet_difftumor.synthesis.presets import PRESETS
-from nnunet_difftumor.synthesis.sampler import Placement, TumorSampler
+from nnunet_difftumor.synthesis.look.presets import PRESETS
+from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
+from nnunet_difftumor.synthesis.placement.sampler import Placement, TumorSampler
 from nnunet_difftumor.synthesis.scene import insert_tumors
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.volume import ArrayVolume

@@ -17,10 +17,11 @@ from statistics import median
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
+from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 from nnunet_difftumor.synthesis.patch import RenderedTumor
-from nnunet_difftumor.synthesis.sampler import TumorSampler
-from nnunet_difftumor.synthesis.synthesize import insert_tumors
+from nnunet_difftumor.synthesis.placement.sampler import TumorSampler
+from nnunet_difftumor.synthesis.scans.synthesize import insert_tumors
 from nnunet_difftumor.synthesis.volume import ArrayVolume
 
 SHAPE = (156, 303, 366)

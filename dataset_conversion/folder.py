@@ -119,7 +119,7 @@ def _load(
         shown = ", ".join(map(str, others[:12])) + (", ..." if len(others) > 12 else "")
         raise InputError(
             f"{folder / labels_name}: holds the values {shown}, which no label lists; list them, or make them "
-            "background with --ignore-other-labels"
+            "background with `ignore_other_labels`"
         )
     labels = table[source]
     if not labels.any():

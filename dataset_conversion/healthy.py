@@ -8,7 +8,6 @@ bases for synthetic tumors: `--like ID` gives it the labels of that one.
 import argparse
 import functools
 import json
-import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from nnunet_difftumor.dataset_conversion.placement_in_space import crop_around_l
 from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, SourceCase, read_source_ct, write_raw_dataset
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.label_names import is_tumor_name
+from nnunet_difftumor.nnunet_folders import RAW, find_dataset
 
 # nnU-Net's reader that brings all images into one orientation: pools mix sources.
 REORIENTING_READER = "NibabelIOWithReorient"
@@ -184,13 +184,13 @@ def labelling_like(dataset_id: int, organs: Sequence[str]) -> Labelling:
     }
     if sorted(healthy) != sorted(organs):
         raise InputError(
-            f"--like {dataset_id}: {folder.name} labels {', '.join(sorted(healthy))}, but --organs names "
+            f"`like` {dataset_id}: {folder.name} labels {', '.join(sorted(healthy))}, but `organs` names "
             f"{', '.join(sorted(organs))}; name the same organs, since one that is not labelled would be background"
         )
     several = [organ for organ in organs if len(healthy[organ]) != 1]
     if several:
         raise InputError(
-            f"--like {dataset_id}: {several[0]} has the values {healthy[several[0]]} in {folder.name}; expected one"
+            f"`like` {dataset_id}: {several[0]} has the values {healthy[several[0]]} in {folder.name}; expected one"
         )
     about = {key: dataset[key] for key in ("regions_class_order", "overwrite_image_reader_writer") if dataset.get(key)}
     orientation = None
@@ -202,13 +202,7 @@ def labelling_like(dataset_id: int, organs: Sequence[str]) -> Labelling:
 
 
 def _raw_folder(dataset_id: int) -> Path:
-    raw = os.environ.get("nnUNet_raw")
-    if not raw:
-        raise InputError("nnUNet_raw is not set; give nnU-Net a folder for raw datasets: export nnUNet_raw=/a/folder")
-    found = [path.parent for path in Path(raw).glob(f"Dataset{dataset_id:03d}_*/dataset.json")]
-    if len(found) != 1:
-        raise InputError(f"--like {dataset_id}: expected one Dataset{dataset_id:03d}_NAME in {raw}, found {len(found)}")
-    return found[0]
+    return find_dataset(RAW, dataset_id, inside="dataset.json", argument="like").parent
 
 
 def _load(

@@ -111,14 +111,14 @@ def organ_parts(
     for organ, given in organs.items():
         parts = tuple(given) if given is not None else table.organs.get(organ)
         if not parts:
-            how = f"--organs {organ}={'FILE,FILE' if table.one_file_per_organ else 'VALUE,VALUE'}"
+            how = f"`organs` {organ}={'FILE,FILE' if table.one_file_per_organ else 'VALUE,VALUE'}"
             known = f" (it knows {', '.join(table.organs)})" if table.organs else ""
             raise InputError(f"{organ}: the layout {layout} does not say what means it{known}; give it: {how}")
         if not table.one_file_per_organ:
             parts = tuple(_value(organ, part) for part in parts)
         for part in parts:
             if owner.setdefault(part, organ) != organ:
-                raise InputError(f"--organs: {part} is given to both {owner[part]} and {organ}")
+                raise InputError(f"`organs`: {part} is given to both {owner[part]} and {organ}")
         found[organ] = parts
     return found
 
@@ -166,7 +166,7 @@ def read_organs(
 
 def _value(organ: str, part: str | int) -> int:
     if not re.fullmatch(r"[0-9]+", str(part)) or not 1 <= int(part) <= 32767:
-        raise InputError(f"--organs {organ}={part}: this layout has label values, expected 1 to 32767")
+        raise InputError(f"`organs` {organ}={part}: this layout has label values, expected 1 to 32767")
     return int(part)
 
 

@@ -22,6 +22,7 @@ from nnunet_difftumor.dataset_conversion.raw_dataset import (
     write_raw_dataset,
 )
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.nnunet_folders import FOLDER_VARIABLES, RAW
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -130,13 +131,12 @@ def _run_nnunets_converter(task: Path, raw: Path, processes: int) -> Path:
 @contextmanager
 def _nnunet_raw(folder: Path) -> Iterator[None]:
     """nnU-Net, which reads its variables when asked, writes to this folder and sees no other dataset."""
-    names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-    before = {name: os.environ.pop(name) for name in names if name in os.environ}
-    os.environ["nnUNet_raw"] = str(folder)
+    before = {name: os.environ.pop(name) for name in FOLDER_VARIABLES if name in os.environ}
+    os.environ[RAW] = str(folder)
     try:
         yield
     finally:
-        del os.environ["nnUNet_raw"]
+        del os.environ[RAW]
         os.environ.update(before)
 
 

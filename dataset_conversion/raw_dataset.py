@@ -1,6 +1,5 @@
 """Writes an nnU-Net raw dataset from cases, whole or not at all, and reports on every case."""
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,6 +14,7 @@ from nnunet_difftumor.ct import Scan, read_ct, write_ct, write_labels
 from nnunet_difftumor.dataset_conversion.unfinished import FILE_ENDING, UnfinishedDataset, unfinished_dataset
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path, write_json
+from nnunet_difftumor.nnunet_folders import RAW, dataset_name, nnunet_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +153,7 @@ def read_source_ct(path: Path, *, keep_unknown_spacing: bool) -> Scan:
     if not keep_unknown_spacing and is_header_unset(scan.affine, scan.hu.shape):
         raise InputError(
             f"{path}: the header seems never to have been set (a spacing of exactly 1 mm along every axis), so sizes "
-            "in mm are unknown; correct the header, or take it as it is with --keep-unknown-spacing"
+            "in mm are unknown; correct the header, or take it as it is with `keep_unknown_spacing`"
         )
     return scan
 
@@ -178,14 +178,13 @@ def dataset_folder(dataset_id: int, name: str, *, overwrite: bool) -> Path:
     """
     from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
 
-    if not os.environ.get("nnUNet_raw"):
-        raise InputError("nnUNet_raw is not set; give nnU-Net a folder for raw datasets: export nnUNet_raw=/a/folder")
+    raw = nnunet_folder(RAW)
     if not 1 <= dataset_id <= 999:
         raise InputError(f"dataset id {dataset_id}: expected 1 to 999")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or "__" in name:
         raise InputError(f"dataset name {name!r}: expected letters, digits, '-', '.' and single '_'")
-    target = Path(os.environ["nnUNet_raw"]).absolute() / f"Dataset{dataset_id:03d}_{name}"
-    prefix = f"Dataset{dataset_id:03d}_"
+    target = raw.absolute() / f"{dataset_name(dataset_id)}{name}"
+    prefix = dataset_name(dataset_id)
     others = [str(other) for other in find_candidate_datasets(dataset_id) if str(other).startswith(prefix)]
     others = [other for other in others if other != target.name]
     if others:
@@ -194,7 +193,7 @@ def dataset_folder(dataset_id: int, name: str, *, overwrite: bool) -> Path:
             "nnUNet_results); choose another id"
         )
     if target.exists() and not overwrite:
-        raise InputError(f"{target} exists; choose another id, or replace it with --overwrite")
+        raise InputError(f"{target} exists; choose another id, or replace it with `overwrite`")
     return target
 
 

@@ -10,14 +10,15 @@ from matplotlib.figure import Figure
 from nnunet_difftumor.ct import read_ct, read_labels, scan_from_array, write_ct, write_labels
 from nnunet_difftumor.dataset_conversion.phantom import LABELS, phantom_case
 from nnunet_difftumor.files import atomic_path
-from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
+from nnunet_difftumor.synthesis.look.preset import SIZE_BANDS_MM
+from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 from nnunet_difftumor.synthesis.patch import RenderedTumor
-from nnunet_difftumor.synthesis.preset import SIZE_BANDS_MM
-from nnunet_difftumor.synthesis.preview import draw_preview
-from nnunet_difftumor.synthesis.sampler import Placement, TumorSampler
+from nnunet_difftumor.synthesis.placement.sampler import Placement, TumorSampler
+from nnunet_difftumor.synthesis.scans.preview import draw_preview
+from nnunet_difftumor.synthesis.scans.synthesize import SynthesisSettings, synthesize
 from nnunet_difftumor.synthesis.scene import insert_tumors
 from nnunet_difftumor.synthesis.spec import TumorSpec
-from nnunet_difftumor.synthesis.synthesize import SynthesisSettings, synthesize
 from nnunet_difftumor.synthesis.volume import ArrayVolume
 
 IMAGES = Path(__file__).resolve().parent / "images"

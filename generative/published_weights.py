@@ -266,7 +266,7 @@ def _import_autoencoder(file: Path, output: Path) -> Imported:
 def _import_diffusion(file: Path, output: Path, *, organ: str | None, stage: str | None) -> Imported:
     if file.suffix == ".safetensors":
         if organ or stage:
-            raise InputError(f"{file}: its JSON says organ and stage; leave --organ and --stage out")
+            raise InputError(f"{file}: its JSON says organ and stage; leave `organ` and `stage` out")
         return _import_shared(file, output)
     autoencoder, of_autoencoder = load_autoencoder(output / AUTOENCODER_FILE)
     with open_checkpoint(file) as checkpoint:
@@ -306,10 +306,10 @@ def _organ_of(path: Path, known: KnownFile | None) -> str:
     named = [organ for organ in ORGANS if organ in path.stem.lower()]
     if known is not None and known.organ is not None:
         if named and known.organ not in named:
-            raise InputError(f"{path}: is {known} by its hash, its name says another organ; give the organ (--organ)")
+            raise InputError(f"{path}: is {known} by its hash, its name says another organ; give the organ (`organ`)")
         return known.organ
     if len(named) != 1:
-        raise InputError(f"{path}: its name does not say one of {', '.join(ORGANS)}; give the organ (--organ)")
+        raise InputError(f"{path}: its name does not say one of {', '.join(ORGANS)}; give the organ (`organ`)")
     return named[0]
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors
 import torch
@@ -139,6 +139,20 @@ def read_description(path: Path) -> Description:
         raise InputError(f"{page}: not the description of weights ({error})") from error
 
 
+class LoadedAutoencoder(NamedTuple):
+    """An autoencoder that several diffusion models share.
+
+    Attributes:
+        path: of its weights.
+        model: in evaluation mode.
+        description: what is stored with it.
+    """
+
+    path: Path
+    model: Autoencoder
+    description: Description
+
+
 def load_autoencoder(path: Path) -> tuple[Autoencoder, Description]:
     """Autoencoder in evaluation mode on the CPU, and its description.
 
@@ -151,18 +165,24 @@ def load_autoencoder(path: Path) -> tuple[Autoencoder, Description]:
     return model.eval(), description
 
 
-def load_diffusion(path: Path, *, autoencoder: Path) -> tuple[LatentDiffusion, Description]:
+def load_diffusion(path: Path, *, autoencoder: Path | LoadedAutoencoder) -> tuple[LatentDiffusion, Description]:
     """Diffusion model with its autoencoder, in evaluation mode on the CPU, and the diffusion model's description.
+
+    Args:
+        path: of the diffusion model.
+        autoencoder: path of its weights; or one that is there, which becomes a part of the model as it is.
 
     Raises:
         InputError: as `load_autoencoder`, and if it was trained with another autoencoder.
     """
     description = _expect(path, "diffusion")
-    first_stage, of_autoencoder = load_autoencoder(autoencoder)
+    if not isinstance(autoencoder, LoadedAutoencoder):
+        autoencoder = LoadedAutoencoder(autoencoder, *load_autoencoder(autoencoder))
+    where, first_stage, of_autoencoder = autoencoder
     if codebook_sha256(first_stage.codebook.embeddings) != description.diffusion.codebook_sha256:
-        raise InputError(f"{path}: trained with another autoencoder than {autoencoder} (their codebooks differ)")
+        raise InputError(f"{path}: trained with another autoencoder than {where} (their codebooks differ)")
     if of_autoencoder.volumes != description.volumes:
-        raise InputError(f"{path}: made for {description.volumes}, while {autoencoder} is for {of_autoencoder.volumes}")
+        raise InputError(f"{path}: made for {description.volumes}, while {where} is for {of_autoencoder.volumes}")
     unet = UNet(_config(UNetConfig, description, path))
     _load(unet, path, description)
     return LatentDiffusion(first_stage, unet, steps=description.diffusion.steps).eval(), description

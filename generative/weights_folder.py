@@ -1,11 +1,11 @@
 """Names of the files in a folder of weights, and where that folder is by default. Imports no torch."""
 
-import os
 from pathlib import Path
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.stages import STAGES
 from nnunet_difftumor.names import check_plain_name, shown
+from nnunet_difftumor.nnunet_folders import RESULTS, WEIGHTS_FOLDER, nnunet_folder
 
 AUTOENCODER_FILE = "autoencoder.safetensors"
 
@@ -30,16 +30,13 @@ def check_stage(stage: object, *, where: str) -> str:
     return stage
 
 
-def default_weights_folder(*, option: str) -> Path:
+def default_weights_folder(*, option: str = "`weights`") -> Path:
     """`difftumor_weights` in the folder that nnUNet_results names.
 
     Args:
-        option: of the command line that names another folder, for the message.
+        option: what else names a folder, for the message.
 
     Raises:
         InputError: if nnUNet_results is not set.
     """
-    results = os.environ.get("nnUNet_results")
-    if not results:
-        raise InputError(f"{option}: nnUNet_results is not set; set it, or name a folder of weights with {option}")
-    return Path(results) / "difftumor_weights"
+    return nnunet_folder(RESULTS, instead=f"name a folder of weights with {option}") / WEIGHTS_FOLDER

@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from nnunet_difftumor.cli.main import main
-from nnunet_difftumor.synthesis.preset import SIZES
-from nnunet_difftumor.synthesis.presets import PRESETS
-from nnunet_difftumor.synthesis.realistic import ORGANS
+from nnunet_difftumor.synthesis.look.preset import SIZES
+from nnunet_difftumor.synthesis.look.presets import PRESETS
+from nnunet_difftumor.synthesis.look.realistic import ORGANS
 
 WITH_CHOICES = {
     ("prepare", "-d", "1", "--preset"): PRESETS,

@@ -18,13 +18,13 @@ from pages import DOCS, PAGES, REPOSITORY, anchors, as_id, blocks, commands, lin
 
 from nnunet_difftumor.cli.main import VERBS, module_name
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.pipeline.config import PLANS_NAME, DiffTumorConfig
-from nnunet_difftumor.pipeline.live.settings import LiveSettings
 from nnunet_difftumor.preparation.organs import find_organs
+from nnunet_difftumor.prepared.config import PLANS_NAME, DiffTumorConfig
+from nnunet_difftumor.prepared.live_settings import LiveSettings
 from nnunet_difftumor.synthesis import spec as spec_module
+from nnunet_difftumor.synthesis.look.preset import SIZE_BANDS_MM
+from nnunet_difftumor.synthesis.look.realistic import ORGANS
 from nnunet_difftumor.synthesis.organ import Organ
-from nnunet_difftumor.synthesis.preset import SIZE_BANDS_MM
-from nnunet_difftumor.synthesis.realistic import ORGANS
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.trainers import TRAINERS
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative.training.checkpoint_keeper import AtomicCheckpoints, Keeper
 from nnunet_difftumor.generative.training.crops import BatchNumbers
-from nnunet_difftumor.generative.training.keeper import AtomicCheckpoints, Keeper
 from nnunet_difftumor.generative.training.run_folder import RunFolder
 from nnunet_difftumor.generative.training.settings import TrainingSettings
 from nnunet_difftumor.generative.training.task import TrainingTask
@@ -60,7 +60,7 @@ def fit(
     with run.alone() if rank == 0 else nullcontext():
         step = run.begin(settings, about, world_size=world_size, overwrite=overwrite)
         if step >= settings.steps:
-            report(f"{run.folder}: all {step} steps are done; more with --steps")
+            report(f"{run.folder}: all {step} steps are done; more with `steps`")
             return True
         report(f"{run.folder}: {f'goes on after step {step} of ' if step else ''}{settings.steps} steps")
         keeper = Keeper(run, source=_source(settings, about), validation=_batches(validation, settings))
@@ -165,14 +165,14 @@ def _source(settings: TrainingSettings, about: dict[str, Any]) -> dict[str, Any]
 def _out_of_memory(settings: TrainingSettings) -> str:
     patch, batch = settings.patch_size, settings.batch_size
     if batch > 1:
-        advice = f"--batch-size {batch // 2}"
+        advice = f"`batch_size` {batch // 2}"
     else:
         # Multiples of 32 are possible for the published architecture: 96 becomes 64, and 64 becomes 32.
-        advice = "--patch-size " + " ".join(str(max(32, n * 2 // 3 // 32 * 32)) for n in patch)
-    more = "" if settings.precision == "bf16" else ", or --set precision=bf16"
+        advice = "`patch_size` " + " ".join(str(max(32, n * 2 // 3 // 32 * 32)) for n in patch)
+    more = "" if settings.precision == "bf16" else ", or `set` precision=bf16"
     return (
         f"out of GPU memory with patches of {' x '.join(map(str, patch))} and a batch of {batch}; try {advice}{more}; "
-        "a run that has a checkpoint starts anew then (--overwrite)"
+        "a run that has a checkpoint starts anew then (`overwrite`)"
     )
 
 

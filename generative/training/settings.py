@@ -235,8 +235,8 @@ def resolve(
     for text in assignments:
         key, separator, value = text.partition("=")
         if not separator:
-            raise InputError(f"--set {text}: expected key=value")
-        settings = _changed(settings, {key.strip(): _yaml(value, f"--set {text}")}, where=f"--set {text}")
+            raise InputError(f"`set` {text}: expected key=value")
+        settings = _changed(settings, {key.strip(): _yaml(value, f"`set` {text}")}, where=f"`set` {text}")
     given = {key: value for key, value in (options or {}).items() if value is not None}
     for key, value in given.items():
         settings = _changed(settings, {key: value}, where=f"--{key.replace('_', '-')}")
@@ -263,7 +263,7 @@ def check_unchanged(stored: Mapping[str, Any], settings: TrainingSettings, *, wh
     if changed:
         raise InputError(
             f"{where}: was started with other settings ({'; '.join(changed)}); give the same, or start anew with "
-            f"--overwrite. Only {', '.join(sorted(RESUMABLE_KEYS))} may change"
+            f"`overwrite`. Only {', '.join(sorted(RESUMABLE_KEYS))} may change"
         )
 
 

@@ -1,6 +1,5 @@
 """`train_autoencoder` and `train_diffusion`: from the files that `preprocess-generative` writes to weights."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from nnunet_difftumor.generative.training.settings import (
 )
 from nnunet_difftumor.generative.weights import file_sha256, load_autoencoder
 from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, diffusion_file
+from nnunet_difftumor.nnunet_folders import PREPROCESSED, RESULTS, find_dataset, nnunet_folder
 
 
 def train_autoencoder(
@@ -171,16 +171,8 @@ def stored_folder(dataset_id: int) -> Path:
     Raises:
         InputError: if it is not there.
     """
-    root = os.environ.get("nnUNet_preprocessed")
-    if not root:
-        raise InputError("nnUNet_preprocessed is not set; export nnUNet_preprocessed=/a/folder, as nnU-Net asks for")
-    found = sorted(Path(root).glob(f"Dataset{dataset_id:03d}_*/generative"))
-    if len(found) != 1:
-        raise InputError(
-            f"-d {dataset_id}: expected one Dataset{dataset_id:03d}_NAME/generative in {root}, found {len(found)}; run "
-            f"`difftumor preprocess-generative -d {dataset_id}` first"
-        )
-    return found[0]
+    then = f"run `difftumor preprocess-generative -d {dataset_id}` first"
+    return find_dataset(PREPROCESSED, dataset_id, inside="generative", then=then)
 
 
 def weights_folder(dataset: StoredDataset) -> Path:
@@ -189,10 +181,7 @@ def weights_folder(dataset: StoredDataset) -> Path:
     Raises:
         InputError: if nnUNet_results is not set.
     """
-    root = os.environ.get("nnUNet_results")
-    if not root:
-        raise InputError("output: nnUNet_results is not set; set it, or give a folder with -o")
-    return Path(root) / dataset.index.dataset / "generative"
+    return nnunet_folder(RESULTS, instead="name a folder with `output`") / dataset.index.dataset / "generative"
 
 
 def _about(dataset: StoredDataset, cases: Split) -> dict[str, Any]:

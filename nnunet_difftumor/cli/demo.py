@@ -31,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_difftumor.demo.commands import CommandFailedError
-    from nnunet_difftumor.demo.demo import demo
-    from nnunet_difftumor.demo.scores import not_raised
+    from nnunet_difftumor.demonstration.commands import CommandFailedError
+    from nnunet_difftumor.demonstration.demo import demo
+    from nnunet_difftumor.demonstration.scores import not_raised
 
     try:
         manifest = demo(

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunet_difftumor.pipeline.export import export
+    from nnunet_difftumor.trainers.export import export
 
     output = export(args.model_folder, args.output)
     print(f"exported to {output}\npredict: nnUNetv2_predict_from_modelfolder -i IN -o OUT -m {output}")

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 
@@ -62,12 +63,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return module.run(parsed) or 0
     except InputError as error:
-        print(f"difftumor {verb}: {error}", file=sys.stderr)
+        print(f"difftumor {verb}: {with_options(str(error), verb_parser)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         more = "; the same command goes on where it stopped" if verb in RESUMABLE else ""
         print(f"\ndifftumor {verb}: interrupted{more}", file=sys.stderr)
         return 130
+
+
+def with_options(message: str, parser: argparse.ArgumentParser) -> str:
+    """An error of the library in the words of the command line: `organ_label` becomes --organ-label."""
+    options: dict[str, str] = {}
+    parsers = [parser]
+    while parsers:
+        for action in parsers.pop()._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+            elif action.option_strings:
+                options.setdefault(action.dest, action.option_strings[0])
+    return re.sub(r"`(\w+)`", lambda name: options.get(name[1], name[0]), message)
 
 
 def module_name(verb: str) -> str:

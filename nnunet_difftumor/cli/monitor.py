@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
     import time
 
     from nnunet_difftumor.errors import InputError
-    from nnunet_difftumor.pipeline.monitor import check_run, monitor_text
+    from nnunet_difftumor.runs.monitor import check_run, monitor_text
 
     if not 0.1 <= args.interval <= 3600:
         raise InputError(f"--interval is {args.interval:g}, expected 0.1 to 3600")

@@ -10,7 +10,7 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from nnunet_difftumor.synthesis.presets import PRESETS
+    from nnunet_difftumor.synthesis.look.presets import PRESETS
 
     parser.add_argument("-d", "--dataset-id", type=int, required=True, help="of a dataset in nnUNet_raw")
     parser.add_argument("--planner", default="nnUNetPlannerResEncM", help="any nnU-Net planner (default: %(default)s)")

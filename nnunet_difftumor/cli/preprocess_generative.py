@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunet_difftumor.dataset_conversion.generative import preprocess_generative
+    from nnunet_difftumor.preparation.generative_volumes import preprocess_generative
     from nnunet_difftumor.preparation.organs import parse_organ
 
     preprocess_generative(

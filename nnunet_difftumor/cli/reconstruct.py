@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_difftumor.generative.weights_folder import default_weights_folder
 
     weights = args.weights or default_weights_folder(option="--weights")
-    from nnunet_difftumor.synthesis.reconstruct import reconstruct, summary
+    from nnunet_difftumor.evaluation.reconstruction.reconstruct import reconstruct, summary
 
     record = reconstruct(
         args.ct,

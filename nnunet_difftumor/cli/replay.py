@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_difftumor.pipeline.replay import RunReplay, write_sample
+    from nnunet_difftumor.pictures.replay import RunReplay, write_sample
 
     replay = RunReplay(args.run, rank=args.rank)
     sample = replay.sample(args.sample)

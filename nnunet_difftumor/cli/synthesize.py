@@ -30,8 +30,8 @@ _OF_BANKS = ("dataset_id", "per_case", "configuration")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from nnunet_difftumor.generative.stages import ORGANS
-    from nnunet_difftumor.synthesis.preset import SIZES
-    from nnunet_difftumor.synthesis.presets import PRESETS
+    from nnunet_difftumor.synthesis.look.preset import SIZES
+    from nnunet_difftumor.synthesis.look.presets import PRESETS
     from nnunet_difftumor.synthesis.renderers import DEVICES, RENDERERS
 
     # No option has a default: that one was given where it means nothing could not be told otherwise.
@@ -147,7 +147,7 @@ def _named(names: list[str]) -> str:
 def _fill_bank(args: argparse.Namespace) -> int:
     import json
 
-    from nnunet_difftumor.pipeline.lesion_bank import make_bank
+    from nnunet_difftumor.preparation.lesion_bank import make_bank
 
     names = ("per_case", "output", "configuration", "renderer", "weights", "weights_organ", "device", "seed")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
@@ -161,8 +161,8 @@ def _synthesize(args: argparse.Namespace) -> int:
     from zlib import crc32
 
     from nnunet_difftumor.errors import InputError
-    from nnunet_difftumor.synthesis.manifest import read_manifest
-    from nnunet_difftumor.synthesis.synthesize import (
+    from nnunet_difftumor.synthesis.scans.manifest import read_manifest
+    from nnunet_difftumor.synthesis.scans.synthesize import (
         SynthesisSettings,
         find_cases,
         is_finished,

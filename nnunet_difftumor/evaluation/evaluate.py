@@ -11,7 +11,7 @@ from tqdm import tqdm
 from nnunet_difftumor import __version__
 from nnunet_difftumor.ct import SUFFIXES, Scan, read_labels
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.evaluation.case import BANDS_MM, CONNECTIVITY, CaseResult, Lesion, compare
+from nnunet_difftumor.evaluation.comparison import BANDS_MM, CONNECTIVITY, CaseResult, Lesion, compare
 from nnunet_difftumor.evaluation.summary import RESAMPLES, summarize
 
 NSD_TOLERANCE_MM = 2.0
@@ -143,7 +143,7 @@ def _common_names(truths: Mapping[str, Path], predictions: Mapping[str, Path], *
         folder = next(iter(predictions.values())).parent
         raise InputError(
             f"{folder}: no prediction for {_some(without_prediction)}; predict them, or evaluate what is there with "
-            "--predicted-only"
+            "`predicted_only`"
         )
     return sorted(predictions)
 

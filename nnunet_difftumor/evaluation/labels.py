@@ -34,7 +34,7 @@ def tumor_labels(dataset_json: str | os.PathLike) -> dict[str, tuple[int, ...]]:
     if not found:
         raise InputError(
             f"{dataset_json}: none of the labels {', '.join(map(repr, labels))} is named as a tumor "
-            f"({', '.join(TUMOR_WORDS)}); give --tumor-label N"
+            f"({', '.join(TUMOR_WORDS)}); give `tumor_label` N"
         )
     return found
 
@@ -57,6 +57,6 @@ def _labels(dataset_json: str | os.PathLike) -> dict[str, tuple[int, ...]]:
             for name, values in json.loads(path.read_text(encoding="utf-8"))["labels"].items()
         }
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; give --dataset-json FILE or --tumor-label N") from error
+        raise InputError(f"{path}: no such file; give `dataset_json` FILE or `tumor_label` N") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a dataset.json of nnU-Net v2 ({type(error).__name__}: {error})") from error

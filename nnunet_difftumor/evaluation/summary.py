@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from nnunet_difftumor.evaluation.case import BANDS_MM, CaseResult, Lesion
+from nnunet_difftumor.evaluation.comparison import BANDS_MM, CaseResult, Lesion
 
 RESAMPLES = 2000
 INTERVAL_PERCENT = (2.5, 97.5)

@@ -1,6 +1,6 @@
 """The result of `evaluate` as a table for the terminal."""
 
-from nnunet_difftumor.evaluation.case import BANDS_MM
+from nnunet_difftumor.evaluation.comparison import BANDS_MM
 
 _WIDTH = 48
 

@@ -14,9 +14,9 @@ from nnunet_difftumor.installation import SHIM_FILE
 from nnunet_difftumor.installation.finding import Finding
 from nnunet_difftumor.installation.machine import check_gpu, check_shared_memory, check_triton, check_workers
 from nnunet_difftumor.installation.torchvision_repair import TIMEOUT_SECONDS, Probe, probe
+from nnunet_difftumor.nnunet_folders import PREPROCESSED, RAW, RESULTS
 
 TRAINER = "nnUNetTrainerDiffTumor"
-FOLDER_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 VERSIONS_OF = (
     "torch",
     "triton",
@@ -26,7 +26,7 @@ VERSIONS_OF = (
     "numpy",
 )
 # A hundred abdominal CTs are about 10 GB as they are and 30 GB preprocessed; checkpoints of a fold up to 3 GB.
-LEAST_FREE_GB = {"nnUNet_raw": 10, "nnUNet_preprocessed": 30, "nnUNet_results": 5}
+LEAST_FREE_GB = {RAW: 10, PREPROCESSED: 30, RESULTS: 5}
 
 
 def findings() -> Iterator[Finding]:
@@ -34,7 +34,7 @@ def findings() -> Iterator[Finding]:
     yield check_python(sys.version_info)
     yield check_nnunet()
     yield check_versions()
-    for variable in FOLDER_VARIABLES:
+    for variable in LEAST_FREE_GB:
         yield check_folder(variable)
     seen = probe()
     yield check_torchvision(seen)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.pipeline.case import OverlayCase
-from nnunet_difftumor.pipeline.intensity import CTIntensity
-from nnunet_difftumor.pipeline.orientation import directions
-from nnunet_difftumor.pipeline.pools import PooledDataset
 from nnunet_difftumor.pipeline.sources import Outcome, TumorSource
+from nnunet_difftumor.prepared.intensity import CTIntensity
+from nnunet_difftumor.prepared.orientation import directions
+from nnunet_difftumor.prepared.overlay_case import OverlayCase
+from nnunet_difftumor.prepared.pools import PooledDataset
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from typing import Protocol
 import numpy as np
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.pipeline.case import OverlayCase
-from nnunet_difftumor.pipeline.config import DiffTumorConfig
-from nnunet_difftumor.pipeline.statistics import StatisticsStore
+from nnunet_difftumor.prepared.config import DiffTumorConfig
+from nnunet_difftumor.prepared.overlay_case import OverlayCase
+from nnunet_difftumor.prepared.statistics import StatisticsStore
 from nnunet_difftumor.synthesis.handcrafted import HandcraftedRenderer
-from nnunet_difftumor.synthesis.lesion import SUFFIX, read_lesion
+from nnunet_difftumor.synthesis.lesion_file import SUFFIX, read_lesion
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.patch import RenderedTumor
-from nnunet_difftumor.synthesis.sampler import Placement, TumorSampler
+from nnunet_difftumor.synthesis.placement.sampler import Placement, TumorSampler
 from nnunet_difftumor.synthesis.scene import patch_of
 
 # A scene in which nothing found room is drawn again, with other sizes and in another organ if there is one.

@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
-from nnunet_difftumor.pipeline.label_free_validation import validation_folder
-from nnunet_difftumor.pipeline.orientation import axis_codes
-from nnunet_difftumor.pipeline.pools import pools_folder
 from nnunet_difftumor.preparation.plans import CONFIGURATION
+from nnunet_difftumor.prepared.label_free_validation import validation_folder
+from nnunet_difftumor.prepared.orientation import axis_codes
+from nnunet_difftumor.prepared.pools import pools_folder
 
 _ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")
 # What of a configuration does not enter the preprocessed cases.
@@ -102,10 +102,10 @@ class HealthyPools:
         if not (pool / "dataset.json").is_file():
             raise InputError(
                 f"{pool}: not found, but its cases are bases of {self._raw.name}; put it back, or start anew without "
-                "it: --overwrite"
+                "it: `overwrite`"
             )
         if pool == self._raw:
-            raise InputError(f"--healthy: {pool.name} is the dataset itself; its healthy cases are bases already")
+            raise InputError(f"`healthy`: {pool.name} is the dataset itself; its healthy cases are bases already")
         own, theirs = (load_json(str(folder / "dataset.json")) for folder in (self._raw, pool))
         for key, what in (("labels", _labels), ("channel_names", _channels)):
             if what(own) != what(theirs):
@@ -193,7 +193,7 @@ def _check(future: Future, case: PoolCase) -> None:
     except BrokenProcessPool as error:
         raise InputError(
             "a process was killed while it preprocessed the healthy pools, most likely for want of memory; give fewer "
-            "processes (-np 1), the same command goes on"
+            "processes (`processes` 1), the same command goes on"
         ) from error
     except Exception as error:
         raise InputError(f"{case.images[0]}: nnU-Net cannot preprocess this case ({error!r})") from error

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.pipeline.config import DiffTumorConfig
+from nnunet_difftumor.nnunet_folders import RESULTS, WEIGHTS_FOLDER, nnunet_folder
 from nnunet_difftumor.pipeline.live.synthesis import LiveSynthesis
+from nnunet_difftumor.prepared.config import DiffTumorConfig
 
 
 def with_what_is_available(config: DiffTumorConfig, *, dataset: str) -> tuple[DiffTumorConfig, str]:
@@ -44,8 +45,9 @@ def with_what_is_available(config: DiffTumorConfig, *, dataset: str) -> tuple[Di
 
 
 def _folders(dataset: str) -> Iterator[Path]:
-    results = os.environ.get("nnUNet_results")
-    if results:
-        for folder in (Path(results) / dataset / "generative", Path(results) / "difftumor_weights"):
-            if folder.is_dir():
-                yield folder.absolute()
+    if not os.environ.get(RESULTS):  # it is needed for trainings, not for `prepare`
+        return
+    results = nnunet_folder(RESULTS)
+    for folder in (results / dataset / "generative", results / WEIGHTS_FOLDER):
+        if folder.is_dir():
+            yield folder.absolute()

@@ -9,7 +9,7 @@ from nnunet_difftumor.label_names import is_tumor_name
 from nnunet_difftumor.synthesis.organ import Organ
 
 _OTHER_LESION = re.compile(r"cyst|mass|abnormal")
-_HINT = "name the pairs yourself, for example --organ liver=1:2 or --organ kidney=1:2:3 (organ=labels:tumor:avoid)"
+_HINT = "name the pairs yourself, for example `organ` liver=1:2 or `organ` kidney=1:2:3 (organ=labels:tumor:avoid)"
 
 
 def find_organs(dataset_json: Mapping[str, Any]) -> tuple[Organ, ...]:
@@ -59,7 +59,7 @@ def parse_organ(text: str) -> Organ:
     """
     match = re.fullmatch(r"(\w+)=(\d+(?:,\d+)*):(\d+)(?::(\d+(?:,\d+)*))?", text)
     if not match:
-        raise InputError(f"--organ {text!r}: expected NAME=ORGAN:TUMOR or NAME=ORGAN,ORGAN:TUMOR:AVOID; {_HINT}")
+        raise InputError(f"`organ` {text!r}: expected NAME=ORGAN:TUMOR or NAME=ORGAN,ORGAN:TUMOR:AVOID; {_HINT}")
     name, organ, tumor, avoid = match.groups()
     avoided = {int(tumor), *(int(value) for value in (avoid or "").split(",") if value)}
     return Organ(name, tuple(int(value) for value in organ.split(",")), int(tumor), tuple(sorted(avoided)))

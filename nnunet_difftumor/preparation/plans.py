@@ -7,7 +7,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
-from nnunet_difftumor.pipeline.config import PLANS_NAME, WINDOW_HU
+from nnunet_difftumor.prepared.config import PLANS_NAME, WINDOW_HU
 
 CONFIGURATION = "3d_fullres"
 # In the plans file, so that a second `prepare` knows what the first was asked for. nnU-Net ignores it.
@@ -37,7 +37,7 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
             overwrite_plans_name=PLANS_NAME,
         )
     except TypeError as error:
-        raise InputError(f"--planner {request['planner']}: nnU-Net has no such planner ({error})") from error
+        raise InputError(f"`planner` {request['planner']}: nnU-Net has no such planner ({error})") from error
     plans = load_json(plans_file)
     if CONFIGURATION not in plans["configurations"]:
         raise InputError(f"{plans_file}: has no configuration {CONFIGURATION}; are the images two-dimensional?")
@@ -75,7 +75,7 @@ def _set_patch_size(configuration: dict[str, Any], patch_size: Sequence[int]) ->
 
     if min(patch_size) < 2 * _SMALLEST_FEATURE_MAP:
         raise InputError(
-            f"--patch-size {list(patch_size)}: expected at least {2 * _SMALLEST_FEATURE_MAP} on every axis"
+            f"`patch_size` {list(patch_size)}: expected at least {2 * _SMALLEST_FEATURE_MAP} on every axis"
         )
     _, strides, kernels, fitted, _ = get_pool_and_conv_props(
         configuration["spacing"], patch_size, _SMALLEST_FEATURE_MAP, 999_999

@@ -15,12 +15,7 @@ from tqdm import tqdm
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
-from nnunet_difftumor.pipeline.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
-from nnunet_difftumor.pipeline.enhancement import unenhanced_notes
-from nnunet_difftumor.pipeline.intensity import CTIntensity
-from nnunet_difftumor.pipeline.label_free_validation import validation_folder
-from nnunet_difftumor.pipeline.pools import PooledDataset
-from nnunet_difftumor.pipeline.statistics import StatisticsStore
+from nnunet_difftumor.nnunet_folders import RAW, nnunet_folder
 from nnunet_difftumor.preparation.datasets import check_channel, dataset_folders
 from nnunet_difftumor.preparation.folds import make_splits
 from nnunet_difftumor.preparation.healthy import HealthyPools, axes_of
@@ -28,6 +23,12 @@ from nnunet_difftumor.preparation.live import with_what_is_available
 from nnunet_difftumor.preparation.plans import CONFIGURATION, plan, stored_request
 from nnunet_difftumor.preparation.settings import kept_settings, new_settings
 from nnunet_difftumor.preparation.validation_cases import ValidationCaseMaker
+from nnunet_difftumor.prepared.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
+from nnunet_difftumor.prepared.enhancement import unenhanced_notes
+from nnunet_difftumor.prepared.intensity import CTIntensity
+from nnunet_difftumor.prepared.label_free_validation import validation_folder
+from nnunet_difftumor.prepared.pools import PooledDataset
+from nnunet_difftumor.prepared.statistics import StatisticsStore
 from nnunet_difftumor.synthesis.organ import Organ
 
 
@@ -82,7 +83,7 @@ def prepare(
         config = new_settings(dataset_json, organs=organs, preset=preset)
         config, tumors = with_what_is_available(config, dataset=folder.name)
     processes = processes or min(default_num_processes, os.cpu_count() or 1)
-    pool_folders = [dataset_folders(pool, option="--healthy")[0] for pool in healthy]
+    pool_folders = [dataset_folders(pool, argument="healthy")[0] for pool in healthy]
     pools = HealthyPools(folder, raw, pools=pool_folders, overwrite=overwrite)
 
     request = {
@@ -143,7 +144,7 @@ def _plan_and_preprocess(
         made_for = stored_request(str(plans_file))
         if made_for != request:
             raise InputError(
-                f"{plans_file}: was made for {made_for}, now {request} is asked for; give --overwrite to plan and "
+                f"{plans_file}: was made for {made_for}, now {request} is asked for; give `overwrite` to plan and "
                 "preprocess again"
             )
         report(f"[1/6] fingerprint: kept\n[2/6] plans: kept {plans_file}")
@@ -177,7 +178,7 @@ def _raw_cases(folder: Path) -> dict[str, dict[str, Any]]:
     """nnU-Net's list of training cases: name -> {"images": [...], "label": ...}."""
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-    return get_filenames_of_train_images_and_targets(os.path.join(os.environ["nnUNet_raw"], folder.name))
+    return get_filenames_of_train_images_and_targets(str(nnunet_folder(RAW) / folder.name))
 
 
 def _measure(

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.pipeline.config import DiffTumorConfig
 from nnunet_difftumor.preparation.organs import check_declared, find_organs
+from nnunet_difftumor.prepared.config import DiffTumorConfig
+from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.organ import Organ
-from nnunet_difftumor.synthesis.presets import PRESETS
 
 
 def kept_settings(
@@ -30,9 +30,9 @@ def kept_settings(
     check_declared([*(organs or ()), *config.organs], dataset_json)
     differing = {}
     if preset and preset != config.preset:
-        differing["--preset"] = ("preset", "synthetic_probability")
+        differing["`preset`"] = ("preset", "synthetic_probability")
     if organs and {*organs} != {*config.organs}:
-        differing["--organ"] = ("organs",)
+        differing["`organ`"] = ("organs",)
     if differing:
         there, asked = (
             json.dumps({key: settings.to_dict()[key] for keys in differing.values() for key in keys})
@@ -40,7 +40,7 @@ def kept_settings(
         )
         raise InputError(
             f"{path}: has {there}, which a second `prepare` keeps, but {asked} is asked for; edit the file and leave "
-            f"out {' and '.join(differing)}, or start anew with --overwrite"
+            f"out {' and '.join(differing)}, or start anew with `overwrite`"
         )
     return config
 

@@ -11,10 +11,10 @@ from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPre
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_difftumor.files import write_json
-from nnunet_difftumor.pipeline.config import DiffTumorConfig
 from nnunet_difftumor.preparation.plans import CONFIGURATION
-from nnunet_difftumor.synthesis.organ import OrganStatistics
-from nnunet_difftumor.synthesis.sampler import Placement, TumorSampler
+from nnunet_difftumor.prepared.config import DiffTumorConfig
+from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
+from nnunet_difftumor.synthesis.placement.sampler import Placement, TumorSampler
 from nnunet_difftumor.synthesis.scene import insert_tumors
 from nnunet_difftumor.synthesis.volume import ArrayVolume
 

@@ -8,19 +8,18 @@ from scipy.ndimage import gaussian_filter
 from scipy.special import expit
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.synthesis.look.texture import grain_texture
 from nnunet_difftumor.synthesis.noise import Noise, noise_under
 from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, Site, site_of
-from nnunet_difftumor.synthesis.shape import radial_field, region_of
-from nnunet_difftumor.synthesis.spec import TumorSpec
-from nnunet_difftumor.synthesis.texture import grain_texture
+from nnunet_difftumor.synthesis.shape.field import radial_field
+from nnunet_difftumor.synthesis.shape.survey import region_of
+from nnunet_difftumor.synthesis.spec import SeedStream, TumorSpec
 from nnunet_difftumor.synthesis.volume import Box, Volume, axes_mm
 
 # Hu et al., Table 1: the capsule is where the blurred shape lies between these, and is blurred by sigma_d = 0.8.
 _CAPSULE_FROM, _CAPSULE_TO, _CAPSULE_BLUR_MM = 0.4, 0.7, 0.8
 # A core's border is this wide, in units of the tumor's size.
 _CORE_EDGE = 0.12
-# Streams of the spec's seed; the displacement uses the seed itself, the relief 2, mass effect 4.
-_TEXTURE_STREAM, _NOISE_STREAM = 1, 3
 
 
 class HandcraftedRenderer:
@@ -60,7 +59,7 @@ def _tissue(site: Site) -> np.ndarray:
     spacing = np.asarray(patch.spacing_mm)
     tissue = grain_texture(
         patch.hu.shape,
-        np.random.default_rng((spec.seed, _TEXTURE_STREAM)),
+        spec.generator(SeedStream.TEXTURE),
         grain_vox=np.maximum(spec.texture_grain_mm / spacing, 1),
         blur_vox=spec.texture_blur_mm / spacing,
     )
@@ -76,7 +75,7 @@ def _tissue(site: Site) -> np.ndarray:
             patch.spacing_mm,
             around_hu=spec.background_hu,
             noise=Noise(spec.noise_sd_hu, spec.noise_correlation),
-            rng=np.random.default_rng((spec.seed, _NOISE_STREAM)),
+            rng=spec.generator(SeedStream.NOISE),
         )
     # The mean over a small tumor would miss the contrast that the spec promises by several HU.
     tissue += np.float32(spec.background_hu + spec.contrast_hu - float(tissue[site.mask].mean()))

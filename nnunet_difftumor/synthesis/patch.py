@@ -6,10 +6,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nnunet_difftumor.synthesis.mass_effect import displaced, displaced_labels
 from nnunet_difftumor.synthesis.organ import Organ
-from nnunet_difftumor.synthesis.room import room_of
-from nnunet_difftumor.synthesis.shape import alpha_in, region_of
+from nnunet_difftumor.synthesis.shape.mass_effect import displaced, displaced_labels
+from nnunet_difftumor.synthesis.shape.profile import alpha_in
+from nnunet_difftumor.synthesis.shape.room import room_of
+from nnunet_difftumor.synthesis.shape.survey import region_of
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.volume import Box, Volume, box_within
 

@@ -12,7 +12,7 @@ from nnunet_difftumor.synthesis.patch import Renderer
 from nnunet_difftumor.synthesis.spec import TumorSpec
 
 if TYPE_CHECKING:
-    from nnunet_difftumor.synthesis.diffusion_weights import DiffusionWeights
+    from nnunet_difftumor.synthesis.networks.weights import DiffusionWeights
 
 RENDERERS = ("handcrafted", "diffusion")
 DEVICES = ("cpu", "cuda")
@@ -38,7 +38,7 @@ class RendererChoice:
         """What a preset drew, as a spec for this renderer."""
         if self.weights is None:
             return spec
-        from nnunet_difftumor.synthesis.diffusion import as_diffusion
+        from nnunet_difftumor.synthesis.networks.diffusion import as_diffusion
 
         return as_diffusion(spec)
 
@@ -50,8 +50,8 @@ class RendererChoice:
         """
         if self.weights is None:
             return HandcraftedRenderer()
-        from nnunet_difftumor.synthesis.diffusion import DiffusionRenderer
-        from nnunet_difftumor.synthesis.diffusion_weights import stage_of
+        from nnunet_difftumor.synthesis.networks.diffusion import DiffusionRenderer
+        from nnunet_difftumor.synthesis.networks.weights import stage_of
 
         stages = sorted({stage_of(spec.size_class) for spec in specs})
         return DiffusionRenderer.open(self.weights, stages=stages, device=self.device, threads=self.threads)
@@ -83,8 +83,8 @@ def choose_renderer(
         raise InputError(f"renderer is {name!r}, expected one of {', '.join(RENDERERS)}")
     if name == "handcrafted":
         return RendererChoice(name)
-    from nnunet_difftumor.synthesis.diffusion import check_device
-    from nnunet_difftumor.synthesis.diffusion_weights import DiffusionWeights, organ_of_weights, stages_of
+    from nnunet_difftumor.synthesis.networks.diffusion import check_device
+    from nnunet_difftumor.synthesis.networks.weights import DiffusionWeights, organ_of_weights, stages_of
 
     found = DiffusionWeights(_folder(weights), organ_of_weights(organ, chosen=weights_organ))
     found.check(stages_of(size))
@@ -108,8 +108,8 @@ def recorded_renderer(
     """
     if record["name"] == "handcrafted":
         return RendererChoice(record["name"])
-    from nnunet_difftumor.synthesis.diffusion import check_device
-    from nnunet_difftumor.synthesis.diffusion_weights import DiffusionWeights, check_recorded
+    from nnunet_difftumor.synthesis.networks.diffusion import check_device
+    from nnunet_difftumor.synthesis.networks.weights import DiffusionWeights, check_recorded
 
     found = DiffusionWeights(_folder(weights), record["organ"])
     check_recorded(record["weights"], found.folder, manifest=manifest)
@@ -118,4 +118,4 @@ def recorded_renderer(
 
 
 def _folder(weights: Path | None) -> Path:
-    return default_weights_folder(option="--weights") if weights is None else Path(weights)
+    return default_weights_folder(option="`weights`") if weights is None else Path(weights)

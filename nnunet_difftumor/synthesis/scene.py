@@ -7,7 +7,7 @@ import numpy as np
 from nnunet_difftumor.synthesis.handcrafted import HandcraftedRenderer
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, Renderer
-from nnunet_difftumor.synthesis.shape import region_of
+from nnunet_difftumor.synthesis.shape.survey import region_of
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.volume import ArrayVolume, Box, Volume
 

@@ -4,7 +4,10 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
+
+import numpy as np
 
 from nnunet_difftumor.errors import InputError
 
@@ -12,6 +15,18 @@ SCHEMA_VERSION = 1
 
 Triple = tuple[float, float, float]
 KINDS = ("tumor", "cyst", "haemangioma")
+
+
+class SeedStream(IntEnum):
+    """What the seed of a spec makes random; each has random numbers of its own. Numbers are never used again."""
+
+    DISPLACEMENT = 0
+    TEXTURE = 1
+    RELIEF = 2
+    NOISE = 3
+    NOISE_OF_MASS_EFFECT = 4
+    LATENT = 5
+
 
 _RANGES = (
     (
@@ -119,6 +134,12 @@ class TumorSpec:
                     raise InputError(f"tumor spec: {name} is {values}, expected {expected}")
         if not math.isclose(sum(value**2 for value in self.rotation), 1, abs_tol=1e-6):
             raise InputError(f"tumor spec: rotation must be a unit quaternion, got {self.rotation}")
+
+    def generator(self, stream: SeedStream) -> np.random.Generator:
+        """The random numbers of one stream, always from their beginning."""
+        # The displacement was there before there were streams.
+        entropy = self.seed if stream is SeedStream.DISPLACEMENT else (self.seed, int(stream))
+        return np.random.default_rng(entropy)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON-ready data; `from_dict` gives an equal spec."""

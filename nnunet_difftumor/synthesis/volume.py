@@ -95,3 +95,31 @@ def axes_mm(box: Box, spacing_mm: Sequence[float]) -> list[np.ndarray]:
         np.arange(part.start, part.stop, dtype=np.float32) * np.float32(step)
         for part, step in zip(box, spacing_mm, strict=True)
     ]
+
+
+def along(axis: int, values: np.ndarray) -> np.ndarray:
+    """A vector as an array (z, y, x) that has it along one axis, and one voxel along the others."""
+    return values.reshape([-1 if other == axis else 1 for other in range(3)])
+
+
+def grown_box(box: Box, margin: Sequence[int], shape: Sequence[int]) -> Box:
+    """The box with a margin of voxels (z, y, x) on both sides of each axis, cut to the grid."""
+    lower = [part.start - more for part, more in zip(box, margin, strict=True)]
+    upper = [part.stop + more for part, more in zip(box, margin, strict=True)]
+    return clipped_box(lower, upper, shape)
+
+
+def box_shape(box: Box) -> tuple[int, int, int]:
+    """Voxels of a box, (z, y, x)."""
+    return tuple(part.stop - part.start for part in box)
+
+
+def box_to_json(box: Box) -> list[list[int]]:
+    """First voxel and one past the last along each axis; `box_from_json` gives an equal box."""
+    return [[int(part.start), int(part.stop)] for part in box]
+
+
+def box_from_json(pairs: Sequence[Sequence[int]]) -> Box:
+    """Reads what `box_to_json` wrote."""
+    z, y, x = (slice(first, last) for first, last in pairs)
+    return z, y, x

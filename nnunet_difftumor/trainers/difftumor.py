@@ -5,14 +5,14 @@ from pathlib import Path
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_difftumor.pipeline.config import FILE_NAME
+from nnunet_difftumor.pictures.replay import write_run
 from nnunet_difftumor.pipeline.injection import synthetic_training_loader
-from nnunet_difftumor.pipeline.progress import draw_progress
-from nnunet_difftumor.pipeline.replay import write_run
-from nnunet_difftumor.pipeline.roles import Roles, roles_with_real_cases
 from nnunet_difftumor.pipeline.spatial import with_quick_spatial_transform
-from nnunet_difftumor.pipeline.synthesis_log import LOG_FOLDER
-from nnunet_difftumor.pipeline.training import TrainingSynthesis
+from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
+from nnunet_difftumor.prepared.config import FILE_NAME
+from nnunet_difftumor.prepared.roles import Roles, roles_with_real_cases
+from nnunet_difftumor.runs.progress import draw_progress
+from nnunet_difftumor.runs.synthesis_log import LOG_FOLDER
 
 
 class nnUNetTrainerDiffTumor(nnUNetTrainer):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-from nnunet_difftumor.pipeline.label_free_validation import VALIDATION_NOTE, mark_summary, validation_folder
-from nnunet_difftumor.pipeline.roles import Roles, label_free_roles
+from nnunet_difftumor.prepared.label_free_validation import VALIDATION_NOTE, mark_summary, validation_folder
+from nnunet_difftumor.prepared.roles import Roles, label_free_roles
 from nnunet_difftumor.trainers.difftumor import nnUNetTrainerDiffTumor
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nnunet_difftumor.dataset_conversion.phantom import LABELS, phantom_case
-from nnunet_difftumor.synthesis.sampler import TumorSampler
+from nnunet_difftumor.synthesis.placement.sampler import TumorSampler
 from nnunet_difftumor.synthesis.spec import NoRoom
 
 

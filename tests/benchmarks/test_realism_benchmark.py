@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
+from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 
 
 @pytest.fixture(scope="module")

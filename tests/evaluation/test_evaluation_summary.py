@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnunet_difftumor.evaluation.case import CaseResult, Lesion
+from nnunet_difftumor.evaluation.comparison import CaseResult, Lesion
 from nnunet_difftumor.evaluation.summary import summarize
 
 

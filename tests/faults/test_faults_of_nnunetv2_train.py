@@ -13,8 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "pipeline"))
 from live_training import processes_with, wait_until, write_settings
 from stand_in_renderer import CONTROL, FAULTS
 
@@ -36,7 +34,7 @@ class Training:
     def __init__(self, folder: Path, *options: str, fold: str = "0", **environment: str):
         self.folder, self.mark = folder, uuid.uuid4().hex
         self.output = folder / f"output_{self.mark}.txt"
-        paths = [str(TESTS / "pipeline"), str(TESTS), os.environ.get("PYTHONPATH", "")]
+        paths = [str(TESTS), os.environ.get("PYTHONPATH", "")]
         environment = os.environ | environment | {
             "DIFFTUMOR_TEST_MARK": self.mark,
             CONTROL: str(folder),

@@ -6,13 +6,13 @@ import numpy as np
 import parity
 import pytest
 import torch
+from published_diffusion import synthesize_as_published
 
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.samplers import sample_ddim, sample_ddpm
 from nnunet_difftumor.generative.weights import load_diffusion
-from nnunet_difftumor.synthesis.published_diffusion import synthesize_as_published
 
 BLUR = {"liver": 1.7, "kidney": 3.1, "pancreas": 0.0}
 

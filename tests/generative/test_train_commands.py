@@ -13,7 +13,7 @@ from stored_volumes import write_stored
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.generative.training.run_folder import RunFolder, read_curve, stored_step
 from nnunet_difftumor.generative.weights import load_diffusion
-from nnunet_difftumor.synthesis.diffusion_weights import DiffusionWeights
+from nnunet_difftumor.synthesis.networks.weights import DiffusionWeights
 
 AUTOENCODER = ["patch_size=[8, 8, 16]", "codes=64", "hidden_channels=4", "norm_groups=4", "discriminator_channels=2"]
 DIFFUSION = ["patch_size=[8, 8, 16]", "channels=8", "multipliers=[1]", "heads=2", "head_dim=4"]

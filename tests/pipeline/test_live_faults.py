@@ -31,10 +31,10 @@ from live_training import (
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.live import address as address_module
-from nnunet_difftumor.pipeline.live import keeper as keeper_module
+from nnunet_difftumor.pipeline.live import server_keeper as keeper_module
 from nnunet_difftumor.pipeline.live import synthesis as synthesis_module
-from nnunet_difftumor.pipeline.recorder import TooFewSyntheticSamplesError
-from nnunet_difftumor.pipeline.synthesis_log import read_log, summary_path
+from nnunet_difftumor.runs.recorder import TooFewSyntheticSamplesError
+from nnunet_difftumor.runs.synthesis_log import read_log, summary_path
 
 pytestmark = [pytest.mark.slow(file_seconds=200), pytest.mark.timeout(120)]
 THREE_TIMES = pytest.mark.parametrize("repetition", range(3))

@@ -21,12 +21,12 @@ from nnunet_difftumor.pipeline.live import messages
 from nnunet_difftumor.pipeline.live import synthesis as synthesis_module
 from nnunet_difftumor.pipeline.live.address import ServerAddress
 from nnunet_difftumor.pipeline.live.client import LiveClient, Refusal
-from nnunet_difftumor.pipeline.live.keeper import ServerKeeper
 from nnunet_difftumor.pipeline.live.messages import BrokenConnectionError, Message
 from nnunet_difftumor.pipeline.live.server import ServerTask
-from nnunet_difftumor.synthesis import network_view
-from nnunet_difftumor.synthesis.diffusion import as_diffusion
-from nnunet_difftumor.synthesis.diffusion_weights import DiffusionWeights
+from nnunet_difftumor.pipeline.live.server_keeper import ServerKeeper
+from nnunet_difftumor.synthesis.networks import view as network_view
+from nnunet_difftumor.synthesis.networks.diffusion import as_diffusion
+from nnunet_difftumor.synthesis.networks.weights import DiffusionWeights
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.patch import Patch
 from nnunet_difftumor.synthesis.scene import patch_of

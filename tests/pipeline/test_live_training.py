@@ -17,12 +17,12 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.pipeline.lesion_bank import make_bank
+from nnunet_difftumor.pictures.montage import Montage
+from nnunet_difftumor.pictures.replay import RunReplay
 from nnunet_difftumor.pipeline.live import synthesis as synthesis_module
-from nnunet_difftumor.pipeline.montage import Montage
-from nnunet_difftumor.pipeline.replay import RunReplay
-from nnunet_difftumor.pipeline.synthesis_log import read_log
-from nnunet_difftumor.synthesis import network_view
+from nnunet_difftumor.preparation.lesion_bank import make_bank
+from nnunet_difftumor.runs.synthesis_log import read_log
+from nnunet_difftumor.synthesis.networks import view as network_view
 
 pytestmark = pytest.mark.slow(file_seconds=60)
 # The real networks, shown small patches, to be quick.

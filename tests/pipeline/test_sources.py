@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.pipeline.case import OverlayCase
-from nnunet_difftumor.pipeline.config import DiffTumorConfig
-from nnunet_difftumor.pipeline.intensity import CTIntensity
 from nnunet_difftumor.pipeline.sources import BankSource
+from nnunet_difftumor.prepared.config import DiffTumorConfig
+from nnunet_difftumor.prepared.intensity import CTIntensity
+from nnunet_difftumor.prepared.overlay_case import OverlayCase
 from nnunet_difftumor.synthesis.handcrafted import HandcraftedRenderer
-from nnunet_difftumor.synthesis.lesion import write_lesion
-from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
-from nnunet_difftumor.synthesis.sampler import TumorSampler
+from nnunet_difftumor.synthesis.lesion_file import write_lesion
+from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
+from nnunet_difftumor.synthesis.placement.sampler import TumorSampler
 from nnunet_difftumor.synthesis.scene import patch_of
 from nnunet_difftumor.synthesis.volume import whole
 

@@ -15,9 +15,9 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.dataset_conversion import phantom
-from nnunet_difftumor.pipeline.montage import Montage
-from nnunet_difftumor.pipeline.pools import PooledDataset, pools_folder
-from nnunet_difftumor.pipeline.statistics import StatisticsStore
+from nnunet_difftumor.pictures.montage import Montage
+from nnunet_difftumor.prepared.pools import PooledDataset, pools_folder
+from nnunet_difftumor.prepared.statistics import StatisticsStore
 from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorTiny
 
 CONFIGURATION = "nnUNetPlansDiffTumor_3d_fullres"

@@ -3,8 +3,8 @@
 import pytest
 import tiny_networks
 
-from nnunet_difftumor.pipeline.config import DiffTumorConfig
 from nnunet_difftumor.preparation.live import with_what_is_available
+from nnunet_difftumor.prepared.config import DiffTumorConfig
 from nnunet_difftumor.synthesis.organ import Organ
 
 LIVER = DiffTumorConfig(organs=(Organ("liver", (1,), 2, (2,)),))

@@ -10,10 +10,10 @@ import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_difftumor.cli.main import main
-from nnunet_difftumor.pipeline.config import DiffTumorConfig
-from nnunet_difftumor.pipeline.statistics import StatisticsStore
 from nnunet_difftumor.preparation.plans import _set_patch_size
-from nnunet_difftumor.synthesis.organ import OrganStatistics
+from nnunet_difftumor.prepared.config import DiffTumorConfig
+from nnunet_difftumor.prepared.statistics import StatisticsStore
+from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 
 
 def prepare(*arguments: str) -> int:
@@ -37,7 +37,7 @@ def test_plans_have_the_window_the_request_and_a_network_that_fits(prepared_phan
 def test_preprocessed_intensities_reach_the_window(prepared_phantom):
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-    from nnunet_difftumor.pipeline.intensity import CTIntensity
+    from nnunet_difftumor.prepared.intensity import CTIntensity
 
     plans = load_json(str(prepared_phantom.preprocessed / "nnUNetPlansDiffTumor.json"))
     data, *_ = nnUNetDatasetBlosc2(str(prepared_phantom.preprocessed / "nnUNetPlansDiffTumor_3d_fullres")).load_case(

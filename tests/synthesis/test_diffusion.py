@@ -15,11 +15,12 @@ from tumors import LIVER, copy_of, liver_scan, spec, specs
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative import fast
-from nnunet_difftumor.synthesis import diffusion, network_view
-from nnunet_difftumor.synthesis.diffusion import DiffusionRenderer, as_diffusion
+from nnunet_difftumor.synthesis.networks import diffusion
+from nnunet_difftumor.synthesis.networks import view as network_view
+from nnunet_difftumor.synthesis.networks.diffusion import DiffusionRenderer, as_diffusion
 from nnunet_difftumor.synthesis.patch import Patch
 from nnunet_difftumor.synthesis.scene import insert_tumors, patch_of
-from nnunet_difftumor.synthesis.shape import alpha_in
+from nnunet_difftumor.synthesis.shape.profile import alpha_in
 from nnunet_difftumor.synthesis.volume import ArrayVolume
 
 RAS = np.eye(3)[:, ::-1]  # of an array (z, y, x)

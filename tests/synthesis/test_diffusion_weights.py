@@ -5,9 +5,9 @@ import tiny_networks
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.weights import read_description, save_weights
-from nnunet_difftumor.synthesis.diffusion import DiffusionRenderer
-from nnunet_difftumor.synthesis.diffusion_weights import DiffusionWeights, organ_of_weights, stage_of, stages_of
-from nnunet_difftumor.synthesis.preset import SIZES
+from nnunet_difftumor.synthesis.look.preset import SIZES
+from nnunet_difftumor.synthesis.networks.diffusion import DiffusionRenderer
+from nnunet_difftumor.synthesis.networks.weights import DiffusionWeights, organ_of_weights, stage_of, stages_of
 
 
 def test_sizes_need_the_stages_of_the_paper():

@@ -8,7 +8,7 @@ from tumors import LIVER, liver_scan, spec
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.synthesis.handcrafted import HandcraftedRenderer
-from nnunet_difftumor.synthesis.lesion import read_lesion, write_lesion
+from nnunet_difftumor.synthesis.lesion_file import read_lesion, write_lesion
 from nnunet_difftumor.synthesis.scene import patch_of
 from nnunet_difftumor.synthesis.volume import ArrayVolume
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tumors import LIVER, copy_of, liver_scan, spec
 
-from nnunet_difftumor.synthesis.mass_effect import displaced, displaced_labels
 from nnunet_difftumor.synthesis.scene import insert_tumors
+from nnunet_difftumor.synthesis.shape.mass_effect import displaced, displaced_labels
 from nnunet_difftumor.synthesis.volume import whole
 
 SHAPE = (61, 61, 61)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.synthesis.network_grid import grid_around
+from nnunet_difftumor.synthesis.networks.grid import grid_around
 from nnunet_difftumor.synthesis.volume import whole
 
 # All 48 ways in which the axes of an array can lie along the patient's.

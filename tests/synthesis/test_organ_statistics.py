@@ -5,7 +5,8 @@ from tumors import LIVER, liver_scan, measured
 
 from nnunet_difftumor.dataset_conversion.phantom import phantom_case
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
+from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 from nnunet_difftumor.synthesis.volume import ArrayVolume
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from nnunet_difftumor.synthesis.preview import draw_preview, views
+from nnunet_difftumor.synthesis.scans.preview import draw_preview, views
 
 # Columns are the array axes z, y, x in RAS+ space.
 ORIENTATIONS = {

@@ -15,7 +15,7 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.synthesis.handcrafted import HandcraftedRenderer
 from nnunet_difftumor.synthesis.scene import insert_tumors, mask_of, patch_of
 from nnunet_difftumor.synthesis.separable import along_axes
-from nnunet_difftumor.synthesis.shape import alpha_in
+from nnunet_difftumor.synthesis.shape.profile import alpha_in
 from nnunet_difftumor.synthesis.volume import ArrayVolume
 
 

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import center_of_mass, distance_transform_edt, gaussian_filter, maximum_filter
 from tumors import GRIDS_MM, grid_of, spec, specs, unit_quaternion
 
-from nnunet_difftumor.synthesis.shape import _keep_one_component, alpha_in, mask_in, radial_field, region_of, survey
+from nnunet_difftumor.synthesis.shape.field import radial_field
+from nnunet_difftumor.synthesis.shape.profile import _keep_one_component, alpha_in, mask_in
+from nnunet_difftumor.synthesis.shape.survey import region_of, survey
 from nnunet_difftumor.synthesis.volume import axes_mm, whole
 
 EDGE_MM = 40.0

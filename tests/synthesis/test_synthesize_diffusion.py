@@ -19,7 +19,8 @@ from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.ct import read_ct
 from nnunet_difftumor.generative import registry
 from nnunet_difftumor.generative.weights import file_sha256
-from nnunet_difftumor.synthesis.shape import alpha_in, region_of
+from nnunet_difftumor.synthesis.shape.profile import alpha_in
+from nnunet_difftumor.synthesis.shape.survey import region_of
 from nnunet_difftumor.synthesis.spec import TumorSpec
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from nnunet_difftumor.synthesis.texture import attenuation, grain_texture
+from nnunet_difftumor.synthesis.look.texture import attenuation, grain_texture
 
 
 @pytest.mark.parametrize("grain_vox", [1.0, 1.1, 1.5, 3.0])

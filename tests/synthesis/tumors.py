@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import strategies as st
 
-from nnunet_difftumor.synthesis.organ import Organ, OrganStatistics
+from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.volume import ArrayVolume
 

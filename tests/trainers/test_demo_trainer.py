@@ -6,7 +6,7 @@ import pytest
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
-from nnunet_difftumor.demo.small_plan import write_small_plans
+from nnunet_difftumor.demonstration.small_plan import write_small_plans
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.trainers.demo import nnUNetTrainerDiffTumorDemo
 

@@ -9,7 +9,7 @@ import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.pipeline.recorder import TooFewSyntheticSamplesError
+from nnunet_difftumor.runs.recorder import TooFewSyntheticSamplesError
 from nnunet_difftumor.trainers.difftumor import nnUNetTrainerDiffTumor
 from nnunet_difftumor.trainers.label_free import nnUNetTrainerDiffTumorLabelFree
 from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorTiny

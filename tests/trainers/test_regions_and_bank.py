@@ -11,10 +11,10 @@ import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-from nnunet_difftumor.pipeline.config import DiffTumorConfig
-from nnunet_difftumor.pipeline.intensity import CTIntensity
 from nnunet_difftumor.preparation.prepare import prepare
-from nnunet_difftumor.synthesis.organ import OrganStatistics
+from nnunet_difftumor.prepared.config import DiffTumorConfig
+from nnunet_difftumor.prepared.intensity import CTIntensity
+from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorTiny
 
 pytestmark = pytest.mark.slow
@@ -114,10 +114,10 @@ def test_partly_annotated_cases_train_with_tumors_in_what_is_annotated(copy_of_p
 
 
 def test_training_from_a_bank_of_lesions(prepared_phantom, copy_of_prepared_phantom, monkeypatch, tmp_path):
-    from nnunet_difftumor.pipeline.case import OverlayCase
+    from nnunet_difftumor.prepared.overlay_case import OverlayCase
     from nnunet_difftumor.synthesis.handcrafted import HandcraftedRenderer
-    from nnunet_difftumor.synthesis.lesion import write_lesion
-    from nnunet_difftumor.synthesis.sampler import TumorSampler
+    from nnunet_difftumor.synthesis.lesion_file import write_lesion
+    from nnunet_difftumor.synthesis.placement.sampler import TumorSampler
     from nnunet_difftumor.synthesis.scene import patch_of
 
     plans = load_json(str(copy_of_prepared_phantom / "nnUNetPlansDiffTumor.json"))

@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from nnunet_difftumor.synthesis.lesion import SUFFIX, write_lesion
+from nnunet_difftumor.synthesis.lesion_file import SUFFIX, write_lesion
 from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor
 from nnunet_difftumor.synthesis.volume import Box, box_within
 

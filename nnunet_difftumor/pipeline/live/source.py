@@ -8,17 +8,17 @@ from typing import Protocol
 
 import numpy as np
 
-from nnunet_difftumor.pipeline.case import OverlayCase
-from nnunet_difftumor.pipeline.config import DiffTumorConfig
 from nnunet_difftumor.pipeline.live.client import Refusal
 from nnunet_difftumor.pipeline.sources import Outcome, Scenes, paste_handcrafted
-from nnunet_difftumor.pipeline.statistics import StatisticsStore
-from nnunet_difftumor.synthesis.diffusion import as_diffusion
-from nnunet_difftumor.synthesis.diffusion_weights import stage_of
-from nnunet_difftumor.synthesis.network_view import NetworkView
+from nnunet_difftumor.prepared.config import DiffTumorConfig
+from nnunet_difftumor.prepared.overlay_case import OverlayCase
+from nnunet_difftumor.prepared.statistics import StatisticsStore
+from nnunet_difftumor.synthesis.networks.diffusion import as_diffusion
+from nnunet_difftumor.synthesis.networks.view import NetworkView
+from nnunet_difftumor.synthesis.networks.weights import stage_of
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, Renderer
-from nnunet_difftumor.synthesis.sampler import Placement
+from nnunet_difftumor.synthesis.placement.sampler import Placement
 from nnunet_difftumor.synthesis.scene import patch_of
 from nnunet_difftumor.synthesis.spec import TumorSpec
 

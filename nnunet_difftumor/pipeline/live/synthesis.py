@@ -7,14 +7,14 @@ from typing import Any
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.stages import ORGANS
-from nnunet_difftumor.pipeline.config import DiffTumorConfig
 from nnunet_difftumor.pipeline.live.client import LiveClient
-from nnunet_difftumor.pipeline.live.keeper import ServerKeeper
 from nnunet_difftumor.pipeline.live.server import ServerTask, make_renderer
-from nnunet_difftumor.pipeline.live.settings import LiveSettings
+from nnunet_difftumor.pipeline.live.server_keeper import ServerKeeper
 from nnunet_difftumor.pipeline.live.source import LiveSource, PainterInProcess
-from nnunet_difftumor.pipeline.statistics import StatisticsStore
-from nnunet_difftumor.synthesis.diffusion_weights import (
+from nnunet_difftumor.prepared.config import DiffTumorConfig
+from nnunet_difftumor.prepared.live_settings import LiveSettings
+from nnunet_difftumor.prepared.statistics import StatisticsStore
+from nnunet_difftumor.synthesis.networks.weights import (
     DiffusionWeights,
     describe_files,
     organ_of_weights,
@@ -22,7 +22,7 @@ from nnunet_difftumor.synthesis.diffusion_weights import (
 )
 
 # Makes the renderer in the server's process.
-FACTORY = "nnunet_difftumor.pipeline.live.organ_renderers:open_renderers"
+FACTORY = "nnunet_difftumor.synthesis.organ_renderers:open_renderers"
 _ON_GPU = 8
 
 

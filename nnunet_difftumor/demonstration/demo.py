@@ -1,0 +1,85 @@
+"""The demo: steps in a fixed order, each done once, and what they leave."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunet_difftumor import __version__
+from nnunet_difftumor.demonstration.journal import Journal
+from nnunet_difftumor.demonstration.steps import Steps
+from nnunet_difftumor.errors import InputError
+
+
+def demo(
+    output: str | Path,
+    *,
+    data: str | Path | None = None,
+    labels: Sequence[str] = ("liver=1", "liver_tumor=2"),
+    epochs: int = 10,
+    iterations_per_epoch: int = 80,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """From CT scans to tumors synthesized, a small network trained, and what the training gained, on a CPU.
+
+    Args:
+        output: folder for everything. What is done there already is kept, so that an interrupted call goes on.
+        data: folder of cases as for `difftumor convert folder`; None: phantoms are made. Where no case has a tumor,
+            training is label-free, and the test cases are scans with synthetic tumors.
+        labels: NAME=VALUE as for `difftumor convert folder`, organ and tumor; other values become background.
+        epochs, iterations_per_epoch: length of the training.
+        seed: of phantoms, tumors and the network's first weights.
+        overwrite: starts anew.
+
+    Returns:
+        The manifest; its "scores" hold "dice" and "tumors" of the "untrained" and of the "trained" network.
+
+    Raises:
+        InputError: the data or the folder are not what is expected.
+        CommandFailedError: a command failed.
+    """
+    for name, value in (("`epochs`", epochs), ("`iterations_per_epoch`", iterations_per_epoch)):
+        if value < 1:
+            raise InputError(f"{name} is {value}, expected at least 1")
+    settings = {
+        "version": __version__,
+        "data": None if data is None else str(Path(data).absolute()),
+        "labels": list(labels),
+        "epochs": epochs,
+        "iterations_per_epoch": iterations_per_epoch,
+        "seed": seed,
+    }
+    if data is not None and not Path(data).is_dir():
+        raise InputError(f"`data` {data}: no such folder; expected one with a sub-folder for each case")
+    output = Path(output).absolute()
+    journal = Journal(output, settings, overwrite=overwrite)
+    work = Steps(output, settings)
+    steps = [
+        ("scans", "scans: yours" if data else "scans: phantoms of the abdomen", work.scans),
+        ("convert", "convert: nnU-Net's raw dataset", work.convert),
+        ("synthesize", "synthesize: tumors of every size in a healthy scan", work.synthesize),
+        ("prepare", "prepare: plans, preprocessing, folds, settings", work.prepare),
+        ("train", f"train: {epochs} epochs of {iterations_per_epoch} iterations on the CPU", work.train),
+        ("predict", "predict: the test cases, by the network before and after training", work.predict),
+        ("evaluate", "evaluate: both against the truth", work.evaluate),
+        ("report", "report: pictures, table", work.report),
+    ]
+    for number, (name, title, do) in enumerate(steps, 1):
+        work.commands.done = []
+        journal.step(number, len(steps), name, title=title, work=lambda do=do: (do(), work.commands.done)[1])
+    manifest = work.manifest(journal.state)
+    print(f"\n{(output / 'table.txt').read_text()}\n{_what_to_look_at(output)}", flush=True)
+    return manifest
+
+
+def _what_to_look_at(folder: Path) -> str:
+    lines = {
+        "synthetic/*/preview.png": "synthetic tumors by size, before and after",
+        "training_samples.png": "a training batch, as the network got it",
+        "predictions.png": "the test cases: truth, untrained, trained",
+        "table.txt, scores.json": "the figures above, and all others",
+        "commands.sh": "all commands, to run or to change",
+        "manifest.json": "versions, settings, times, files",
+    }
+    width = max(map(len, lines))
+    return "\n".join([f"Everything is in {folder}", *(f"  {name:<{width}}  {what}" for name, what in lines.items())])

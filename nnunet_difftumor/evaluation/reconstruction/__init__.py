@@ -1,0 +1,1 @@
+"""Whether an autoencoder's weights fit a scan."""

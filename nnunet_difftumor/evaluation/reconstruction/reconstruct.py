@@ -1,0 +1,191 @@
+"""`reconstruct`: whether an autoencoder's weights fit a scan, in figures and a picture, and what is likely wrong."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from nnunet_difftumor import __version__
+from nnunet_difftumor.ct import Scan, read_ct, read_labels, write_ct
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.evaluation.reconstruction.advice import LEAST_SHARE_IN_WINDOW, advice, poor_psnr_db
+from nnunet_difftumor.evaluation.reconstruction.picture import draw_reconstruction
+from nnunet_difftumor.evaluation.reconstruction.scan_autoencoder import Figures, ScanAutoencoder, blocks, centre_of
+from nnunet_difftumor.files import write_json
+from nnunet_difftumor.generative.weights import Description, file_sha256, load_autoencoder
+from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE
+from nnunet_difftumor.synthesis.networks.diffusion import check_device
+from nnunet_difftumor.synthesis.networks.weights import recorded
+from nnunet_difftumor.synthesis.volume import Box, box_within, whole
+
+PICTURE, RECORD, CT = "reconstruction.png", "reconstruction.json", "reconstruction.nii.gz"
+# Of the published weights, and of weights whose description does not say it.
+PATCH_SIZE = (96, 96, 96)
+
+
+def reconstruct(
+    ct: str | Path,
+    output: str | Path,
+    *,
+    weights: Path,
+    device: str = "cpu",
+    organ_mask: str | Path | None = None,
+    organ_labels: Sequence[int] = (),
+    save_ct: bool = False,
+) -> dict[str, Any]:
+    """Encodes and decodes a CT scan in patches of the size that the weights were trained on, and compares.
+
+    Figures of patches of another size differ, since the norms pool over the patch; synthesis shows the same size.
+
+    Args:
+        ct: NIfTI in HU.
+        output: folder; gets `reconstruction.png` and, last, `reconstruction.json`.
+        weights: folder with autoencoder.safetensors.
+        device: cpu or cuda.
+        organ_mask: NIfTI label map on the same grid; limits all to the box of the organ.
+        organ_labels: label values of the organ in the mask; empty: all.
+        save_ct: also writes `reconstruction.nii.gz`, on the grid of the scan; voxels outside of the box keep their HU.
+
+    Returns:
+        The content of `reconstruction.json`.
+
+    Raises:
+        InputError: for files that are not what is expected (see `nnunet_difftumor.ct`), weights that are missing or no
+            autoencoder, an empty organ, or too little memory on the GPU.
+    """
+    check_device(device)
+    output, file = Path(output), Path(weights) / AUTOENCODER_FILE
+    _check(output, ct, organ_mask, file)
+    model, description = load_autoencoder(file)
+    scan = read_ct(ct)
+    region, middle = _region(scan, organ_mask, organ_labels)
+    autoencoder = ScanAutoencoder(model, description.volumes, device=device)
+
+    figures = Figures(description.volumes.window_hu)
+    made = np.empty([part.stop - part.start for part in region], np.float32)
+    extent_mm = np.multiply(_patch_size(description), description.volumes.spacing_mm)
+    tiles = blocks(region, scan.spacing_mm, most_mm=autoencoder.kept_mm(scan, extent_mm))
+    for block in tqdm(tiles, desc="reconstruct", unit="patch", disable=None):
+        patch = autoencoder.patch(scan, centre_of(block, scan.spacing_mm), extent_mm=extent_mm)
+        figures.add(patch, block)
+        made[box_within(block, region)] = patch.grid.to_scan(patch.made_hu, block)
+
+    record = {
+        "psnr_db": round(figures.psnr_db, 3),
+        "ssim": round(figures.ssim, 5),
+        "mae_hu": round(figures.mae_hu, 3),
+        "share_in_window": round(figures.share_in_window, 5),
+        "volumes": asdict(description.volumes),
+        "region": [[part.start, part.stop] for part in region],
+        "patches": len(tiles),
+        "patch_voxels": list(patch.grid.shape),
+        "likely_wrong": [],
+        "inputs": _hashes(ct, organ_mask),
+        "organ_labels": list(organ_labels),
+        "weights": recorded(file.name, description),
+        "device": device,
+        "version": __version__,
+    }
+    blank = figures.share_in_window < LEAST_SHARE_IN_WINDOW
+    if blank or figures.psnr_db < poor_psnr_db(description.volumes.window_hu):
+        advised = advice(autoencoder, scan, np.multiply(middle, scan.spacing_mm), most_mm=min(extent_mm))
+        record["likely_wrong"] = advised.lines()
+        if blank:
+            record["likely_wrong"] = [
+                f"Only {100 * figures.share_in_window:.1f} % of the region lies within the window, so the figures say "
+                "little: check the scan's HU, or give an `organ_mask`.",
+                *(mistake.text for mistake in advised.mistakes),
+            ]
+    try:
+        _write(output, scan, made, region, middle, record, save_ct=save_ct)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror or error}); choose another folder") from error
+    return record
+
+
+def _patch_size(description: Description) -> tuple[int, int, int]:
+    """Voxels that the weights were trained on, where `train-autoencoder` has written it."""
+    settings = description.source.get("settings")
+    if not isinstance(settings, dict) or "patch_size" not in settings:
+        return PATCH_SIZE
+    size = settings["patch_size"]
+    if not (isinstance(size, list) and len(size) == 3 and all(isinstance(n, int) and n > 0 for n in size)):
+        raise InputError(f"the autoencoder's JSON: patch_size in source is {size!r}, expected three numbers of voxels")
+    return tuple(size)
+
+
+def _check(output: Path, ct: str | Path, organ_mask: str | Path | None, weights: Path) -> None:
+    """Refuses missing weights, and an output that would replace an input."""
+    if not weights.is_file():
+        raise InputError(
+            f"{weights.parent}: {AUTOENCODER_FILE} not found; get it with `difftumor import-weights "
+            f"AutoencoderModel.ckpt -o {weights.parent}`, or name another folder with `weights`"
+        )
+    for path in (ct, organ_mask):
+        if path is not None and (output / CT).exists() and Path(path).exists() and (output / CT).samefile(path):
+            raise InputError(f"{output}: {path} would be overwritten; choose another folder for the results")
+
+
+def _region(scan: Scan, organ_mask: str | Path | None, organ_labels: Sequence[int]) -> tuple[Box, tuple[int, int, int]]:
+    """The box to reconstruct, and a voxel in its middle: that of the organ nearest to its centre of mass."""
+    if organ_mask is None:
+        if organ_labels:
+            raise InputError("`organ_label`: is for `organ_mask`; give the mask too")
+        return whole(scan.hu.shape), tuple(size // 2 for size in scan.hu.shape)
+    labels = read_labels(organ_mask, like=scan)
+    mask = np.isin(labels, organ_labels) if organ_labels else labels > 0
+    inside = np.argwhere(mask)
+    if not len(inside):
+        seen = ", ".join(str(value) for value in np.unique(labels))
+        wanted = f"the label {', '.join(map(str, organ_labels))}" if organ_labels else "a label above 0"
+        raise InputError(f"{organ_mask}: no voxel has {wanted} (there: {seen}); give a mask with the organ in it")
+    box = tuple(slice(int(a), int(b) + 1) for a, b in zip(inside.min(0), inside.max(0), strict=True))
+    nearest = inside[np.argmin(np.square((inside - inside.mean(0)) * scan.spacing_mm).sum(1))]
+    return box, tuple(int(index) for index in nearest)
+
+
+def _hashes(ct: str | Path, organ_mask: str | Path | None) -> dict[str, dict[str, str]]:
+    paths = {"ct": ct} | ({} if organ_mask is None else {"organ_mask": organ_mask})
+    return {name: {"file": Path(path).name, "sha256": file_sha256(path)} for name, path in paths.items()}
+
+
+def _write(
+    output: Path,
+    scan: Scan,
+    made: np.ndarray,
+    region: Box,
+    middle: tuple[int, int, int],
+    record: dict[str, Any],
+    *,
+    save_ct: bool,
+) -> None:
+    """Writes every file, the record last."""
+    window = record["volumes"]["window_hu"]
+    (output / RECORD).unlink(missing_ok=True)
+    draw_reconstruction(
+        output / PICTURE,
+        np.clip(scan.hu[region], *window),
+        made,
+        window_hu=window,
+        centre=[at - part.start for at, part in zip(middle, region, strict=True)],
+        spacing_mm=scan.spacing_mm,
+        directions=scan.direction,
+        title=summary(record),
+    )
+    if save_ct:
+        hu = scan.hu.copy()
+        hu[region] = made
+        write_ct(output / CT, hu, scan, description=f"AUTOENCODER output, nnunet-difftumor {__version__}")
+    write_json(output / RECORD, record)
+
+
+def summary(record: dict[str, Any]) -> str:
+    """The figures in one line."""
+    low, high = record["volumes"]["window_hu"]
+    return (
+        f"PSNR {record['psnr_db']:.1f} dB, SSIM {record['ssim']:.3f}, MAE {record['mae_hu']:.1f} HU "
+        f"in {low:g} to {high:g} HU"
+    )

@@ -1,0 +1,65 @@
+"""Checks of JSON that users edit: every error names the file, the key, what was seen and what was expected."""
+
+import dataclasses
+import difflib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nnunet_difftumor.errors import InputError
+
+
+class Checker:
+    """Checks the values of a record.
+
+    Args:
+        record: names with values.
+        where: its origin, for messages.
+    """
+
+    def __init__(self, record: Mapping[str, Any], where: str) -> None:
+        self.record, self.where = record, where
+
+    def value(self, key: str, good: Callable[[Any], Any], expected: str) -> None:
+        """Raises an InputError if the record has the key with a value that is not good."""
+        if key in self.record and not good(self.record[key]):
+            raise InputError(f"{self.where}: {key} is {json.dumps(self.record[key])}, expected {expected}")
+
+
+def check_keys(record: Any, cls: type, where: str) -> None:
+    """Refuses what is no object, unknown keys and missing ones; `cls` is the dataclass that the record becomes.
+
+    Raises:
+        InputError: with the known key that is nearest to an unknown one.
+    """
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: expected an object, got {record!r}")
+    known = [entry.name for entry in dataclasses.fields(cls)]
+    for key in record:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, 1)
+            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
+            raise InputError(f"{where}: unknown key {key!r}; {hint}")
+    required = [
+        entry.name for entry in dataclasses.fields(cls) if entry.default is entry.default_factory is dataclasses.MISSING
+    ]
+    missing = [key for key in required if key not in record]
+    if missing:
+        raise InputError(f"{where}: {', '.join(missing)} is missing; run `difftumor prepare` to write a complete file")
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number; true and false are not."""
+    # Integers may be beyond every float, which `math.isfinite` does not take.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < sys.float_info.max
+
+
+def is_integer(value: Any) -> bool:
+    """Whether it is a whole number; true and false are not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_share(value: Any) -> bool:
+    """Whether it is a number from 0 to 1."""
+    return is_number(value) and 0 <= value <= 1

@@ -1,0 +1,202 @@
+"""Makes any training sample of a run again: batches are a function of run seed, rank and number."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from batchgenerators.utilities.file_and_folder_operations import load_json
+
+from nnunet_difftumor import __version__
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import write_json
+from nnunet_difftumor.pipeline.loader import SyntheticTumorDataLoader, sample_arrays, sample_crc32
+from nnunet_difftumor.prepared.config import FILE_NAME
+from nnunet_difftumor.runs.synthesis_log import LOG_FOLDER, read_log
+
+
+@dataclass(frozen=True)
+class ReplayedSample:
+    """A training sample as the network got it.
+
+    Attributes:
+        case: identifier.
+        hu: float32 (z, y, x), after augmentation.
+        target: (c, z, y, x), labels or one channel per region.
+        spacing_mm: voxel size, (z, y, x), before augmentation.
+        logged: the record in the run's log; None for samples without synthetic tumors, which are not logged.
+        reproduced: whether data and target are those of the log, bit for bit; None if there is no record.
+    """
+
+    case: str
+    hu: np.ndarray
+    target: np.ndarray
+    spacing_mm: tuple[float, ...]
+    logged: dict[str, Any] | None
+    reproduced: bool | None
+
+
+def write_run(output_folder: str | Path, *, rank: int, trainer: Any) -> None:
+    """Writes what a replay needs to know of the run and cannot find elsewhere."""
+    write_json(
+        _run_path(output_folder, rank),
+        {
+            "version": __version__,
+            "trainer": type(trainer).__name__,
+            "configuration": trainer.configuration_name,
+            "fold": trainer.fold,
+            "batch_size": trainer.batch_size,
+            "oversample_foreground_percent": trainer.oversample_foreground_percent,
+            "weights": trainer.synthesis.live.weights if trainer.synthesis.live is not None else [],
+        },
+    )
+
+
+class RunReplay:
+    """A run's training loader, made again.
+
+    Args:
+        run_folder: of the run's fold (`nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION/fold_X`).
+        rank: of the process whose samples are wanted.
+
+    Raises:
+        InputError: if the folder is not that of a run with synthetic tumors, or its preprocessed data are gone.
+    """
+
+    def __init__(self, run_folder: str | Path, *, rank: int = 0) -> None:
+        self.folder, self.rank = Path(run_folder).absolute(), rank
+        path = _run_path(self.folder, rank)
+        if not path.is_file():
+            raise InputError(
+                f"{path}: not found; expected the folder of a fold trained with synthetic tumors "
+                "(nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION/fold_X)"
+            )
+        self.run = load_json(str(path))
+        self.trainer = self._trainer()
+        self.loader = self._loader()
+
+    def sample(self, number: int) -> ReplayedSample:
+        """Makes one sample; `number` is batch * batch size + position in the batch, as in the log.
+
+        Raises:
+            InputError: if the number is negative.
+        """
+        if number < 0:
+            raise InputError(f"`sample` is {number}, expected a number of at least 0")
+        batch_number, position = divmod(number, self.run["batch_size"])
+        batch = self.loader.make_batch(batch_number)
+        data, target = sample_arrays(batch, position)
+        logged = next((record for record in read_log(self.folder, self.rank) if record["number"] == number), None)
+        return ReplayedSample(
+            case=batch["keys"][position],
+            hu=self.trainer.synthesis.intensity.to_hu(data[0]),
+            target=target,
+            spacing_mm=tuple(float(value) for value in self.trainer.configuration_manager.spacing),
+            logged=logged,
+            reproduced=None if logged is None else logged["crc32"] == sample_crc32(data, target),
+        )
+
+    def _trainer(self) -> Any:
+        """The run's trainer class with the run's plans and settings; it writes into a folder that is thrown away."""
+        import importlib
+
+        import torch
+
+        from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
+        from nnunet_difftumor.trainers import TRAINERS
+
+        name = self.run["trainer"]
+        if name not in TRAINERS:
+            raise InputError(f"{self.folder}: was trained by {name}, which this version does not have")
+        plans = load_json(str(self.folder.parent / "plans.json"))
+        dataset_json = load_json(str(self.folder.parent / "dataset.json"))
+        preprocessed = os.environ.get("nnUNet_preprocessed")
+        if not preprocessed or not (Path(preprocessed) / plans["dataset_name"]).is_dir():
+            raise InputError(
+                f"nnUNet_preprocessed is {preprocessed}: it does not hold {plans['dataset_name']}, from which the "
+                "run's samples were made"
+            )
+        trainer_class = getattr(importlib.import_module(TRAINERS[name]), name)
+        with tempfile.TemporaryDirectory() as scratch, _environment(nnUNet_results=scratch):
+            trainer = trainer_class(
+                {**plans, "continue_training": False},
+                self.run["configuration"],
+                self.run["fold"],
+                dataset_json,
+                torch.device("cpu"),
+            )
+            trainer.print_to_log_file = lambda *args, **kwargs: None
+            trainer.synthesis = TrainingSynthesis(
+                Path(preprocessed) / plans["dataset_name"],
+                trainer.plans_manager.plans,
+                dataset_json=dataset_json,
+                configuration=self.run["configuration"],
+                fold=self.run["fold"],
+                settings=self.folder / FILE_NAME,
+            )
+            trainer.initialize()
+        trainer.batch_size = self.run["batch_size"]
+        trainer.oversample_foreground_percent = self.run["oversample_foreground_percent"]
+        trainer.local_rank = self.rank
+        return trainer
+
+    def _loader(self) -> SyntheticTumorDataLoader:
+        with _environment(nnUNet_n_proc_DA="0"):
+            return self.trainer.get_dataloaders()[0].data_loader
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _run_path(folder: str | Path, rank: int) -> Path:
+    return Path(folder) / LOG_FOLDER / f"run_rank_{rank}.json"
+
+
+def write_sample(sample: ReplayedSample, output: str | Path, replay: RunReplay) -> None:
+    """Writes `input_ct.nii.gz`, `target.nii.gz`, `sample.png` and, last, `sample.json`."""
+    from nnunet_difftumor.ct import scan_from_array, write_ct, write_labels
+    from nnunet_difftumor.runs.pictures import draw_samples
+
+    output = Path(output)
+    synthesis = replay.trainer.synthesis
+    # Augmentation turned and scaled the sample: it has a voxel size, but no place in the patient.
+    affine = np.diag([*sample.spacing_mm[::-1], 1.0])
+    scan = scan_from_array(sample.hu, affine=affine)
+    scan.header.set_data_dtype(np.float32)
+    write_ct(output / "input_ct.nii.gz", sample.hu, scan, description="SYNTHETIC training sample, nnunet-difftumor")
+    for channel, target in enumerate(sample.target):
+        name = "target.nii.gz" if len(sample.target) == 1 else f"target_{channel}.nii.gz"
+        write_labels(output / name, np.maximum(target, 0).astype(np.int16), scan)
+    normalized = synthesis.intensity.to_normalized(sample.hu)[None]
+    draw_samples(
+        output / "sample.png",
+        [(sample.case, normalized, sample.target)],
+        intensity=synthesis.intensity,
+        tumor_labels=[organ.tumor_label for organ in synthesis.config.organs],
+        regions=synthesis.regions,
+    )
+    write_json(
+        output / "sample.json",
+        {
+            "case": sample.case,
+            "spacing_mm": list(sample.spacing_mm),
+            "logged": json.loads(json.dumps(sample.logged)),
+            "reproduced": sample.reproduced,
+        },
+    )

@@ -1,0 +1,202 @@
+"""What a training run with synthetic tumors needs, found from the prepared dataset; the trainers connect it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetDatasetBlosc2
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.pipeline.dataset import SyntheticTumorDataset
+from nnunet_difftumor.pipeline.live.synthesis import LiveSynthesis
+from nnunet_difftumor.pipeline.loader import SamplingPlan
+from nnunet_difftumor.pipeline.sources import TumorSource, make_source
+from nnunet_difftumor.prepared.bank_folder import describe_bank
+from nnunet_difftumor.prepared.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
+from nnunet_difftumor.prepared.intensity import CTIntensity
+from nnunet_difftumor.prepared.orientation import array_axes
+from nnunet_difftumor.prepared.pools import PooledDataset
+from nnunet_difftumor.prepared.roles import Roles
+from nnunet_difftumor.prepared.statistics import StatisticsStore
+from nnunet_difftumor.runs.recorder import SynthesisRecorder
+
+# Enters the run seed, so that folds do not see the same random numbers.
+_FOLD_ALL = 1_000
+
+
+class TrainingSynthesis:
+    """The synthetic side of one training run.
+
+    Args:
+        dataset_folder: `nnUNet_preprocessed/DatasetXXX_NAME`.
+        plans: nnU-Net's plans.
+        dataset_json: nnU-Net's dataset.json.
+        configuration: name of the configuration.
+        fold: number or "all".
+        settings: path of a difftumor.json other than the dataset's.
+
+    Raises:
+        InputError: if the dataset was not prepared, or the configuration cannot be trained with synthetic tumors.
+    """
+
+    def __init__(
+        self,
+        dataset_folder: str | Path,
+        plans: dict[str, Any],
+        *,
+        dataset_json: dict[str, Any],
+        configuration: str,
+        fold: int | str,
+        settings: Path | None = None,
+    ) -> None:
+        self.dataset_folder = Path(dataset_folder)
+        self.config = DiffTumorConfig.load(settings or self.dataset_folder / FILE_NAME)
+        self.intensity = CTIntensity.from_plans(plans, configuration)
+        manager = PlansManager(plans)
+        self._configuration = manager.get_configuration(configuration)
+        self._transpose_forward = manager.transpose_forward
+        if len(self._configuration.patch_size) != 3:
+            raise InputError(
+                f"configuration {configuration}: synthetic tumors need a 3D configuration; train 3d_fullres"
+            )
+        if self._configuration.previous_stage_name is not None:
+            raise InputError(
+                f"configuration {configuration}: is the second stage of a cascade, whose first stage never saw the "
+                "synthetic tumors; train 3d_fullres"
+            )
+        self.folder = self.dataset_folder / self._configuration.data_identifier
+        if not self.folder.is_dir():
+            raise InputError(
+                f"{self.folder}: not found; `difftumor prepare` preprocesses and measures 3d_fullres alone: run it if "
+                "you have not, and train 3d_fullres"
+            )
+        if infer_dataset_class(str(self.folder)) is not nnUNetDatasetBlosc2:
+            raise InputError(f"{self.folder}: was preprocessed by an old nnU-Net; run `difftumor prepare` again")
+        labels = manager.get_label_manager(dataset_json)
+        self.regions = (
+            tuple(tuple(r) if isinstance(r, list | tuple) else (r,) for r in labels.foreground_regions)
+            if labels.has_regions
+            else None
+        )
+        self.statistics = StatisticsStore(self.dataset_folder, self._configuration.data_identifier)
+        self.tumor_labels = tuple(organ.tumor_label for organ in self.config.organs)
+        self.run_seed = (self.config.seed, _FOLD_ALL if fold == "all" else int(fold))
+
+    @cached_property
+    def live(self) -> LiveSynthesis | None:
+        """Of live tumors, if the settings ask for them.
+
+        Raises:
+            InputError: for weights that are missing or do not fit.
+        """
+        return LiveSynthesis(self.config) if self.config.needs_server else None
+
+    def end(self) -> None:
+        """Ends the synthesis server, if one was started."""
+        # Not asked for before: then there is none, and asking could fail.
+        live = vars(self).get("live")
+        if live is not None:
+            live.stop()
+
+    def splits(self) -> list[dict[str, Any]]:
+        path = self.dataset_folder / "splits_final.json"
+        if not path.is_file():
+            raise InputError(f"{path}: not found; run `difftumor prepare` first")
+        return load_json(str(path))
+
+    def with_usable_bases(self, roles: Roles) -> Roles:
+        """Leaves out bases into which no tumor can be put, because the organs were not found in them.
+
+        Raises:
+            InputError: if none is left.
+        """
+        if self.config.source == "bank":
+            return roles
+        known = set().union(*(self.statistics.cases(organ.name) for organ in self.config.organs))
+        usable = tuple(case for case in roles.bases if case in known)
+        if not usable:
+            raise InputError(
+                f"{self.statistics.folder}: none of the {len(roles.bases)} bases has statistics of "
+                f"{', '.join(organ.name for organ in self.config.organs)}; their organ labels are missing, or "
+                f"`difftumor prepare` was not run for these plans ({PLANS_NAME}), or the configuration is not "
+                "3d_fullres, which alone is measured"
+            )
+        return replace(roles, bases=usable)
+
+    def dataset(self, roles: Roles) -> SyntheticTumorDataset:
+        """The training cases, with tumors on bases."""
+        return SyntheticTumorDataset(
+            str(self.folder),
+            sorted({*roles.train, *roles.bases}),
+            source=self.source(),
+            intensity=self.intensity,
+            spacing_mm=tuple(float(value) for value in self._configuration.spacing),
+            transpose_forward=self._transpose_forward,
+        )
+
+    def source(self, config: DiffTumorConfig | None = None) -> TumorSource:
+        """Makes the tumors.
+
+        Args:
+            config: other settings than the run's, which ask for nothing that these do not.
+        """
+        config = config or self.config
+        live = None if self.live is None else partial(self.live.source, config, self.statistics)
+        return make_source(config, self.statistics, live=live)
+
+    def plan(self, roles: Roles, *, rank: int, first_batch: int, batches_per_epoch: int = 250) -> SamplingPlan:
+        """Which batch shows what."""
+        return SamplingPlan(
+            run_seed=self.run_seed,
+            rank=rank,
+            first_batch=first_batch,
+            workers=max(1, get_allowed_n_proc_DA()),
+            synthetic_probability=self.config.synthetic_probability,
+            real_cases=roles.train,
+            bases=roles.bases,
+            batches_per_epoch=batches_per_epoch,
+            regions=self.regions,
+        )
+
+    def mirror_axes(self, cases: Sequence[str]) -> tuple[int, ...]:
+        """Array axes along which training mirrors."""
+        dataset = PooledDataset(str(self.folder), cases)
+        properties = ((case, dataset.load_case(case)[3]) for case in cases)
+        return array_axes(self.config.mirror_axes, properties, self._transpose_forward)
+
+    def recorder(self, output_folder: str, *, rank: int) -> SynthesisRecorder:
+        return SynthesisRecorder(
+            output_folder,
+            rank=rank,
+            asked=self.config.synthetic_probability,
+            intensity=self.intensity,
+            tumor_labels=self.tumor_labels,
+            regions=self.regions,
+        )
+
+    def describe(self, roles: Roles) -> list[str]:
+        """Lines for the beginning of the training log."""
+        config = self.config
+        organs = ", ".join(f"{organ.name} (tumor label {organ.tumor_label})" for organ in config.organs)
+        return [
+            f"Synthetic tumors: {self._describe_source()}; preset {config.preset}; organs: {organs}",
+            f"{len(roles.train)} real training cases, {len(roles.bases)} bases, {len(roles.validation)} validation "
+            f"cases; synthetic share asked: {config.synthetic_probability}",
+        ]
+
+    def _describe_source(self) -> str:
+        config, by_hand = self.config, "hand-crafted, rendered while training"
+        if config.source == "handcrafted":
+            return by_hand
+        if config.source == "bank":
+            other = describe_bank(config.bank_folder)
+        else:
+            other = self.live.describe() if self.live else "live tumors"
+        if config.handcrafted_share == 0:
+            return other
+        return f"{config.handcrafted_share:.0%} {by_hand}; {1 - config.handcrafted_share:.0%} {other}"

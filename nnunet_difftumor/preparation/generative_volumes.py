@@ -1,0 +1,375 @@
+"""`preprocess-generative`: the cases of an nnU-Net raw dataset as training volumes of the generative models.
+
+Read with nnU-Net's readers and resampled with its functions, so that every dataset that nnU-Net takes is possible; what
+is written (generative/stored_cases.py) is read without nnU-Net.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cc3d
+import numpy as np
+from nibabel import orientations
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative.stages import EARLY_BELOW_MM
+from nnunet_difftumor.generative.stored_cases import (
+    VERSION,
+    Lesion,
+    StoredCase,
+    StoredIndex,
+    read_case,
+    write_case,
+    write_index,
+)
+from nnunet_difftumor.generative.weights import Volumes
+from nnunet_difftumor.preparation.datasets import check_channel, dataset_folders
+from nnunet_difftumor.preparation.organs import check_declared, find_organs
+from nnunet_difftumor.prepared.config import FILE_NAME, DiffTumorConfig
+from nnunet_difftumor.prepared.orientation import directions
+from nnunet_difftumor.prepared.pools import pools_folder
+from nnunet_difftumor.synthesis.organ import Organ
+
+FOLDER = "generative"
+# Half a patch of the published models: a patch around any voxel of an organ then has tissue, not padding, where the
+# scan has.
+MARGIN_MM = 48.0
+# Components with fewer voxels of 1 mm are no lesions, as in the public code.
+LEAST_VOXELS = 8
+CONNECTIVITY = 26
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker needs for one case; `files` are the CT and the label map."""
+
+    name: str
+    files: tuple[str, str]
+    reader: str
+    organs: tuple[Organ, ...]
+    volumes: Volumes
+    margin_mm: float
+    folder: Path
+    made_from: dict[str, Any]
+
+
+def preprocess_generative(
+    dataset_id: int,
+    *,
+    healthy: Sequence[int] = (),
+    organs: Sequence[Organ] | None = None,
+    margin_mm: float = MARGIN_MM,
+    processes: int | None = None,
+    report: Callable[[str], None] = print,
+) -> Path:
+    """Writes the cases of a raw dataset as crops around its organs: 1 mm isotropic, the networks' axes, int16 HU.
+
+    Cases that are there already, made from the same files with the same settings, are kept.
+
+    Args:
+        dataset_id: of a dataset in nnUNet_raw, with one CT channel and organ labels.
+        healthy: datasets in nnUNet_raw with the same labels whose cases are added. Those of `difftumor prepare
+            --healthy` are added without being named.
+        organs: organ and tumor label pairs; None: those of difftumor.json, or else found in dataset.json.
+        margin_mm: kept around the organs where the scan goes on.
+        processes: worker processes; None: one per core, at most 4, since each holds a whole scan.
+        report: gets a line per step.
+
+    Returns:
+        `nnUNet_preprocessed/DatasetXXX_NAME/generative`.
+
+    Raises:
+        InputError: for whatever is missing or does not fit, or if no case is left.
+    """
+    raw, preprocessed = dataset_folders(dataset_id)
+    dataset_json = _dataset_json(raw)
+    organs = tuple(organs) if organs else _organs(preprocessed / FILE_NAME, dataset_json)
+    check_declared(organs, dataset_json)
+    if not 0 <= margin_mm <= 500:
+        raise InputError(f"margin: expected 0 to 500 mm, got {margin_mm}")
+    folder, volumes = preprocessed / FOLDER, Volumes()
+    settings = {
+        "version": VERSION,
+        "volumes": asdict(volumes),
+        "margin_mm": margin_mm,
+        "least_voxels": LEAST_VOXELS,
+        "organs": [asdict(organ) for organ in organs],
+    }
+    settings_sha256 = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    pools = [dataset_folders(pool, argument="healthy")[0] for pool in healthy]
+    sources = _sources(raw, [*pools, *_prepared_pools(preprocessed, raw.parent)], dataset_json)
+    jobs = [
+        _Job(name, files, reader, organs, volumes, margin_mm, folder, _made_from(files, settings_sha256))
+        for name, (files, reader) in sources.items()
+    ]
+    missing = [job for job in jobs if not _is_made(job)]
+    report(f"{raw.name}: {len(jobs)} cases, {len(missing)} of them to preprocess; {', '.join(map(_describe, organs))}")
+    rejected = _run(missing, processes or min(4, os.cpu_count() or 1))
+    for name, reason in rejected.items():
+        report(f"  {name} REJECTED: {reason}")
+    cases = {job.name: read_case(folder, job.name) for job in jobs if job.name not in rejected}
+    if not cases:
+        raise InputError(f"{raw}: no case is left")
+    write_index(
+        folder,
+        StoredIndex(
+            dataset=raw.name,
+            volumes=volumes,
+            margin_mm=margin_mm,
+            organs=tuple(
+                {"name": organ.name, "organ_labels": organ.organ_labels, "tumor_label": organ.tumor_label}
+                for organ in organs
+            ),
+            cases=tuple(cases),
+            rejected=rejected,
+            settings_sha256=settings_sha256,
+        ),
+    )
+    for line in _summary(cases.values(), organs):
+        report(line)
+    report(f"written: {folder}\ntrain with: difftumor train-autoencoder -d {dataset_id}")
+    return folder
+
+
+def _dataset_json(raw: Path) -> dict[str, Any]:
+    content = json.loads((raw / "dataset.json").read_text())
+    check_channel(raw, content)
+    return content
+
+
+def _organs(config: Path, dataset_json: Mapping[str, Any]) -> tuple[Organ, ...]:
+    return DiffTumorConfig.load(config).organs if config.is_file() else find_organs(dataset_json)
+
+
+def _prepared_pools(preprocessed: Path, raw_root: Path) -> list[Path]:
+    listed = pools_folder(preprocessed) / "pools.json"
+    return [raw_root / name for name in json.loads(listed.read_text())] if listed.is_file() else []
+
+
+def _sources(
+    raw: Path, pools: Sequence[Path], dataset_json: Mapping[str, Any]
+) -> dict[str, tuple[tuple[str, str], str]]:
+    """CT, label map and the name of the reader's class by case; cases of pools get the pool's name in front."""
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+    found = {}
+    for folder in dict.fromkeys([raw, *pools]):
+        content = dataset_json if folder == raw else _dataset_json(folder)
+        if content["labels"] != dataset_json["labels"]:
+            raise InputError(
+                f"{folder / 'dataset.json'}: labels are {content['labels']}, expected those of {raw.name}: "
+                f"{dataset_json['labels']}"
+            )
+        files = get_filenames_of_train_images_and_targets(str(folder), content)
+        if not files:
+            raise InputError(f"{folder}: has no cases")
+        example = next(iter(files.values()))["images"][0]
+        reader = determine_reader_writer_from_dataset_json(content, example, verbose=False).__name__
+        for name, case in files.items():
+            full = name if folder == raw else f"{folder.name}_{name}"
+            found[full] = ((str(case["images"][0]), str(case["label"])), reader)
+    return found
+
+
+def _made_from(files: Sequence[str], settings_sha256: str) -> dict[str, Any]:
+    states = []
+    for file in files:
+        if not Path(file).is_file():
+            raise InputError(f"{file}: no such file, but the dataset names it")
+        stat = Path(file).stat()
+        states.append([file, stat.st_size, stat.st_mtime_ns])
+    return {"files": states, "settings_sha256": settings_sha256}
+
+
+def _is_made(job: _Job) -> bool:
+    record = read_case(job.folder, job.name)
+    return record is not None and record.made_from == job.made_from
+
+
+def _run(jobs: Sequence[_Job], processes: int) -> dict[str, str]:
+    """Preprocesses the cases; returns why cases were rejected."""
+    from tqdm import tqdm
+
+    rejected = {}
+    if processes == 1 or len(jobs) < 2:
+        results = ((job, _preprocess(job)) for job in jobs)
+        for job, reason in tqdm(results, total=len(jobs), unit="case", disable=None if jobs else True):
+            rejected |= {job.name: reason} if reason else {}
+        return rejected
+    # Spawned, as nnU-Net does: its libraries have threads, which a fork would not survive.
+    with ProcessPoolExecutor(min(processes, len(jobs)), multiprocessing.get_context("spawn")) as executor:
+        waiting = {executor.submit(_preprocess, job): job for job in jobs}
+        try:
+            for future in tqdm(as_completed(waiting), total=len(waiting), unit="case", disable=None):
+                reason = future.result()
+                rejected |= {waiting[future].name: reason} if reason else {}
+        except BrokenProcessPool as error:
+            raise InputError(
+                "a process was killed while it preprocessed, most likely for want of memory; give fewer processes "
+                "(`processes` 1), the same command goes on"
+            ) from error
+        except BaseException:
+            executor.shutdown(wait=True, cancel_futures=True)
+            raise
+    return dict(sorted(rejected.items()))
+
+
+def _preprocess(job: _Job) -> str | None:
+    """Writes one case; returns why it cannot be used, or None."""
+    try:
+        hu, labels, affine = _resampled(*_cropped(*_read(job), job), job)
+        record, lesions = _measured(labels, affine, job)
+    except InputError as error:
+        return str(error)
+    low, high = job.volumes.window_hu
+    ct = np.rint(np.clip(hu, low, high)).astype(np.int16)
+    write_case(job.folder, record, {"ct": ct, "labels": labels, "lesions": lesions})
+    return None
+
+
+def _read(job: _Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """HU and labels along the networks' axes, and the affine of these indices."""
+    from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
+
+    reader = recursive_find_reader_writer_by_name(job.reader)()
+    ct, label_map = job.files
+    try:
+        image, properties = reader.read_images([ct])
+        segmentation, _ = reader.read_seg(label_map)
+    except Exception as error:
+        raise InputError(f"{ct}: nnU-Net's {job.reader} cannot read it or its label map ({error})") from error
+    hu, labels = image[0], segmentation[0]
+    if hu.shape != labels.shape:
+        raise InputError(f"{label_map}: has the shape {labels.shape}, its CT {hu.shape}")
+    if not np.isfinite(hu).all():
+        raise InputError(f"{ct}: holds NaN or infinite values")
+    affine = _affine(properties)
+    turn = orientations.ornt_transform(
+        orientations.io_orientation(affine), orientations.axcodes2ornt(tuple(job.volumes.axes))
+    )
+    affine = affine @ orientations.inv_ornt_aff(turn, hu.shape)
+    hu, labels = (orientations.apply_orientation(array, turn) for array in (hu, labels))
+    return hu, labels.astype(np.int16), affine
+
+
+def _affine(properties: Mapping[str, Any]) -> np.ndarray:
+    """4 x 4 from array indices (z, y, x) to RAS+ mm."""
+    affine = np.eye(4)
+    affine[:3, :3] = directions(properties, (0, 1, 2)) * np.asarray(properties["spacing"], float)
+    if "sitk_stuff" in properties:
+        affine[:3, 3] = np.asarray(properties["sitk_stuff"]["origin"], float) * [-1, -1, 1]
+    else:
+        stored = properties["nibabel_stuff"]
+        affine[:3, 3] = np.asarray(stored.get("reoriented_affine", stored["original_affine"]), float)[:3, 3]
+    return affine
+
+
+def _cropped(
+    hu: np.ndarray, labels: np.ndarray, affine: np.ndarray, job: _Job
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The box around all organs, their lesions and the margin."""
+    wanted = sorted({v for o in job.organs for v in (*o.organ_labels, o.tumor_label, *o.avoid_labels)})
+    inside = np.isin(labels, wanted)
+    if not inside.any():
+        raise InputError(f"{job.files[1]}: has none of the labels {wanted}")
+    margins = np.ceil(job.margin_mm / np.linalg.norm(affine[:3, :3], axis=0) - 1e-6).astype(int)
+    box = [slice(max(0, a - m), b + m) for (a, b), m in zip(_bounds(inside), margins, strict=True)]
+    affine = affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
+    return hu[tuple(box)], labels[tuple(box)], affine
+
+
+def _resampled(
+    hu: np.ndarray, labels: np.ndarray, affine: np.ndarray, job: _Job
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """nnU-Net's resampling: cubic for the CT; labels one by one, linear. Across thick slices it takes the nearest slice
+    by default, which would be steps in a volume of 1 mm; here it is linear there.
+    """
+    from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape, resample_data_or_seg_to_shape
+
+    spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    shape = np.maximum(compute_new_shape(hu.shape, spacing_mm, job.volumes.spacing_mm), 1)
+    given = {"new_shape": shape, "current_spacing": spacing_mm, "new_spacing": job.volumes.spacing_mm, "order_z": 1}
+    ct = resample_data_or_seg_to_shape(np.ascontiguousarray(hu[None], np.float32), is_seg=False, order=3, **given)[0]
+    target = resample_data_or_seg_to_shape(np.ascontiguousarray(labels[None]), is_seg=True, order=1, **given)[0]
+    # The edges of the volume stay in place, not the centres of its first voxels.
+    scale = np.asarray(hu.shape) / shape
+    affine = affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ ((scale - 1) / 2)
+    affine[:3, :3] *= scale
+    return ct, target, affine
+
+
+def _measured(labels: np.ndarray, affine: np.ndarray, job: _Job) -> tuple[StoredCase, np.ndarray]:
+    """The record of a case, and the numbers of its lesions (z, x, y)."""
+    spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    numbers = np.zeros(labels.shape, np.int16)
+    lesions, organs, specks = [], {}, 0
+    for organ in job.organs:
+        inside = np.isin(labels, [*organ.organ_labels, organ.tumor_label])
+        if inside.any():
+            organs[organ.name] = _bounds(inside)
+        components = cc3d.connected_components(labels == organ.tumor_label, connectivity=CONNECTIVITY)
+        statistics = cc3d.statistics(components)
+        for component in range(1, len(statistics["voxel_counts"])):
+            voxels = int(statistics["voxel_counts"][component])
+            if voxels < LEAST_VOXELS:
+                specks += 1
+                continue
+            box = statistics["bounding_boxes"][component]
+            there = np.argwhere(components[box] == component)
+            start = [part.start for part in box]
+            middle = there[np.square(there - there.mean(0)).sum(1).argmin()] + start
+            number = len(lesions) + 1
+            numbers[box][components[box] == component] = number
+            volume_mm3 = voxels * float(np.prod(spacing_mm))
+            lesions.append(
+                Lesion(
+                    number=number,
+                    organ=organ.name,
+                    diameter_mm=round(float(np.cbrt(6 * volume_mm3 / np.pi)), 3),
+                    voxels=voxels,
+                    box=tuple((int(part.start), int(part.stop)) for part in box),
+                    centre=tuple(int(index) for index in middle),
+                )
+            )
+    record = StoredCase(
+        name=job.name,
+        shape=tuple(labels.shape),
+        spacing_mm=tuple(float(value) for value in spacing_mm),
+        affine=tuple(tuple(float(value) for value in row) for row in affine),
+        organs=organs,
+        lesions=tuple(lesions),
+        specks=specks,
+        made_from=job.made_from,
+    )
+    return record, numbers
+
+
+def _bounds(mask: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """First and one past the last voxel along each axis."""
+    found = (np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3))
+    return tuple((int(indices[0]), int(indices[-1]) + 1) for indices in found)
+
+
+def _summary(cases: Collection[StoredCase], organs: Sequence[Organ]) -> Iterator[str]:
+    for organ in organs:
+        diameters = [lesion.diameter_mm for case in cases for lesion in case.lesions if lesion.organ == organ.name]
+        small = sum(diameter < EARLY_BELOW_MM for diameter in diameters)
+        yield (
+            f"  {organ.name}: in {sum(organ.name in case.organs for case in cases)} cases; {len(diameters)} lesions, "
+            f"{small} below {EARLY_BELOW_MM:g} mm"
+        )
+
+
+def _describe(organ: Organ) -> str:
+    return f"{organ.name} {list(organ.organ_labels)} with tumor {organ.tumor_label}"

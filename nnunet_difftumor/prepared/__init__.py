@@ -1,0 +1,1 @@
+"""What a prepared dataset holds: settings, roles, pools, statistics, and its cases in HU."""

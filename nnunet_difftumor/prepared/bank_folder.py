@@ -1,0 +1,150 @@
+"""The files of a lesion bank: what is there, what is missing, and how it is written."""
+
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import write_json
+from nnunet_difftumor.synthesis.lesion_file import SUFFIX, write_lesion
+from nnunet_difftumor.synthesis.networks.weights import describe_files
+from nnunet_difftumor.synthesis.patch import RenderedTumor
+from nnunet_difftumor.synthesis.volume import Volume
+
+BANK_FILE = "bank.json"
+REFUSED_SUFFIX = ".refused.json"
+
+
+class BankFolder:
+    """The files of a bank.
+
+    Args:
+        folder: of the bank.
+        cases: the bases.
+        per_case: lesions of each.
+    """
+
+    def __init__(self, folder: Path, cases: Sequence[str], per_case: int) -> None:
+        self.folder, self._cases, self._per_case = folder, cases, per_case
+
+    def claim(self, record: Mapping[str, Any]) -> None:
+        """Writes `bank.json`, unless it is there; of several processes that begin at once, one does.
+
+        Errors are those of `check` and `write`.
+        """
+        with self._writing():
+            _write_if_missing(self.folder / BANK_FILE, record)
+        self.check(record)
+
+    def check(self, record: Mapping[str, Any]) -> None:
+        """Compares the settings with those of the folder's bank, if it has one.
+
+        Raises:
+            InputError: if the folder holds a bank of other settings, or lesions of no bank.
+        """
+        path = self.folder / BANK_FILE
+        if not path.exists():
+            foreign = next(self.folder.glob(f"*/[!.]*{SUFFIX}"), None)
+            # Asked again: whoever makes a bank at this moment writes it before the first lesion.
+            if foreign is not None and not path.exists():
+                raise InputError(f"{self.folder}: holds lesion files, but no {BANK_FILE}; choose another `output`")
+            return
+        try:
+            found = json.loads(path.read_text())
+            if not isinstance(found, dict):
+                raise ValueError("no object")
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path}: is damaged ({error}); choose another `output`, or delete the folder to make the bank anew"
+            ) from error
+        # As text: the order of size_weights changes what is drawn.
+        differing = [key for key in {**record, **found} if json.dumps(record.get(key)) != json.dumps(found.get(key))]
+        if differing:
+            raise InputError(
+                f"{self.folder}: holds a bank made with other settings ({', '.join(differing)}; see {BANK_FILE}); "
+                "choose another `output`, or delete the folder to make the bank anew"
+            )
+
+    def missing(self) -> list[tuple[str, int]]:
+        """Case and number of what is neither made nor refused."""
+        # One listing per case: on network file systems much quicker than a question per file.
+        there = {case: self._names(case) for case in self._cases}
+        return [
+            (case, number)
+            for case in self._cases
+            for number in range(self._per_case)
+            if there[case].isdisjoint(_names_of(number))
+        ]
+
+    def has(self, case: str, number: int) -> bool:
+        """Whether a lesion is made or refused by now."""
+        return any((self.folder / case / name).exists() for name in _names_of(number))
+
+    def write(self, case: str, number: int, tumor: RenderedTumor, scan: Volume) -> None:
+        """Writes a lesion that was rendered into a scan.
+
+        Raises:
+            InputError: if the disk is full, or the folder cannot be written.
+        """
+        with self._writing():
+            write_lesion(self.folder / case / _names_of(number)[0], tumor, scan)
+
+    def write_refused(self, case: str, number: int, reasons: Sequence[str]) -> None:
+        """Notes that there is no room for a lesion. Errors are those of `write`."""
+        with self._writing():
+            content = {"case": case, "number": number, "reasons": list(reasons)}
+            write_json(self.folder / case / _names_of(number)[1], content)
+
+    def count_refused(self) -> int:
+        """How many lesions there is no room for."""
+        refused = {_names_of(number)[1] for number in range(self._per_case)}
+        return sum(len(self._names(case) & refused) for case in self._cases)
+
+    def _names(self, case: str) -> set[str]:
+        folder = self.folder / case
+        return set(os.listdir(folder)) if folder.is_dir() else set()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"{self.folder}: cannot be written ({error.strerror or error}); free disk space, or mend what "
+                "it says, and the same command goes on where it stopped"
+            ) from error
+
+
+def describe_bank(folder: str | Path) -> str:
+    """How a bank was made, for the log of a training."""
+    try:
+        record = json.loads((Path(folder) / BANK_FILE).read_text())
+        files = {file["file"]: file for found in record["weights"].values() for file in found}
+        weights = f", weights {describe_files(files.values())}" if files else ""
+        return f"lesion files of {folder}, renderer {record['renderer']}{weights}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        # One that a training fills, or another program has made.
+        return f"lesion files of {folder}, which do not say how they were made"
+
+
+def _names_of(number: int) -> tuple[str, str]:
+    """File names of a lesion, and of the note that there was no room for it."""
+    return f"{number:05d}{SUFFIX}", f"{number:05d}{REFUSED_SUFFIX}"
+
+
+def _write_if_missing(path: Path, record: Mapping[str, Any]) -> None:
+    mine = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
+    try:
+        write_json(mine, record)
+        with suppress(FileExistsError):
+            os.link(mine, path)  # unlike a rename, never takes the place of a file
+    except OSError:
+        if not mine.exists():
+            raise
+        os.replace(mine, path)  # a file system without hard links
+    finally:
+        mine.unlink(missing_ok=True)

@@ -1,0 +1,222 @@
+"""`difftumor.json`: how a prepared dataset is trained with synthetic tumors.
+
+Written by `difftumor prepare`, made to be edited.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import write_json
+from nnunet_difftumor.json_checks import Checker, check_keys, is_integer, is_number, is_share
+from nnunet_difftumor.prepared.live_settings import LiveSettings
+from nnunet_difftumor.synthesis.look.preset import SIZE_BANDS_MM
+from nnunet_difftumor.synthesis.look.presets import PRESETS
+from nnunet_difftumor.synthesis.organ import Organ
+
+FILE_NAME = "difftumor.json"
+PLANS_NAME = "nnUNetPlansDiffTumor"
+WINDOW_HU = (-175.0, 250.0)
+SCHEMA_VERSION = 1
+SOURCES = ("handcrafted", "live", "bank")
+MIRROR_AXES = ("left-right", "front-back", "head-foot")
+
+
+@dataclass(frozen=True)
+class CurriculumStep:
+    """A mix of sizes for the epochs from one on.
+
+    Attributes:
+        from_epoch: the first epoch that it is for, counted from 0.
+        size_weights: shares of the size classes.
+    """
+
+    from_epoch: int
+    size_weights: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class DiffTumorConfig:
+    """The settings of a dataset.
+
+    Attributes:
+        organs: organ and tumor label pairs; each synthetic sample draws one of those that its case has.
+        preset: distributions of the tumors, a name in `presets.PRESETS`.
+        size_weights: shares of the size classes, instead of the preset's mix; None: the preset's.
+        curriculum: other mixes for later epochs, in their order.
+        contrast_hu: least and greatest contrast to the tissue around, instead of the preset's; None: the preset's.
+        synthetic_probability: share of training samples that get synthetic tumors, 0 to 1.
+        look_alike_probability: share of the synthetic samples that also get a benign look-alike without a label (cyst,
+            haemangioma), 0 to 1.
+        real_cases_as_bases: whether cases with real tumors get synthetic ones too (never touching a real lesion).
+        source: "handcrafted" renders in the loader; "live" has diffusion models draw while training runs; "bank" reads
+            lesion files from `bank_folder`.
+        bank_folder: folder of lesion files.
+        handcrafted_share: share of the synthetic samples that get hand-crafted tumors all the same, 0 to 1.
+        live: how live tumors are made.
+        mirror_axes: axes along which training mirrors: "left-right", "front-back", "head-foot".
+        seed: of a run's batches and tumors.
+        schema_version: of this file.
+    """
+
+    organs: tuple[Organ, ...]
+    preset: str = "realistic"
+    size_weights: Mapping[str, float] | None = None
+    curriculum: tuple[CurriculumStep, ...] = ()
+    contrast_hu: tuple[float, float] | None = None
+    synthetic_probability: float = 0.5
+    look_alike_probability: float = 0.0
+    real_cases_as_bases: bool = False
+    source: str = "handcrafted"
+    bank_folder: str | None = None
+    handcrafted_share: float = 0.0
+    live: LiveSettings = field(default_factory=LiveSettings)
+    mirror_axes: tuple[str, ...] = ()
+    seed: int = 0
+    schema_version: int = field(default=SCHEMA_VERSION)
+
+    @property
+    def needs_server(self) -> bool:
+        """Whether any tumor is drawn live."""
+        return self.source == "live" and self.handcrafted_share < 1
+
+    def sizes(self) -> set[str]:
+        """The size classes that a training may draw."""
+        mixes = [self.size_weights or PRESETS[self.preset].weights, *(step.size_weights for step in self.curriculum)]
+        return {size for mix in mixes for size, share in mix.items() if share > 0}
+
+    def size_weights_in(self, epoch: int) -> Mapping[str, float] | None:
+        """The mix of sizes of an epoch; None: the preset's."""
+        steps = [step for step in self.curriculum if step.from_epoch <= epoch]
+        return steps[-1].size_weights if steps else self.size_weights
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; `from_dict` gives an equal config."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def save(self, path: str | Path) -> None:
+        """Writes the file atomically."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "DiffTumorConfig":
+        """Reads and checks the file.
+
+        Raises:
+            InputError: naming file and field, for whatever is missing, unknown, of the wrong type or out of range.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(
+                f"{path}: not found; the dataset has not been prepared for synthetic tumors: "
+                "run `difftumor prepare -d DATASET_ID` first"
+            )
+        try:
+            record = json.loads(path.read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"{path}: is not valid JSON ({error}); mend it or run `difftumor prepare` again"
+            ) from error
+        return cls.from_dict(record, where=str(path))
+
+    @classmethod
+    def from_dict(cls, record: Any, *, where: str = FILE_NAME) -> "DiffTumorConfig":
+        """Checks a record; `where` names its origin in errors."""
+        check_keys(record, cls, where)
+        check = Checker(record, where)
+        check.value("schema_version", lambda v: is_integer(v) and v == SCHEMA_VERSION, f"{SCHEMA_VERSION}")
+        check.value("preset", lambda v: v in list(PRESETS), f"one of {', '.join(PRESETS)}")
+        sizes = f"shares of {', '.join(SIZE_BANDS_MM)}, some above 0"
+        check.value("size_weights", lambda v: v is None or _are_size_weights(v), f"null, or {sizes}")
+        check.value("curriculum", lambda v: isinstance(v, list), "a list of mixes with the epochs that they begin in")
+        check.value("contrast_hu", _good_contrast, "null, or two numbers within -300 to 300, the smaller one first")
+        check.value("synthetic_probability", is_share, "a number from 0 to 1")
+        check.value("look_alike_probability", is_share, "a number from 0 to 1")
+        check.value("real_cases_as_bases", lambda v: isinstance(v, bool), "true or false")
+        check.value("source", lambda v: v in SOURCES, f"one of {', '.join(SOURCES)}")
+        check.value("bank_folder", lambda v: v is None or (isinstance(v, str) and v), "null or a folder")
+        check.value("handcrafted_share", is_share, "a number from 0 to 1")
+        check.value("live", lambda v: isinstance(v, dict), "an object with settings of live tumors")
+        check.value("mirror_axes", _good_axes, f"a list of some of {', '.join(MIRROR_AXES)}")
+        check.value("seed", lambda v: is_integer(v) and v >= 0, "an integer of at least 0")
+        check.value("organs", lambda v: isinstance(v, list) and v, "a list with at least one organ")
+        live = LiveSettings.from_dict(record.get("live", {}), where=f"{where}: live")
+        contrast_unused = record.get("source") == "live" and not record.get("handcrafted_share")
+        if contrast_unused and record.get("contrast_hu") is not None:
+            raise InputError(
+                f"{where}: contrast_hu: diffusion models decide the contrast by themselves; set it to null"
+            )
+        needs_bank = '"source": "bank"' if record.get("source") == "bank" else '"ring" above 0' if live.ring else ""
+        if needs_bank and not record.get("bank_folder"):
+            raise InputError(f"{where}: bank_folder is missing; with {needs_bank} it names the folder of lesion files")
+        steps = [
+            _curriculum_step(step, f"{where}: curriculum[{i}]") for i, step in enumerate(record.get("curriculum", ()))
+        ]
+        if any(a.from_epoch >= b.from_epoch for a, b in pairwise(steps)):
+            raise InputError(f"{where}: curriculum has steps that are not in the order of their from_epoch; sort them")
+        organs = tuple(_organ(organ, f"{where}: organs[{i}]") for i, organ in enumerate(record["organs"]))
+        names = [organ.name for organ in organs]
+        if len(set(names)) < len(names):
+            raise InputError(f"{where}: organs have the names {names}; each must have its own")
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+        return cls(**{**values, "organs": organs, "live": live, "curriculum": tuple(steps)})
+
+
+def _curriculum_step(record: Any, where: str) -> CurriculumStep:
+    check_keys(record, CurriculumStep, where)
+    check = Checker(record, where)
+    check.value("from_epoch", lambda v: is_integer(v) and v >= 0, "an integer of at least 0")
+    check.value("size_weights", _are_size_weights, f"shares of {', '.join(SIZE_BANDS_MM)}, some above 0")
+    return CurriculumStep(**record)
+
+
+def _organ(record: Any, where: str) -> Organ:
+    check_keys(record, Organ, where)
+    check = Checker(record, where)
+
+    def labels(value: Any) -> bool:
+        return isinstance(value, list) and all(is_integer(label) and label > 0 for label in value)
+
+    check.value("name", lambda v: isinstance(v, str) and v.isidentifier(), "a word of letters, digits and _")
+    check.value("organ_labels", lambda v: labels(v) and len(v) > 0, "a list of label values above 0")
+    check.value("avoid_labels", labels, "a list of label values above 0")
+    check.value("tumor_label", lambda v: is_integer(v) and v > 0, "a label value above 0")
+    if record["tumor_label"] in record["organ_labels"]:
+        raise InputError(f"{where}: tumor_label {record['tumor_label']} is also an organ label; they must differ")
+    return Organ(
+        record["name"],
+        tuple(record["organ_labels"]),
+        record["tumor_label"],
+        # The tumor's own label marks real tumors too: they are avoided whether the file says so or not.
+        tuple(sorted({*record.get("avoid_labels", ()), record["tumor_label"]})),
+    )
+
+
+def _good_contrast(value: Any) -> bool:
+    if value is None:
+        return True
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(is_number(hu) and -300 <= hu <= 300 for hu in value)
+        and value[0] <= value[1]
+    )
+
+
+def _good_axes(value: Any) -> bool:
+    return isinstance(value, list) and all(axis in MIRROR_AXES and value.count(axis) == 1 for axis in value)
+
+
+def _are_size_weights(value: Any) -> bool:
+    """An object with shares of size classes, some above 0."""
+    return (
+        isinstance(value, dict)
+        and set(value) <= set(SIZE_BANDS_MM)
+        and all(is_number(share) and share >= 0 for share in value.values())
+        and sum(value.values()) > 0
+    )

@@ -1,0 +1,64 @@
+"""Organ statistics of a prepared dataset: one small file per case and organ, measured once, read while training."""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
+from nnunet_difftumor.synthesis.stored import read_arrays
+
+_PARENCHYMA = "parenchyma_hu"
+
+
+class StatisticsStore:
+    """The folder of organ statistics that belongs to one preprocessed configuration.
+
+    Args:
+        dataset_folder: of the preprocessed dataset (`nnUNet_preprocessed/DatasetXXX_NAME`).
+        data_identifier: of the preprocessed configuration, as in the plans.
+    """
+
+    def __init__(self, dataset_folder: str | Path, data_identifier: str) -> None:
+        # Beside the preprocessed cases, not among them: nnU-Net takes every file there for a case.
+        self.folder = Path(dataset_folder) / "difftumor_statistics" / data_identifier
+
+    def path(self, case: str, organ: str) -> Path:
+        return self.folder / organ / f"{case}.npz"
+
+    def cases(self, organ: str) -> set[str]:
+        """Names of the cases that have the organ."""
+        return {path.stem for path in (self.folder / organ).glob("[!.]*.npz")}
+
+    def measure(
+        self, case: str, hu: np.ndarray, labels: np.ndarray, *, organs: Iterable[Organ], spacing_mm: tuple[float, ...]
+    ) -> list[str]:
+        """Measures and stores every organ that the case has; returns their names."""
+        present = []
+        for organ in organs:
+            if organ.mask(labels).any():
+                statistics = OrganStatistics.measure(hu, labels, organ=organ, spacing_mm=spacing_mm)
+                statistics.save(self.path(case, organ.name))
+                present.append(organ.name)
+        return present
+
+    def parenchyma_hu(self, case: str, organ: str) -> float:
+        """Mean of one organ without vessels in one case, read without the large arrays beside it."""
+        return float(read_arrays(self.path(case, organ), keys={_PARENCHYMA}, what="organ statistics")[_PARENCHYMA])
+
+    def load(self, case: str, organ: str) -> OrganStatistics:
+        """Reads the statistics of one organ in one case; the last few stay in memory."""
+        path = self.path(case, organ)
+        try:
+            # `prepare` may have written the file anew since it was read.
+            return _load(path, path.stat().st_mtime_ns)
+        except (OSError, InputError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); run `difftumor prepare` again") from error
+
+
+@lru_cache(maxsize=16)
+def _load(path: Path, changed_ns: int) -> OrganStatistics:
+    return OrganStatistics.load(path)

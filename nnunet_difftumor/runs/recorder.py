@@ -1,0 +1,141 @@
+"""What became of the synthetic samples: counted per epoch, logged sample by sample, and the first ones drawn."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nnunet_difftumor.files import write_json
+from nnunet_difftumor.pipeline.live.account import quantiles
+from nnunet_difftumor.pipeline.loader import sample_arrays
+from nnunet_difftumor.prepared.intensity import CTIntensity
+from nnunet_difftumor.runs.synthesis_log import (
+    SAMPLES_PICTURE,
+    log_path,
+    summary_lines,
+    summary_path,
+    write_log,
+)
+from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
+
+# A run whose samples are synthetic less than half as often as asked, over two epochs, is not what the user wanted.
+_LEAST_ACHIEVED = 0.5
+_PATIENCE_EPOCHS = 2
+
+
+class TooFewSyntheticSamplesError(RuntimeError):
+    """Training asked for synthetic samples and got less than half of them."""
+
+
+@dataclass
+class _Epoch:
+    batches: int = 0
+    samples: int = 0
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+
+class SynthesisRecorder:
+    """Keeps the account of a run's synthetic samples.
+
+    Args:
+        output_folder: of the run's fold.
+        rank: of this process in distributed training.
+        asked: share of samples that shall be synthetic.
+        intensity: of the plans, for pictures in HU.
+        tumor_labels: of all organs, for contours in pictures.
+        regions: label values of each channel of region-based targets.
+    """
+
+    def __init__(
+        self,
+        output_folder: str | Path,
+        *,
+        rank: int,
+        asked: float,
+        intensity: CTIntensity,
+        tumor_labels: tuple[int, ...],
+        regions: tuple[tuple[int, ...], ...] | None,
+    ) -> None:
+        self.folder = Path(output_folder)
+        self.rank, self.asked = rank, asked
+        self._intensity, self._tumor_labels, self._regions = intensity, tumor_labels, regions
+        self._epoch = _Epoch()
+        self._poor_epochs = 0
+        self._drawn = False
+
+    def add(self, batch: dict[str, Any]) -> None:
+        """Counts a training batch."""
+        self._epoch.batches += 1
+        self._epoch.samples += len(batch["keys"])
+        for sample in batch["samples"]:
+            self._epoch.records.append({"batch": batch["index"], **sample})
+        if not self._drawn and self.rank == 0 and any(sample["in_target"] for sample in batch["samples"]):
+            self._drawn = True
+            self._draw(batch)
+
+    def finish_epoch(self, number: int, *, server: Mapping[str, Any] | None = None) -> list[str]:
+        """Writes the epoch's log file and summary, and starts a new account.
+
+        Args:
+            number: of the epoch.
+            server: account of the synthesis server (`ServerKeeper.status`); None if there is none.
+
+        Returns:
+            Lines for the training log.
+
+        Raises:
+            TooFewSyntheticSamplesError: if the share stayed below half of what was asked for two epochs.
+        """
+        epoch, self._epoch = self._epoch, _Epoch()
+        write_log(log_path(self.folder, number, self.rank), epoch.records)
+        summary = self._summary(number, epoch, server)
+        write_json(summary_path(self.folder, number, self.rank), summary)
+        lines = summary_lines(summary)
+        drawn, reached = summary["drawn"], summary["reached"]
+        poor = drawn > 0 and reached < _LEAST_ACHIEVED * drawn
+        self._poor_epochs = self._poor_epochs + 1 if poor else 0
+        if self._poor_epochs >= _PATIENCE_EPOCHS:
+            refused = next((line for line in lines if line.startswith("Refused")), "nothing was refused")
+            raise TooFewSyntheticSamplesError(
+                f"in each of the last {self._poor_epochs} epochs less than half of the samples that were to be "
+                f"synthetic have a tumor in the target (last: {reached} of {drawn}; {refused}). "
+                "Check organ labels and sizes in difftumor.json"
+            )
+        return lines
+
+    def _summary(self, number: int, epoch: _Epoch, server: Mapping[str, Any] | None) -> dict[str, Any]:
+        records = epoch.records
+        sizes = Counter(tumor["size_class"] for record in records for tumor in record["tumors"])
+        reached = sum(record["in_target"] for record in records)
+        return {
+            "epoch": number,
+            "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "samples": epoch.samples,
+            "asked": self.asked,
+            "drawn": len(records),
+            "reached": reached,
+            "share": round(reached / epoch.samples, 4) if epoch.samples else 0.0,
+            "sizes": {size: sizes[size] for size in SIZE_BANDS_MM if sizes[size]},
+            "sources": dict(Counter(record["source"] for record in records)),
+            "refused": dict(Counter(reason for record in records for reason in record["refused"]).most_common()),
+            "synthesis_ms": quantiles([record["milliseconds"] for record in records]),
+            "waited_ms": quantiles([record["waited_ms"] for record in records if record["source"] == "live"]),
+            "server": None if server is None else dict(server),
+        }
+
+    def _draw(self, batch: dict[str, Any]) -> None:
+        from nnunet_difftumor.runs.pictures import draw_samples
+
+        draw_samples(
+            self.folder / SAMPLES_PICTURE,
+            [
+                (f"{sample['case']}, batch {batch['index']}", *sample_arrays(batch, sample["sample"]))
+                for sample in batch["samples"]
+                if sample["in_target"]
+            ],
+            intensity=self._intensity,
+            tumor_labels=self._tumor_labels,
+            regions=self._regions,
+        )

@@ -1,0 +1,1 @@
+"""What is drawn for a tumor but its place: presets, and texture."""

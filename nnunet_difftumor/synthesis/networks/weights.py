@@ -1,0 +1,185 @@
+"""Which weights a diffusion tumor needs, and whether a folder has them."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative.autoencoder import AutoencoderConfig
+from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
+from nnunet_difftumor.generative.registry import published_as
+from nnunet_difftumor.generative.stages import ORGANS, STAGES
+from nnunet_difftumor.generative.unet import UNetConfig
+from nnunet_difftumor.generative.weights import Description, load_diffusion, read_description
+from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, diffusion_file
+from nnunet_difftumor.synthesis.look.preset import SIZE_BANDS_MM
+from nnunet_difftumor.synthesis.networks.view import NetworkView
+
+# Early tumors are those below 20 mm (Chen et al., CVPR 2024).
+SIZES_OF_STAGE: Mapping[str, tuple[str, ...]] = {"early": ("tiny", "small"), "late": ("medium", "large")}
+_PUBLISHED = {"early": "early", "late": "noearly"}
+
+
+def stage_of(size_class: str) -> str:
+    """The diffusion model that draws tumors of a size.
+
+    Raises:
+        InputError: for an unknown size.
+    """
+    for stage, sizes in SIZES_OF_STAGE.items():
+        if size_class in sizes:
+            return stage
+    raise InputError(f"tumor spec: size_class is {size_class!r}, expected one of {', '.join(SIZE_BANDS_MM)}")
+
+
+def stages_of(size: str) -> list[str]:
+    """Stages that tumors of a size, or of the "mix", may need."""
+    return list(STAGES) if size == "mix" else [stage_of(size)]
+
+
+def organ_of_weights(organ: str, *, chosen: str | None = None) -> str:
+    """liver, pancreas or kidney for an organ's name such as left_kidney.
+
+    Args:
+        organ: name of the organ.
+        chosen: weights for an organ that has none of its own (`--weights-organ`).
+
+    Raises:
+        InputError: for a name without weights and choice, or a choice that contradicts the name.
+    """
+    named = [name for name in ORGANS if name in organ.lower()]
+    if chosen is not None and chosen not in ORGANS:
+        raise InputError(f"`weights_organ` is {chosen!r}, expected one of {', '.join(ORGANS)}")
+    if len(named) == 1 and chosen not in (None, named[0]):
+        raise InputError(f"`weights_organ` is {chosen}, but the organ is {organ}; weights of {named[0]} are for it")
+    if chosen is None and len(named) != 1:
+        raise InputError(
+            f"organ {organ}: diffusion models are for {', '.join(ORGANS)}; say with `organ` which of them it is, or "
+            "with `weights_organ` whose tumors shall grow in another organ"
+        )
+    return chosen or named[0]
+
+
+@dataclass(frozen=True)
+class DiffusionWeights:
+    """Weights of one organ in a folder, as `difftumor import-weights` fills it.
+
+    Attributes:
+        folder: holds autoencoder.safetensors, ORGAN_early.safetensors and ORGAN_late.safetensors.
+        organ: liver, pancreas or kidney.
+        option: what names the folder, for messages.
+    """
+
+    folder: Path
+    organ: str
+    option: str = "`weights`"
+
+    def check(self, stages: Collection[str]) -> None:
+        """Refuses a folder that lacks weights, or holds those of another organ or stage under their names.
+
+        Raises:
+            InputError: says what was looked for, and how to get it.
+        """
+        wanted = [AUTOENCODER_FILE, *(diffusion_file(self.organ, stage) for stage in stages)]
+        missing = [name for name in wanted if not (self.folder / name).is_file()]
+        if missing:
+            raise InputError(self._missing(missing, stages))
+        for stage in stages:
+            self.description(stage)
+
+    def description(self, stage: str) -> Description:
+        """Of a stage's diffusion model.
+
+        Raises:
+            InputError: if it is missing, damaged, or for another organ or stage.
+        """
+        path = self.folder / diffusion_file(self.organ, stage)
+        found = read_description(path)
+        settings = found.diffusion
+        if settings is None or (settings.organ, settings.stage) != (self.organ, stage):
+            what = "no diffusion model" if settings is None else f"a model of {settings.organ}, {settings.stage}"
+            raise InputError(f"{path}: is {what}, expected one of {self.organ}, {stage}; import the right weights")
+        return found
+
+    def view(self, stage: str) -> NetworkView:
+        """What a stage's model sees of a scan, as `LatentDiffusion.patch_multiples` and its description have it.
+
+        Raises:
+            InputError: for missing, damaged or wrong descriptions.
+        """
+        found, coder = self.description(stage), read_description(self.folder / AUTOENCODER_FILE)
+        factor = 2 ** (len(UNetConfig(**found.architecture).multipliers) - 1)
+        z, x, y = AutoencoderConfig(**coder.architecture).downsampling
+        volumes = found.volumes
+        return NetworkView(volumes.axes, volumes.spacing_mm, found.diffusion.patch_size, (z, x * factor, y * factor))
+
+    def load(self, stage: str) -> tuple[LatentDiffusion, Description]:
+        """The model, on the CPU, and its description.
+
+        Raises:
+            InputError: for damaged files, or a diffusion model of another autoencoder.
+        """
+        self.description(stage)
+        return load_diffusion(
+            self.folder / diffusion_file(self.organ, stage), autoencoder=self.folder / AUTOENCODER_FILE
+        )
+
+    def record(self, stages: Collection[str]) -> list[dict[str, Any]]:
+        """For manifests: name, hash, source and entry in the registry of each file."""
+        files = [recorded(AUTOENCODER_FILE, read_description(self.folder / AUTOENCODER_FILE))]
+        for stage in stages:
+            found = recorded(diffusion_file(self.organ, stage), self.description(stage))
+            files.append(found | {"organ": self.organ, "stage": stage})
+        return files
+
+    def _missing(self, missing: list[str], stages: Collection[str]) -> str:
+        there = sorted(path.name for path in self.folder.glob("*.safetensors")) if self.folder.is_dir() else []
+        files = [] if AUTOENCODER_FILE in there else ["AutoencoderModel.ckpt"]
+        files += [
+            f"{self.organ}_{_PUBLISHED[stage]}.pt" for stage in stages if diffusion_file(self.organ, stage) in missing
+        ]
+        message = (
+            f"{self.folder}: {', '.join(missing)} not found (there: {', '.join(there) or 'no weights'}); get them with "
+            f"`difftumor import-weights {' '.join(files)} -o {self.folder}`, or name another folder with {self.option}"
+        )
+        lacking = [stage for stage in stages if diffusion_file(self.organ, stage) in missing]
+        if 0 < len(lacking) < len(stages):
+            (have,) = set(stages) - set(lacking)
+            message += f"; without them, ask for `size` {' or '.join(SIZES_OF_STAGE[have])}"
+        return message
+
+
+def recorded(file: str, description: Description) -> dict[str, Any]:
+    """A file of weights, for manifests."""
+    return {
+        "file": file,
+        "sha256": description.sha256,
+        "source": description.source,
+        "published_as": published_as(description.sha256, description.source),
+    }
+
+
+def describe_files(files: Collection[Mapping[str, Any]]) -> str:
+    """Recorded files of weights in a line: names, beginnings of their hashes, names under which they are published."""
+    told = []
+    for file in files:
+        published = f", published as {file['published_as']['name']}" if file["published_as"] else ""
+        told.append(f"{file['file']} ({file['sha256'][:12]}{published})")
+    return ", ".join(told)
+
+
+def check_recorded(files: Collection[Mapping[str, str]], folder: Path, *, manifest: str | Path) -> None:
+    """Refuses a folder whose weights are not those of a manifest.
+
+    Raises:
+        InputError: names the file that is missing or differs.
+    """
+    for entry in files:
+        path = folder / entry["file"]
+        seen = read_description(path).sha256
+        if seen != entry["sha256"]:
+            raise InputError(
+                f"{path}: SHA-256 is {seen[:12]}..., but {manifest} was made with {entry['sha256'][:12]}...; name "
+                "the folder of those weights with `weights`"
+            )

@@ -1,0 +1,221 @@
+"""What is measured of an organ once per scan: intensities, vessels, and where there is room."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import edt
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import atomic_path
+from nnunet_difftumor.synthesis.noise import Noise, even_tissue, measure_noise
+from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.stored import read_arrays
+from nnunet_difftumor.synthesis.volume import Box, clipped_box
+
+# Placement looks at cells of about this size; every place is then checked on the scan's own grid.
+_CELL_MM = 2.0
+# Noise is measured in a cube of twice this edge.
+_NOISE_MM = 20.0
+# Equations 1 and 2 of Hu et al., Table 1: sigma_a = 0.5 + 0.025 sigma_p, T = mean + 15 HU.
+_SMOOTHING_BASE, _SMOOTHING_PER_HU, _VESSEL_MARGIN_HU = 0.5, 0.025, 15.0
+
+
+@dataclass(frozen=True)
+class OrganStatistics:
+    """What placement needs to know of an organ in one scan.
+
+    Attributes:
+        mean_hu: mean over the organ (l in equation 2 of Hu et al.).
+        parenchyma_hu, parenchyma_sd_hu: mean and standard deviation of the organ without vessels (mu_p, sigma_p).
+        noise_sd_hu, noise_correlation: of the scan, measured where the organ has most room (`noise.Noise`).
+        volume_ml: of the organ.
+        cell_origin: index of the first voxel of the first cell.
+        cell_voxels: voxels per cell along each axis.
+        organ_cells: boolean (cz, cy, cx): more than half of the cell is organ, and none of it is a lesion.
+        vessel_cells: boolean (cz, cy, cx): vessel according to equation 1.
+        free_mm: float32 (cz, cy, cx): distance to the nearest cell that is no organ or is a vessel.
+    """
+
+    mean_hu: float
+    parenchyma_hu: float
+    parenchyma_sd_hu: float
+    noise_sd_hu: float
+    noise_correlation: tuple[float, float, float]
+    volume_ml: float
+    cell_origin: tuple[int, int, int]
+    cell_voxels: tuple[int, int, int]
+    organ_cells: np.ndarray
+    vessel_cells: np.ndarray
+    free_mm: np.ndarray
+
+    @property
+    def noise(self) -> Noise:
+        return Noise(self.noise_sd_hu, self.noise_correlation)
+
+    @property
+    def vessel_threshold_hu(self) -> float:
+        """T of equation 2."""
+        return self.mean_hu + _VESSEL_MARGIN_HU
+
+    def smoothing_vox(self, spacing_mm: Sequence[float]) -> np.ndarray:
+        """sigma_a of equation 1 for each axis, in voxels.
+
+        In mm, and never less than that many voxels: it is there to suppress noise, whose grain is the voxel's.
+        """
+        sigma = _SMOOTHING_BASE + _SMOOTHING_PER_HU * self.parenchyma_sd_hu
+        return sigma * np.maximum(1 / np.asarray(spacing_mm), 1)
+
+    def vessels(self, hu: np.ndarray, organ: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+        """Boolean vessel mask of equation 1 on the scan's own grid.
+
+        Args:
+            hu: (z, y, x), with a margin of 4 `smoothing_vox` around what is asked for.
+            organ: boolean of the same shape.
+            spacing_mm: voxel size, (z, y, x).
+        """
+        return (gaussian_filter(hu, self.smoothing_vox(spacing_mm)) > self.vessel_threshold_hu) & organ
+
+    @classmethod
+    def measure(
+        cls, hu: np.ndarray, labels: np.ndarray, *, organ: Organ, spacing_mm: Sequence[float]
+    ) -> "OrganStatistics":
+        """Measures an organ.
+
+        Args:
+            hu: float32 (z, y, x).
+            labels: integer (z, y, x).
+            organ: which labels.
+            spacing_mm: voxel size, (z, y, x).
+
+        Raises:
+            InputError: if the organ is empty.
+        """
+        mask = organ.mask(labels)
+        box = _bounding_box(mask)
+        if box is None:
+            raise InputError(
+                f"organ {organ.name}: no voxel of the label map has the value {list(organ.organ_labels)}; "
+                "check the label values, or leave this case out"
+            )
+        step = tuple(max(1, int(_CELL_MM / size + 1e-3)) for size in spacing_mm)
+        mask, hu = mask[box], np.ascontiguousarray(hu[box], np.float32)
+        values = hu[mask]
+        mean = float(values.mean(dtype=np.float64))
+        parenchyma, sd = _parenchyma(values)
+        statistics = cls(
+            mean_hu=mean,
+            parenchyma_hu=parenchyma,
+            parenchyma_sd_hu=sd,
+            noise_sd_hu=sd,
+            noise_correlation=(0.0, 0.0, 0.0),
+            volume_ml=float(values.size * np.prod(spacing_mm) / 1000),
+            cell_origin=tuple(part.start for part in box),
+            cell_voxels=step,
+            organ_cells=np.zeros(0),
+            vessel_cells=np.zeros(0),
+            free_mm=np.zeros(0),
+        )
+        smoothing = statistics.smoothing_vox(spacing_mm)
+        # The mean over a cell has smoothed already, with variance (n^2 - 1) / 12.
+        rest = np.sqrt(np.maximum(smoothing**2 - (np.square(step) - 1) / 12, 0)) / step
+        smoothed = gaussian_filter(_cell_mean(hu, step), rest)
+        organ_cells = _cell_mean(mask.astype(np.float32), step) > 0.5
+        if organ.avoid_labels:
+            organ_cells &= _cell_mean(organ.lesions(labels[box]).astype(np.float32), step) == 0
+        vessel_cells = (smoothed > statistics.vessel_threshold_hu) & organ_cells
+        cell_mm = [float(n * size) for n, size in zip(step, spacing_mm, strict=True)]
+        free = edt.edt(np.ascontiguousarray(organ_cells & ~vessel_cells), anisotropy=cell_mm, black_border=True)
+        noise = _noise(hu, mask, free, step=step, spacing_mm=spacing_mm, parenchyma_hu=parenchyma)
+        return cls(
+            **{
+                **vars(statistics),
+                **({} if noise is None else {"noise_sd_hu": noise.sd_hu, "noise_correlation": noise.correlation}),
+                "organ_cells": organ_cells,
+                "vessel_cells": vessel_cells,
+                # Rounded, so that the file is small; in a type that compares quickly.
+                "free_mm": free.astype(np.float16).astype(np.float32),
+            }
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Writes an npz atomically; `load` gives the same statistics."""
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **vars(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "OrganStatistics":
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: if the file is missing or damaged. Nothing in it is executed.
+        """
+        values = read_arrays(path, keys={field.name for field in fields(cls)}, what="organ statistics")
+        try:
+            for key in ("mean_hu", "parenchyma_hu", "parenchyma_sd_hu", "noise_sd_hu", "volume_ml"):
+                values[key] = float(values[key])
+            values["noise_correlation"] = tuple(float(value) for value in values["noise_correlation"])
+            for key in ("cell_origin", "cell_voxels"):
+                values[key] = tuple(int(value) for value in values[key])
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path}: is damaged ({error}); delete it and make it again") from error
+        return cls(**values)
+
+
+def _bounding_box(mask: np.ndarray) -> Box | None:
+    # Much quicker than scipy's find_objects, which goes through the voxels one by one.
+    box: list[slice] = []
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        present = np.flatnonzero(mask.any(axis=others))
+        if not present.size:
+            return None
+        box.append(slice(int(present[0]), int(present[-1]) + 1))
+        mask = mask[(*(slice(None),) * axis, box[-1])]
+    return tuple(box)
+
+
+def _parenchyma(values: np.ndarray) -> tuple[float, float]:
+    """Mean and sd without vessels, fat at the border and lesions: within 2.5 robust sds of the median."""
+    sample = values[:: max(1, values.size // 200_000)]
+    median = np.median(sample)
+    robust_sd = max(1.4826 * float(np.median(np.abs(sample - median))), 1.0)
+    core = sample[np.abs(sample - median) <= 2.5 * robust_sd]
+    return float(core.mean(dtype=np.float64)), float(core.std(dtype=np.float64))
+
+
+def _noise(
+    hu: np.ndarray,
+    mask: np.ndarray,
+    free_mm: np.ndarray,
+    *,
+    step: Sequence[int],
+    spacing_mm: Sequence[float],
+    parenchyma_hu: float,
+) -> Noise | None:
+    """Noise around the place with most room; None if there is too little even tissue."""
+    most_room = np.multiply(np.unravel_index(int(free_mm.argmax()), free_mm.shape), step)
+    reach = np.ceil(_NOISE_MM / np.asarray(spacing_mm)).astype(int)
+    block = clipped_box(most_room - reach, most_room + reach + 1, mask.shape)
+    even = even_tissue(hu[block], mask[block], spacing_mm, around_hu=parenchyma_hu)
+    return measure_noise(hu[block], even, spacing_mm)
+
+
+def _cell_mean(array: np.ndarray, step: Sequence[int]) -> np.ndarray:
+    """Mean over cells of `step` voxels; cells that stick out at the upper end average the voxels that exist."""
+    for axis, n in enumerate(step):
+        if n == 1:
+            continue
+        starts = np.arange(0, array.shape[axis], n)
+        counts = np.diff(np.append(starts, array.shape[axis])).astype(np.float32)
+        full = array.shape[axis] // n
+        view = np.moveaxis(array, axis, 0)
+        total = view[0 : full * n : n].copy()
+        for offset in range(1, n):
+            total += view[offset : full * n : n]
+        if full < len(starts):
+            total = np.concatenate([total, view[full * n :].sum(0, keepdims=True)])
+        array = np.moveaxis(total / counts.reshape(-1, 1, 1), 0, axis)
+    return array

@@ -1,0 +1,377 @@
+"""Where a tumor fits: draws a spec from a preset and finds it a place, or says why there is none."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.ndimage import maximum_filter
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.synthesis.look.look_alikes import draw_look_alike
+from nnunet_difftumor.synthesis.look.preset import SIZE_BANDS_MM, SIZES, Preset
+from nnunet_difftumor.synthesis.look.presets import PRESETS
+from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
+from nnunet_difftumor.synthesis.shape.field import radial_field, radius_mm, rotation_matrix
+from nnunet_difftumor.synthesis.shape.mass_effect import displaced_labels
+from nnunet_difftumor.synthesis.shape.profile import mask_in
+from nnunet_difftumor.synthesis.shape.room import room_of
+from nnunet_difftumor.synthesis.shape.survey import region_of, survey
+from nnunet_difftumor.synthesis.spec import NoRoom, TumorSpec
+from nnunet_difftumor.synthesis.volume import Box, Volume, axes_mm, box_within, grown_box
+
+# Tiny and small tumors keep clear of vessels; larger ones take the place with the least of them among this many.
+_VESSEL_FREE = ("tiny", "small")
+_PLACES = 32
+_ATTEMPTS, _ANYWHERE = 12, 1
+_SHRINK = 0.88
+# A shape for which there is no room in any size of its band is replaced by another.
+_DRAWS = 3
+# At least this share of the tumor's ellipsoid is inside the organ; the rest is cut off by the organ's border.
+_INSIDE = ((0.9, 1.0), (0.7, 1.0))
+# Of one that grows out of the organ between these; real ones of the kidney lie half outside.
+_INSIDE_EXOPHYTIC = ((0.3, 0.7), (0.2, 0.9))
+_LEAST_ROOTED = 0.2
+# What no displacement or relief takes away from a tumor, relative to its size.
+_MIDDLE = 0.6
+# Bone does not give way: no mass effect near it.
+_BONE_HU = 300.0
+_GAP_MM = 1.0
+# A tumor that the organ cuts to less than this part of its band is not made larger to fit the band again.
+_LEAST_LEFT = 0.75
+# Of the places with the least vessels this many are examined on the scan's own grid.
+_EXAMINED = 4
+# A real lesion must be outside the tumor made this much larger.
+_LESION_DISTANCE = 1.2
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A tumor with a place, and what was found there on the scan's own grid.
+
+    Attributes:
+        spec: the tumor.
+        diameter_mm: equivalent diameter of its mask.
+        vessel_share: share of its mask that is vessel (equation 1 of Hu et al.).
+        reach_mm: radius of a ball around the centre that holds everything the tumor changes.
+    """
+
+    spec: TumorSpec
+    diameter_mm: float
+    vessel_share: float
+    reach_mm: float
+
+
+class TumorSampler:
+    """Draws tumors for one organ from a preset.
+
+    Args:
+        organ: which labels are the organ.
+        preset: a name in `PRESETS`, or a preset.
+        contrast_hu: interval that replaces the preset's contrast.
+        weights: shares of the size classes that replace the preset's mix.
+    """
+
+    def __init__(
+        self,
+        organ: Organ,
+        preset: str | Preset = "realistic",
+        *,
+        contrast_hu: tuple[float, float] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        if isinstance(preset, str):
+            if preset not in PRESETS:
+                raise InputError(f"preset is {preset!r}, expected one of {', '.join(PRESETS)}")
+            preset = PRESETS[preset]
+        if contrast_hu is not None:
+            preset = replace(preset, contrast_hu=contrast_hu)
+        if weights is not None:
+            preset = replace(preset, weights=weights)
+        self.organ = organ
+        self.preset = preset
+
+    def sample_scene(
+        self,
+        volume: Volume,
+        statistics: OrganStatistics,
+        rng: np.random.Generator,
+        *,
+        size: str = "mix",
+        count: int | None = None,
+        occupied: Sequence[Placement] = (),
+    ) -> tuple[list[Placement], list[NoRoom]]:
+        """Draws as many tumors as the preset gives to a scan, none touching another.
+
+        Args:
+            volume: the scan.
+            statistics: of the organ in that scan.
+            rng: source of everything random.
+            size: a size class, or "mix": one class drawn for the scene.
+            count: number of tumors instead of the preset's; then every tumor of a "mix" draws its own class.
+            occupied: tumors that are already there.
+        """
+        if size not in SIZES:
+            raise InputError(f"size is {size!r}, expected one of {', '.join(SIZES)}")
+        if count is None:
+            size = self._draw_size(rng) if size == "mix" else size
+            low, high = self.preset.sizes[size].count
+            count = int(rng.integers(low, high + 1))
+        placed: list[Placement] = []
+        refused: list[NoRoom] = []
+        for _ in range(count):
+            result = self.sample(volume, statistics, rng, size=size, occupied=[*occupied, *placed])
+            (placed if isinstance(result, Placement) else refused).append(result)
+        return placed, refused
+
+    def sample(
+        self,
+        volume: Volume,
+        statistics: OrganStatistics,
+        rng: np.random.Generator,
+        *,
+        size: str = "mix",
+        occupied: Sequence[Placement] = (),
+    ) -> Placement | NoRoom:
+        """Draws one tumor and finds it a place.
+
+        The search is bounded. A tumor that does not fit is made smaller, within its band of sizes, and then another
+        one is drawn, before the search is given up.
+        """
+        size = self._draw_size(rng) if size == "mix" else size
+        for _ in range(_DRAWS):
+            drawn = self.preset.draw(self.organ.name, size, statistics=statistics, rng=rng)
+            found = self._place(drawn, volume, statistics, rng=rng, occupied=occupied)
+            if isinstance(found, Placement):
+                break
+        return found
+
+    def sample_look_alike(
+        self,
+        volume: Volume,
+        statistics: OrganStatistics,
+        rng: np.random.Generator,
+        *,
+        occupied: Sequence[Placement] = (),
+    ) -> Placement | NoRoom:
+        """Draws a benign look-alike and finds it a place."""
+        drawn = draw_look_alike(self.organ.name, statistics=statistics, rng=rng)
+        return self._place(drawn, volume, statistics, rng=rng, occupied=occupied)
+
+    def _place(
+        self,
+        drawn: TumorSpec,
+        volume: Volume,
+        statistics: OrganStatistics,
+        *,
+        rng: np.random.Generator,
+        occupied: Sequence[Placement],
+    ) -> Placement | NoRoom:
+        # Deformed, the shape shall still have the volume drawn.
+        wanted = _ball_volume(_nominal_diameter_mm(drawn))
+        drawn = _scaled(drawn, (wanted / survey(drawn).volume_mm3) ** (1 / 3))
+        size = drawn.size_class
+        reason = "no place with enough room in the organ"
+        # What finds no fat to grow into may still fit inside.
+        for spec in (drawn, replace(drawn, exophytic=False)) if drawn.exophytic else (drawn,):
+            for diameter in _shrinking(_nominal_diameter_mm(spec), SIZE_BANDS_MM[size][0]):
+                spec = _scaled(spec, diameter / _nominal_diameter_mm(spec))
+                for centre in self._places(spec, statistics, volume.spacing_mm, rng, occupied):
+                    found = self._examine(replace(spec, centre_mm=centre), statistics, volume, occupied)
+                    if isinstance(found, Placement):
+                        return found
+                    reason = found
+        return NoRoom(self.organ.name, size, reason)
+
+    def _draw_size(self, rng: np.random.Generator) -> str:
+        weights = np.array(list(self.preset.weights.values()), float)
+        return list(self.preset.weights)[int(rng.choice(len(weights), p=weights / weights.sum()))]
+
+    def _places(
+        self,
+        spec: TumorSpec,
+        statistics: OrganStatistics,
+        spacing_mm: Sequence[float],
+        rng: np.random.Generator,
+        occupied: Sequence[Placement],
+    ) -> Iterator[tuple[float, float, float]]:
+        """Centres in mm that look good on the statistics' cells, best first."""
+        deep = spec.size_class in _VESSEL_FREE and not spec.exophytic
+        if deep:
+            cells, limit = np.flatnonzero(statistics.free_mm >= max(spec.semi_axes_mm)), _ATTEMPTS
+            if not len(cells) and _nominal_diameter_mm(spec) < 1.05 * SIZE_BANDS_MM[spec.size_class][0]:
+                # It cannot be smaller; an oblong one may lie along the organ, or along a vessel.
+                cells = np.flatnonzero(statistics.free_mm >= radius_mm(spec))
+        else:
+            cells, limit = np.flatnonzero(statistics.organ_cells), 16 * _PLACES
+        if not len(cells):
+            return
+        cells = rng.choice(cells, min(8 * limit if deep else limit, len(cells)), replace=False)
+        index = np.stack(np.unravel_index(cells, statistics.organ_cells.shape), 1)
+        index = index + rng.uniform(0, 1, index.shape)
+        centres = (statistics.cell_origin + index * statistics.cell_voxels - 0.5) * np.asarray(spacing_mm)
+        clear = _clear_of(occupied, centres, survey(spec).reach_mm, spacing_mm)
+        centres, cells = centres[clear], cells[clear]
+        if deep:  # anywhere first; where noise looks like vessels nearly everywhere, then rather where there is room
+            order = np.argsort(-statistics.free_mm.ravel()[cells[_ANYWHERE:]], kind="stable")
+            centres = np.concatenate([centres[:_ANYWHERE], centres[_ANYWHERE:][order]])[:limit]
+        else:
+            centres = _least_vessels(spec, centres, statistics, spacing_mm)
+        yield from (tuple(float(value) for value in centre) for centre in centres)
+
+    def _examine(
+        self, spec: TumorSpec, statistics: OrganStatistics, volume: Volume, occupied: Sequence[Placement]
+    ) -> Placement | str:
+        """Looks at a place on the scan's own grid; gives the reason if it will not do."""
+        spacing = volume.spacing_mm
+        low, high = SIZE_BANDS_MM[spec.size_class]
+        if spec.mass_effect > 0 and (volume.hu(region_of(spec, volume.shape, spacing)) > _BONE_HU).any():
+            spec = replace(spec, mass_effect=0.0, mass_effect_radius_mm=0.0)
+        # The organ's border cuts tumors down: one correction of the size, towards the band, then it must fit.
+        for correction in (True, False):
+            box = region_of(spec, volume.shape, spacing, with_mass_effect=False)
+            hu, labels, inner = self._with_margin(box, statistics, volume)
+            organ = self.organ.mask(labels)
+            vessels = statistics.vessels(hu, organ, spacing)[inner]
+            if spec.size_class in _VESSEL_FREE and (vessels & _middle(spec, box, spacing)).any():
+                return "a vessel is in the way"
+            pushed = displaced_labels(labels[inner], spec, box=box, spacing_mm=spacing)
+            mask = mask_in(spec, box, spacing, room_of(hu[inner], pushed, spec, organ=self.organ, spacing_mm=spacing))
+            diameter = equivalent_diameter_mm(mask, spacing)
+            if diameter < _LEAST_LEFT * low:
+                return "cut by the organ's border to less than its size"
+            if low <= diameter < high:
+                break
+            if not correction:
+                return "cut by the organ's border to less than its size"
+            spec = _scaled(spec, (low * 1.04 if diameter < low else high * 0.97) / diameter)
+        # Again, since the correction may have made it larger.
+        reach = survey(spec).reach_mm
+        if not _clear_of(occupied, np.array([spec.centre_mm]), reach, spacing).all():
+            return "another synthetic tumor is in the way"
+        if spec.exophytic and np.count_nonzero(mask & organ[inner]) < _LEAST_ROOTED * np.count_nonzero(mask):
+            return "too little of it is in the organ that it grows out of"
+        lesions = self.organ.lesions(labels[inner])
+        if lesions.any():
+            # On coarse grids neighbouring voxels touch although there is a distance between the shapes.
+            near = maximum_filter(mask, 3) | (radial_field(spec, axes_mm(box, spacing)) <= _LESION_DISTANCE)
+            if (lesions & near).any():
+                return "a real lesion is in the way"
+        vessel_share = float((vessels & mask).sum() / mask.sum())
+        if spec.size_class in _VESSEL_FREE and vessel_share > 0:
+            return "a vessel is in the way"
+        if self.preset.relative_to_surroundings and spec.kind != "cyst":  # water is water anywhere
+            around = organ[inner] & ~vessels
+            if around.any():
+                spec = replace(spec, background_hu=float(np.median(hu[inner][around])))
+        return Placement(spec, diameter, vessel_share, reach)
+
+    def _with_margin(self, box: Box, statistics: OrganStatistics, volume: Volume) -> tuple[np.ndarray, np.ndarray, Box]:
+        """HU and labels of the box with the margin that the vessels' smoothing needs, and the box within it."""
+        margin = np.ceil(4 * statistics.smoothing_vox(volume.spacing_mm)).astype(int) + 1
+        outer = grown_box(box, margin, volume.shape)
+        return volume.hu(outer), volume.labels(outer), box_within(box, outer)
+
+
+def _middle(spec: TumorSpec, box: Box, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Boolean (z, y, x): for certain inside the tumor; quicker than the whole shape, to turn down a place."""
+    ellipsoid = replace(spec, deformation_mm=0.0, roughness=0.0)
+    return radial_field(ellipsoid, axes_mm(box, spacing_mm)) < _MIDDLE
+
+
+def equivalent_diameter_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
+    """Diameter of the ball that has the mask's volume, in mm; 0.0 for an empty mask.
+
+    Args:
+        mask: boolean (z, y, x).
+        spacing_mm: voxel size, (z, y, x).
+    """
+    return float((6 * np.count_nonzero(mask) * np.prod(spacing_mm) / np.pi) ** (1 / 3))
+
+
+def _clear_of(
+    occupied: Sequence[Placement], centres: np.ndarray, reach_mm: float, spacing_mm: Sequence[float]
+) -> np.ndarray:
+    """Boolean (n,): at which of the centres (n, 3) a tumor of this reach leaves a gap to all that are there."""
+    clear = np.ones(len(centres), bool)
+    for other in occupied:
+        distance = np.linalg.norm(centres - other.spec.centre_mm, axis=1)
+        clear &= distance >= reach_mm + other.reach_mm + max(_GAP_MM, *spacing_mm)
+    return clear
+
+
+def _ball_volume(diameter_mm: float) -> float:
+    return np.pi / 6 * diameter_mm**3
+
+
+def _nominal_diameter_mm(spec: TumorSpec) -> float:
+    return 2 * radius_mm(spec)
+
+
+def _scaled(spec: TumorSpec, factor: float) -> TumorSpec:
+    """The same shape at another size."""
+    return replace(
+        spec,
+        semi_axes_mm=tuple(value * factor for value in spec.semi_axes_mm),
+        deformation_mm=spec.deformation_mm * factor,
+        roughness_grain_mm=spec.roughness_grain_mm * factor,
+        mass_effect_radius_mm=spec.mass_effect_radius_mm * factor,
+    )
+
+
+def _shrinking(diameter_mm: float, smallest_mm: float) -> Iterator[float]:
+    """The diameter, then ever smaller ones, down to just above the smallest."""
+    last = 1.04 * smallest_mm
+    while diameter_mm > last:
+        yield diameter_mm
+        diameter_mm *= _SHRINK
+    yield last
+
+
+def _least_vessels(
+    spec: TumorSpec, centres: np.ndarray, statistics: OrganStatistics, spacing_mm: Sequence[float]
+) -> np.ndarray:
+    """Of the first places that hold the ellipsoid, those with the smallest share of vessels come first."""
+    wanted = _INSIDE_EXOPHYTIC if spec.exophytic else _INSIDE
+    inside, vessels = np.empty(0), np.empty(0)
+    # In parts, since among the first there are mostly enough.
+    for part in np.array_split(centres, max(1, len(centres) // (2 * _PLACES))):
+        shares = _shares_in_ellipsoid(spec, part, statistics, spacing_mm)
+        inside, vessels = np.append(inside, shares[0]), np.append(vessels, shares[1])
+        if np.count_nonzero((inside >= wanted[0][0]) & (inside <= wanted[0][1])) >= _PLACES:
+            break
+    for least, most in wanted:
+        room = np.flatnonzero((inside >= least) & (inside <= most))[:_PLACES]
+        if len(room):
+            examined = _ATTEMPTS if spec.size_class in _VESSEL_FREE else _EXAMINED
+            return centres[room[np.argsort(vessels[room], kind="stable")]][:examined]
+    return centres[:0]
+
+
+def _shares_in_ellipsoid(
+    spec: TumorSpec, centres: np.ndarray, statistics: OrganStatistics, spacing_mm: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Share of the ellipsoid at each centre (n, 3) that is organ, and that is vessel."""
+    points = _UNIT_BALL * spec.semi_axes_mm @ rotation_matrix(spec).T
+    cell_mm = np.multiply(statistics.cell_voxels, spacing_mm)
+    first_mm = (np.asarray(statistics.cell_origin) - 0.5) * np.asarray(spacing_mm)
+    cells = np.floor((centres[:, None] + points - first_mm) / cell_mm).astype(int)
+    shape = np.asarray(statistics.organ_cells.shape)
+    within = ((cells >= 0) & (cells < shape)).all(-1)
+    cells = np.moveaxis(np.clip(cells, 0, shape - 1), -1, 0)
+    inside = (statistics.organ_cells[tuple(cells)] & within).mean(1)
+    vessels = (statistics.vessel_cells[tuple(cells)] & within).mean(1)
+    return inside, vessels
+
+
+def _unit_ball(count: int) -> np.ndarray:
+    """Evenly spread points in the unit ball, (count, 3), by the golden spiral."""
+    index = np.arange(count) + 0.5
+    radius = (index / count) ** (1 / 3)
+    height = 1 - 2 * ((index * 0.5545497) % 1)
+    angle = np.pi * (1 + 5**0.5) * index
+    ring = np.sqrt(1 - height**2)
+    return radius[:, None] * np.stack([height, ring * np.cos(angle), ring * np.sin(angle)], 1)
+
+
+_UNIT_BALL = _unit_ball(160)

@@ -1,0 +1,1 @@
+"""Tumors in CT scans on disk: files in, files out, and a manifest."""

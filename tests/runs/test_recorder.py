@@ -1,0 +1,49 @@
+"""The account of synthetic samples: shares, sizes, reasons, and when it stops a run."""
+
+import pytest
+from synthetic_runs import batch, recorder
+
+from nnunet_difftumor.runs.recorder import TooFewSyntheticSamplesError
+from nnunet_difftumor.runs.synthesis_log import read_log
+
+
+def test_epoch_lines_give_shares_sizes_times_and_reasons(tmp_path):
+    account = recorder(tmp_path)
+    account.add(batch(1, in_target=True))
+    account.add(batch(2, in_target=False, refused=("large: no room",)))
+    account.add(batch(3, in_target=True, refused=("large: no room", "tiny: a vessel is in the way")))
+    share, tumors, refused = account.finish_epoch(0)
+    assert "0.333 achieved, 0.500 asked" in share and "3 of 6 samples were drawn" in share
+    assert "2 tiny, 2 small" in tumors and "20 ms per synthetic sample (most 30)" in tumors
+    assert refused == "Refused: 2 x large: no room; 1 x tiny: a vessel is in the way"
+
+
+def test_log_is_read_again_in_order(tmp_path):
+    account = recorder(tmp_path)
+    for epoch in range(2):
+        for index in (1, 2):
+            account.add(batch(2 * epoch + index, in_target=True))
+        account.finish_epoch(epoch)
+    assert [record["batch"] for record in read_log(tmp_path, 0)] == [1, 2, 3, 4]
+    assert list(read_log(tmp_path, 1)) == []
+
+
+def test_first_batch_with_a_tumor_is_drawn_once(tmp_path):
+    account = recorder(tmp_path)
+    account.add(batch(1, in_target=False))
+    picture = tmp_path / "synthetic_samples.png"
+    assert not picture.exists()
+    account.add(batch(2, in_target=True))
+    drawn = picture.read_bytes()
+    account.add(batch(3, in_target=True))
+    assert picture.read_bytes() == drawn and drawn.startswith(b"\x89PNG")
+
+
+def test_run_stops_after_two_poor_epochs_in_a_row(tmp_path):
+    account = recorder(tmp_path)
+    for epoch, good in enumerate((False, True, False)):
+        account.add(batch(epoch, in_target=good, refused=() if good else ("tiny: no room",)))
+        account.finish_epoch(epoch)
+    account.add(batch(3, in_target=False, refused=("tiny: no room",)))
+    with pytest.raises(TooFewSyntheticSamplesError, match="tiny: no room"):
+        account.finish_epoch(3)
