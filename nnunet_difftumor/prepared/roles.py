@@ -51,7 +51,7 @@ def roles_with_real_cases(splits: Sequence[Mapping[str, Any]], fold: int | str, 
     if not bases:
         raise InputError(
             f"splits_final.json, fold {fold}: there is no case into which tumors could be put (synthesis_bases is "
-            "empty). Add healthy cases with organ labels and run `difftumor prepare` again (with --healthy ID for a dataset "
+            "empty). Add healthy cases with organ labels and run `difftumor prepare` again (--healthy ID for a dataset "
             'of them), or set "real_cases_as_bases": true in difftumor.json'
         )
     return Roles(tuple(train), tuple(validation), tuple(bases))
@@ -68,7 +68,7 @@ def label_free_roles(splits: Sequence[Mapping[str, Any]], fold: int | str) -> Ro
     if not bases:
         raise InputError(
             f"splits_final.json, fold {fold}: there is no healthy case to put tumors into (synthesis_bases is empty). "
-            "Add healthy cases with organ labels and run `difftumor prepare` again (with --healthy ID for a dataset of them)"
+            "Add healthy cases with organ labels and run `difftumor prepare` again (--healthy ID for a dataset of them)"
         )
     training = bases if fold == "all" else sorted(set(bases) - set(held_out)) or bases
     return Roles((), tuple(held_out), tuple(training))
