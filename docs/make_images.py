@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from nnunet_difftumor.ct import read_ct, read_labels, scan_from_array, write_ct, write_labels
 from nnunet_difftumor.dataset_conversion.phantom import LABELS, phantom_case
 from nnunet_difftumor.files import atomic_path
-from nnunet_difftumor.synthesis.look.preset import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 from nnunet_difftumor.synthesis.patch import RenderedTumor
@@ -18,6 +17,7 @@ from nnunet_difftumor.synthesis.placement.sampler import Placement, TumorSampler
 from nnunet_difftumor.synthesis.scans.preview import draw_preview
 from nnunet_difftumor.synthesis.scans.synthesize import SynthesisSettings, synthesize
 from nnunet_difftumor.synthesis.scene import insert_tumors
+from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.volume import ArrayVolume
 

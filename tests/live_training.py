@@ -41,7 +41,12 @@ def make_trainer(dataset_folder: Path, settings: Path, *, epoch: int = 0) -> nnU
         {**plans, "continue_training": False}, "3d_fullres", 0, dataset_json, torch.device("cpu")
     )
     trainer.synthesis = TrainingSynthesis(
-        dataset_folder, plans, dataset_json=dataset_json, configuration="3d_fullres", fold=0, settings=settings
+        dataset_folder,
+        plans,
+        dataset_json=dataset_json,
+        configuration="3d_fullres",
+        fold=0,
+        config=DiffTumorConfig.load(settings),
     )
     trainer.initialize()
     trainer.current_epoch = epoch

@@ -22,9 +22,9 @@ from nnunet_difftumor.preparation.organs import find_organs
 from nnunet_difftumor.prepared.config import PLANS_NAME, DiffTumorConfig
 from nnunet_difftumor.prepared.live_settings import LiveSettings
 from nnunet_difftumor.synthesis import spec as spec_module
-from nnunet_difftumor.synthesis.look.preset import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.look.realistic import ORGANS
 from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.trainers import TRAINERS
 

@@ -9,9 +9,9 @@ from pages import REPOSITORY, as_id, commands
 
 from nnunet_difftumor.cli.main import VERBS, main
 from nnunet_difftumor.dataset_conversion import CONVERTERS
-from nnunet_difftumor.synthesis.look.preset import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.look.realistic import ORGANS
+from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.trainers import TRAINERS
 
 LIVER = ORGANS["liver"]

@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("-d", "--dataset-id", type=int, required=True, help="of a dataset in nnUNet_raw")
     parser.add_argument("--planner", default="nnUNetPlannerResEncM", help="any nnU-Net planner (default: %(default)s)")
-    parser.add_argument("--spacing", type=float, nargs=3, metavar=("Z", "Y", "X"), help="target spacing in mm")
+    parser.add_argument(
+        "--spacing", dest="spacing_mm", type=float, nargs=3, metavar=("Z", "Y", "X"), help="target spacing in mm"
+    )
     parser.add_argument("--patch-size", type=int, nargs=3, metavar=("Z", "Y", "X"), help="in voxels")
     parser.add_argument(
         "--organ",
@@ -42,15 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunet_difftumor.preparation.organs import parse_organ
     from nnunet_difftumor.preparation.prepare import prepare
 
     prepare(
         args.dataset_id,
         planner=args.planner,
-        spacing_mm=args.spacing,
+        spacing_mm=args.spacing_mm,
         patch_size=args.patch_size,
-        organs=[parse_organ(text) for text in args.organ] or None,
+        organ=args.organ,
         preset=args.preset,
         healthy=args.healthy,
         processes=args.processes,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.installation import SHIM_FOLDER
+from nnunet_difftumor.installation import trainer_folders
 from nnunet_difftumor.nnunet_folders import FOLDER_VARIABLES
 
 _TAIL_LINES = 25
@@ -31,13 +31,10 @@ def nnunet_variables(folder: Path) -> dict[str, str]:
         folder: gets nnUNet_raw, nnUNet_preprocessed and nnUNet_results.
     """
     folders = {name: str(folder / name) for name in FOLDER_VARIABLES}
-    trainers = [path for path in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep) if path]
-    if str(SHIM_FOLDER) not in trainers:
-        trainers.append(str(SHIM_FOLDER))
     processes = str(max(1, min(4, (os.cpu_count() or 1) // 2)))
     return {
         **folders,
-        "nnUNet_extTrainer": os.pathsep.join(trainers),
+        "nnUNet_extTrainer": trainer_folders(),
         "nnUNet_n_proc_DA": processes,
         "nnUNet_def_n_proc": processes,
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait are slow where cores are few

@@ -15,8 +15,8 @@ from nnunet_difftumor.demonstration.commands import Commands, nnunet_variables, 
 from nnunet_difftumor.demonstration.small_plan import SMALL_PLANS_NAME, coarse_spacing_mm, write_small_plans
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
-from nnunet_difftumor.synthesis.look.preset import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 
 PHANTOM_ID, PHANTOM_NAME = 1, "Phantom"
 DATASET_ID, DATASET_NAME = 2, "Demo"

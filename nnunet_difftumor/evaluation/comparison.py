@@ -8,10 +8,10 @@ import cc3d
 import numpy as np
 from surface_distance import compute_surface_dice_at_tolerance, compute_surface_distances
 
-from nnunet_difftumor.synthesis.look.preset import SIZE_BANDS_MM
+from nnunet_difftumor.generative.stages import EARLY_BELOW_MM
+from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 
 CONNECTIVITY = 26
-EARLY_MM = SIZE_BANDS_MM["small"][1]
 # The bands that tumors are drawn from, and what lies outside them: specks below, nothing above "large".
 BANDS_MM = {"under_5mm": (0.0, SIZE_BANDS_MM["tiny"][0])} | dict(SIZE_BANDS_MM)
 BANDS_MM["large"] = (SIZE_BANDS_MM["large"][0], math.inf)
@@ -35,7 +35,7 @@ class Lesion:
 
     @property
     def is_early(self) -> bool:
-        return self.diameter_mm < EARLY_MM
+        return self.diameter_mm < EARLY_BELOW_MM
 
 
 @dataclass(frozen=True)

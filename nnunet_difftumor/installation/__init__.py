@@ -8,9 +8,12 @@ SHIM_FOLDER = Path(__file__).resolve().parent.parent / "nnunet_ext"
 SHIM_FILE = "nnunet_difftumor_trainers.py"
 
 
+def trainer_folders() -> str:
+    """The value of nnUNet_extTrainer with which nnU-Net finds the trainers, beside those that it finds already."""
+    paths = [path for path in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep) if path]
+    return os.pathsep.join(paths if str(SHIM_FOLDER) in paths else [*paths, str(SHIM_FOLDER)])
+
+
 def shell_line() -> str:
     """The line that a POSIX shell needs where Python does not read .pth files (`pip install --target`, `python -S`)."""
-    paths = [path for path in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep) if path]
-    if str(SHIM_FOLDER) not in paths:
-        paths.append(str(SHIM_FOLDER))
-    return f"export nnUNet_extTrainer={shlex.quote(os.pathsep.join(paths))}"
+    return f"export nnUNet_extTrainer={shlex.quote(trainer_folders())}"

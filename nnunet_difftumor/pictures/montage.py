@@ -16,13 +16,14 @@ from nnunet_difftumor.pictures.montage_pictures import AxialView, Panel
 from nnunet_difftumor.pipeline.dataset import TrainingSample
 from nnunet_difftumor.pipeline.sources import Outcome, TumorSource
 from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
+from nnunet_difftumor.prepared.config import FILE_NAME, DiffTumorConfig
 from nnunet_difftumor.prepared.dataset import read_plans
 from nnunet_difftumor.prepared.orientation import directions
 from nnunet_difftumor.prepared.overlay_case import OverlayCase
 from nnunet_difftumor.prepared.roles import Roles, label_free_roles, roles_with_real_cases
-from nnunet_difftumor.synthesis.look.preset import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.placement.sampler import equivalent_diameter_mm
+from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.volume import clipped_box
 
 # What a picture shows around a tumor.
@@ -97,16 +98,15 @@ class Montage:
     def __init__(self, dataset_folder: str | Path, *, configuration: str, seed: int | None = None) -> None:
         folder = Path(dataset_folder)
         plans, dataset_json = read_plans(folder, configuration)
-        self.synthesis = TrainingSynthesis(
-            folder, plans, dataset_json=dataset_json, configuration=configuration, fold=0
-        )
+        self.config = DiffTumorConfig.load(folder / FILE_NAME)
         if seed is not None:
-            self.synthesis.config = replace(self.synthesis.config, seed=seed)
-            self.synthesis.run_seed = (seed, *self.synthesis.run_seed[1:])
-        self.config = self.synthesis.config
+            self.config = replace(self.config, seed=seed)
+        self.synthesis = TrainingSynthesis(
+            folder, plans, dataset_json=dataset_json, configuration=configuration, fold=0, config=self.config
+        )
+        self._grid = self.synthesis.grid
         self.roles = self._roles()
         self._dataset = self.synthesis.dataset(self.roles)
-        self._transpose_forward = plans["transpose_forward"]
         self._batch_size = int(plans["configurations"][configuration]["batch_size"])
 
     def row(self, organ: Organ, size: str, *, columns: int) -> Iterator[PreviewSample]:
@@ -142,10 +142,8 @@ class Montage:
         most = max(map(len, organs.values()))
         fitting = [base for base in self.roles.bases if len(organs[base]) == most]
         name = fitting[int(rng.integers(len(fitting)))]
-        data, seg, _, properties = self._dataset.load_case(name)
-        spacing = self._dataset.spacing_mm
-        direction = directions(properties, self._transpose_forward)
-        case = OverlayCase(name, data, seg, spacing_mm=spacing, intensity=self.synthesis.intensity, direction=direction)
+        loaded = self._dataset.load_case(name)
+        case, view = OverlayCase.of(name, loaded, self._grid), self._view(loaded[3])
         sizes = [size for size in reversed(SIZE_BANDS_MM) if self.synthesis.live is None or size in self.config.sizes()]
         # Large ones first, while there is room. What is there is labelled as tumor, and no further one touches it.
         outcomes = {
@@ -155,13 +153,12 @@ class Montage:
         boxes = [tumor.box for outcome in outcomes.values() for tumor in outcome.tumors]
         if not boxes:
             return None
-        margin = np.ceil(np.divide(_SWEEP_MARGIN_MM, spacing))
+        margin = np.ceil(np.divide(_SWEEP_MARGIN_MM, case.spacing_mm))
         box = clipped_box(
             np.min([[part.start for part in box] for box in boxes], 0) - margin,
             np.max([[part.stop for part in box] for box in boxes], 0) + margin,
             case.shape,
         )
-        view = AxialView(directions(properties, self._transpose_forward), spacing)
         return Sweep(
             case=name,
             before=view(self._hu(case.data.base, box)),
@@ -191,9 +188,9 @@ class Montage:
         outcome = self._dataset.take_records()[0].outcome
         if not outcome.tumors:
             return PreviewSample(str(sample), outcome, (), None)
-        spacing = self._dataset.spacing_mm
+        spacing = self._grid.spacing_mm
         diameters = tuple(equivalent_diameter_mm(tumor.mask, spacing) for tumor in outcome.tumors)
-        view = AxialView(directions(properties, self._transpose_forward), spacing)
+        view = self._view(properties)
         tumor = outcome.tumors[int(np.argmax(diameters))]
         centre = _middle_of_largest_slice(tumor.mask, view.slice_axis) + [part.start for part in tumor.box]
         half = np.rint(np.divide(_FIELD_MM[tumor.spec.size_class] / 2, spacing)).astype(int)
@@ -203,7 +200,7 @@ class Montage:
         # Where the scan ends, the picture goes on: the tumor stays in its middle.
         ends = [(part.start - a, b - part.stop) for part, a, b in zip(box, lower, upper, strict=True)]
         before, after = (
-            np.pad(self._hu(array, box), ends, constant_values=self.synthesis.intensity.window_hu[0])
+            np.pad(self._hu(array, box), ends, constant_values=self._grid.intensity.window_hu[0])
             for array in (data.base, data)
         )
         contour = np.pad(np.isin(seg[(slice(0, 1), *box)][0], self.synthesis.tumor_labels), ends)
@@ -211,7 +208,10 @@ class Montage:
         return PreviewSample(str(sample), outcome, diameters, Panel(*planes, view.pixel_mm))
 
     def _hu(self, array: Any, box: tuple[slice, ...]) -> np.ndarray:
-        return self.synthesis.intensity.to_hu(array[(slice(0, 1), *box)][0])
+        return self._grid.intensity.to_hu(array[(slice(0, 1), *box)][0])
+
+    def _view(self, properties: Mapping[str, Any]) -> AxialView:
+        return AxialView(directions(properties, self._grid.transpose_forward), self._grid.spacing_mm)
 
 
 def _middle_of_largest_slice(mask: np.ndarray, axis: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from nnunet_difftumor.pictures.montage_pictures import Cell, animate_sweep, draw
 from nnunet_difftumor.pipeline.sources import Outcome
 from nnunet_difftumor.prepared.dataset import prepared_folder
 from nnunet_difftumor.prepared.enhancement import unenhanced_notes
-from nnunet_difftumor.synthesis.look.preset import SIZE_BANDS_MM
+from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 
 _COLUMNS = 4
 _MIX_ROWS = 2

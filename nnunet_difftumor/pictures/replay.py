@@ -1,10 +1,11 @@
 """Makes any training sample of a run again: batches are a function of run seed, rank and number."""
 
+import io
 import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from typing import Any
 import numpy as np
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
-from nnunet_difftumor import __version__
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
+from nnunet_difftumor.installation import trainer_folders
+from nnunet_difftumor.nnunet_folders import PREPROCESSED, nnunet_folder
 from nnunet_difftumor.pipeline.loader import SyntheticTumorDataLoader, sample_arrays, sample_crc32
-from nnunet_difftumor.prepared.config import FILE_NAME
-from nnunet_difftumor.runs.synthesis_log import LOG_FOLDER, read_log
+from nnunet_difftumor.prepared.config import FILE_NAME, DiffTumorConfig
+from nnunet_difftumor.runs.run_record import run_path
+from nnunet_difftumor.runs.synthesis_log import read_log
 
 
 @dataclass(frozen=True)
@@ -41,22 +44,6 @@ class ReplayedSample:
     reproduced: bool | None
 
 
-def write_run(output_folder: str | Path, *, rank: int, trainer: Any) -> None:
-    """Writes what a replay needs to know of the run and cannot find elsewhere."""
-    write_json(
-        _run_path(output_folder, rank),
-        {
-            "version": __version__,
-            "trainer": type(trainer).__name__,
-            "configuration": trainer.configuration_name,
-            "fold": trainer.fold,
-            "batch_size": trainer.batch_size,
-            "oversample_foreground_percent": trainer.oversample_foreground_percent,
-            "weights": trainer.synthesis.live.weights if trainer.synthesis.live is not None else [],
-        },
-    )
-
-
 class RunReplay:
     """A run's training loader, made again.
 
@@ -70,7 +57,7 @@ class RunReplay:
 
     def __init__(self, run_folder: str | Path, *, rank: int = 0) -> None:
         self.folder, self.rank = Path(run_folder).absolute(), rank
-        path = _run_path(self.folder, rank)
+        path = run_path(self.folder, rank)
         if not path.is_file():
             raise InputError(
                 f"{path}: not found; expected the folder of a fold trained with synthetic tumors "
@@ -94,7 +81,7 @@ class RunReplay:
         logged = next((record for record in read_log(self.folder, self.rank) if record["number"] == number), None)
         return ReplayedSample(
             case=batch["keys"][position],
-            hu=self.trainer.synthesis.intensity.to_hu(data[0]),
+            hu=self.trainer.synthesis.grid.intensity.to_hu(data[0]),
             target=target,
             spacing_mm=tuple(float(value) for value in self.trainer.configuration_manager.spacing),
             logged=logged,
@@ -103,41 +90,26 @@ class RunReplay:
 
     def _trainer(self) -> Any:
         """The run's trainer class with the run's plans and settings; it writes into a folder that is thrown away."""
-        import importlib
-
         import torch
 
         from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
-        from nnunet_difftumor.trainers import TRAINERS
 
-        name = self.run["trainer"]
-        if name not in TRAINERS:
-            raise InputError(f"{self.folder}: was trained by {name}, which this version does not have")
         plans = load_json(str(self.folder.parent / "plans.json"))
         dataset_json = load_json(str(self.folder.parent / "dataset.json"))
-        preprocessed = os.environ.get("nnUNet_preprocessed")
-        if not preprocessed or not (Path(preprocessed) / plans["dataset_name"]).is_dir():
-            raise InputError(
-                f"nnUNet_preprocessed is {preprocessed}: it does not hold {plans['dataset_name']}, from which the "
-                "run's samples were made"
-            )
-        trainer_class = getattr(importlib.import_module(TRAINERS[name]), name)
+        dataset_folder = _preprocessed(plans["dataset_name"])
+        configuration, fold = self.run["configuration"], self.run["fold"]
         with tempfile.TemporaryDirectory() as scratch, _environment(nnUNet_results=scratch):
-            trainer = trainer_class(
-                {**plans, "continue_training": False},
-                self.run["configuration"],
-                self.run["fold"],
-                dataset_json,
-                torch.device("cpu"),
+            trainer = self._trainer_class()(
+                {**plans, "continue_training": False}, configuration, fold, dataset_json, torch.device("cpu")
             )
             trainer.print_to_log_file = lambda *args, **kwargs: None
             trainer.synthesis = TrainingSynthesis(
-                Path(preprocessed) / plans["dataset_name"],
+                dataset_folder,
                 trainer.plans_manager.plans,
                 dataset_json=dataset_json,
-                configuration=self.run["configuration"],
-                fold=self.run["fold"],
-                settings=self.folder / FILE_NAME,
+                configuration=configuration,
+                fold=fold,
+                config=DiffTumorConfig.load(self.folder / FILE_NAME),
             )
             trainer.initialize()
         trainer.batch_size = self.run["batch_size"]
@@ -145,9 +117,31 @@ class RunReplay:
         trainer.local_rank = self.rank
         return trainer
 
+    def _trainer_class(self) -> type:
+        """Found by its name as nnU-Net finds it."""
+        from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+        name = self.run["trainer"]
+        # It says on stdout where it looks.
+        with _environment(nnUNet_extTrainer=trainer_folders()), redirect_stdout(io.StringIO()):
+            try:
+                found = recursive_find_trainer_class_by_name(name)
+            except RuntimeError:
+                found = None
+        if not hasattr(found, "synthesis"):
+            raise InputError(f"{self.folder}: was trained by {name}, which this installation does not have")
+        return found
+
     def _loader(self) -> SyntheticTumorDataLoader:
         with _environment(nnUNet_n_proc_DA="0"):
             return self.trainer.get_dataloaders()[0].data_loader
+
+
+def _preprocessed(name: str) -> Path:
+    folder = nnunet_folder(PREPROCESSED) / name
+    if not folder.is_dir():
+        raise InputError(f"{folder}: not found; the run's samples were made from it, so put it back")
+    return folder
 
 
 @contextmanager
@@ -162,10 +156,6 @@ def _environment(**values: str) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _run_path(folder: str | Path, rank: int) -> Path:
-    return Path(folder) / LOG_FOLDER / f"run_rank_{rank}.json"
 
 
 def write_sample(sample: ReplayedSample, output: str | Path, replay: RunReplay) -> None:
@@ -183,11 +173,11 @@ def write_sample(sample: ReplayedSample, output: str | Path, replay: RunReplay) 
     for channel, target in enumerate(sample.target):
         name = "target.nii.gz" if len(sample.target) == 1 else f"target_{channel}.nii.gz"
         write_labels(output / name, np.maximum(target, 0).astype(np.int16), scan)
-    normalized = synthesis.intensity.to_normalized(sample.hu)[None]
+    normalized = synthesis.grid.intensity.to_normalized(sample.hu)[None]
     draw_samples(
         output / "sample.png",
         [(sample.case, normalized, sample.target)],
-        intensity=synthesis.intensity,
+        intensity=synthesis.grid.intensity,
         tumor_labels=[organ.tumor_label for organ in synthesis.config.organs],
         regions=synthesis.regions,
     )

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.sources import Outcome, TumorSource
-from nnunet_difftumor.prepared.intensity import CTIntensity
-from nnunet_difftumor.prepared.orientation import directions
+from nnunet_difftumor.prepared.grid import PreparedGrid
 from nnunet_difftumor.prepared.overlay_case import OverlayCase
 from nnunet_difftumor.prepared.pools import PooledDataset
 
@@ -79,9 +77,7 @@ class SyntheticTumorDataset(PooledDataset):
         folder: of the preprocessed configuration.
         identifiers: of all cases that may be drawn.
         source: makes the tumors.
-        intensity: of the plans.
-        spacing_mm: of the preprocessed configuration, (z, y, x).
-        transpose_forward: of the plans.
+        grid: of the preprocessed configuration.
     """
 
     def __init__(
@@ -90,13 +86,10 @@ class SyntheticTumorDataset(PooledDataset):
         identifiers: Sequence[str],
         *,
         source: TumorSource,
-        intensity: CTIntensity,
-        spacing_mm: tuple[float, ...],
-        transpose_forward: Sequence[int],
+        grid: PreparedGrid,
     ) -> None:
         super().__init__(folder, identifiers)
-        self.source, self.intensity, self.spacing_mm = source, intensity, spacing_mm
-        self._transpose_forward = tuple(transpose_forward)
+        self.source, self.grid = source, grid
         self._records: list[SampleRecord] = []
 
     def begin(self, samples: Iterable[TrainingSample]) -> None:
@@ -114,7 +107,7 @@ class SyntheticTumorDataset(PooledDataset):
         try:
             outcome = begun.finish()
         except Exception as error:  # an exception in a worker would end the training; this is counted and reported
-            case = self._case(identifier, begun.loaded)
+            case = OverlayCase.of(str(identifier), begun.loaded, self.grid)
             outcome = Outcome(refused=[f"{type(error).__name__}: {error}"])
         if outcome.tumors:
             # Any tumor with the same chance, and then any of its voxels: small ones are not crowded out by large ones.
@@ -136,22 +129,12 @@ class SyntheticTumorDataset(PooledDataset):
     def _begin(self, sample: TrainingSample) -> _Begun:
         start = time.perf_counter()
         loaded = super().load_case(sample)
-        case = self._case(sample, loaded)
+        case = OverlayCase.of(str(sample), loaded, self.grid)
         try:
             finish = self.source.begin(case, sample.tumor_rng, sample.epoch)
         except Exception as error:  # as in `load_case`
             finish = _Refused(f"{type(error).__name__}: {error}")
         return _Begun(loaded, case, finish, (time.perf_counter() - start) * 1e3)
-
-    def _case(self, identifier: str, loaded: tuple[Any, ...]) -> OverlayCase:
-        data, seg, _, properties = loaded
-        try:
-            direction = directions(properties, self._transpose_forward)
-        except InputError:  # a reader without geometry: who needs it says so
-            direction = None
-        return OverlayCase(
-            str(identifier), data, seg, spacing_mm=self.spacing_mm, intensity=self.intensity, direction=direction
-        )
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,11 @@ from nnunet_difftumor.pipeline.loader import SamplingPlan
 from nnunet_difftumor.pipeline.sources import TumorSource, make_source
 from nnunet_difftumor.prepared.bank_folder import describe_bank
 from nnunet_difftumor.prepared.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
-from nnunet_difftumor.prepared.intensity import CTIntensity
+from nnunet_difftumor.prepared.grid import PreparedGrid
 from nnunet_difftumor.prepared.orientation import array_axes
 from nnunet_difftumor.prepared.pools import PooledDataset
 from nnunet_difftumor.prepared.roles import Roles
 from nnunet_difftumor.prepared.statistics import StatisticsStore
-from nnunet_difftumor.runs.recorder import SynthesisRecorder
 
 # Enters the run seed, so that folds do not see the same random numbers.
 _FOLD_ALL = 1_000
@@ -38,7 +37,7 @@ class TrainingSynthesis:
         dataset_json: nnU-Net's dataset.json.
         configuration: name of the configuration.
         fold: number or "all".
-        settings: path of a difftumor.json other than the dataset's.
+        config: other settings than those of the dataset's difftumor.json.
 
     Raises:
         InputError: if the dataset was not prepared, or the configuration cannot be trained with synthetic tumors.
@@ -52,14 +51,13 @@ class TrainingSynthesis:
         dataset_json: dict[str, Any],
         configuration: str,
         fold: int | str,
-        settings: Path | None = None,
+        config: DiffTumorConfig | None = None,
     ) -> None:
         self.dataset_folder = Path(dataset_folder)
-        self.config = DiffTumorConfig.load(settings or self.dataset_folder / FILE_NAME)
-        self.intensity = CTIntensity.from_plans(plans, configuration)
+        self.config = DiffTumorConfig.load(self.dataset_folder / FILE_NAME) if config is None else config
+        self.grid = PreparedGrid.from_plans(plans, configuration)
         manager = PlansManager(plans)
         self._configuration = manager.get_configuration(configuration)
-        self._transpose_forward = manager.transpose_forward
         if len(self._configuration.patch_size) != 3:
             raise InputError(
                 f"configuration {configuration}: synthetic tumors need a 3D configuration; train 3d_fullres"
@@ -134,9 +132,7 @@ class TrainingSynthesis:
             str(self.folder),
             sorted({*roles.train, *roles.bases}),
             source=self.source(),
-            intensity=self.intensity,
-            spacing_mm=tuple(float(value) for value in self._configuration.spacing),
-            transpose_forward=self._transpose_forward,
+            grid=self.grid,
         )
 
     def source(self, config: DiffTumorConfig | None = None) -> TumorSource:
@@ -167,17 +163,7 @@ class TrainingSynthesis:
         """Array axes along which training mirrors."""
         dataset = PooledDataset(str(self.folder), cases)
         properties = ((case, dataset.load_case(case)[3]) for case in cases)
-        return array_axes(self.config.mirror_axes, properties, self._transpose_forward)
-
-    def recorder(self, output_folder: str, *, rank: int) -> SynthesisRecorder:
-        return SynthesisRecorder(
-            output_folder,
-            rank=rank,
-            asked=self.config.synthetic_probability,
-            intensity=self.intensity,
-            tumor_labels=self.tumor_labels,
-            regions=self.regions,
-        )
+        return array_axes(self.config.mirror_axes, properties, self.grid.transpose_forward)
 
     def describe(self, roles: Roles) -> list[str]:
         """Lines for the beginning of the training log."""

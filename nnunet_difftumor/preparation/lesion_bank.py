@@ -7,13 +7,12 @@ function of seed, case and number alone, and files appear whole: what two proces
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import numpy as np
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
 from nnunet_difftumor import __version__
@@ -22,15 +21,14 @@ from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
 from nnunet_difftumor.prepared.bank_folder import BankFolder
 from nnunet_difftumor.prepared.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
 from nnunet_difftumor.prepared.dataset import prepared_folder, read_plans
-from nnunet_difftumor.prepared.orientation import directions
 from nnunet_difftumor.prepared.overlay_case import OverlayCase
 from nnunet_difftumor.prepared.pools import PooledDataset
 from nnunet_difftumor.prepared.roles import label_free_roles, roles_with_real_cases
-from nnunet_difftumor.synthesis.bank_renderers import BankRenderers, choose_bank_renderers
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.look.realistic import LEAST_CONTRAST_HU
 from nnunet_difftumor.synthesis.patch import RenderedTumor
 from nnunet_difftumor.synthesis.placement.sampler import Placement, TumorSampler
+from nnunet_difftumor.synthesis.renderers import RendererChoice, choose_renderer
 from nnunet_difftumor.synthesis.scene import patch_of
 
 # A tumor that finds no room is drawn again, with another size and in another organ if there is one.
@@ -93,59 +91,21 @@ def make_bank(
     if per_case < 1:
         raise InputError(f"`per_case` is {per_case}, expected at least 1")
     dataset_folder = prepared_folder(dataset_id)
-    plans, dataset_json = read_plans(dataset_folder, configuration)
-    synthesis = TrainingSynthesis(
-        dataset_folder, plans, dataset_json=dataset_json, configuration=configuration, fold="all"
-    )
-    # Whatever the training's source is, or will be: here tumors are placed, for which bases must have statistics.
-    config = replace(synthesis.config, source="handcrafted", seed=synthesis.config.seed if seed is None else seed)
-    if renderer == "diffusion":
-        config = _without_contrast(config, dataset_folder)
-    synthesis.config = config
-    cases = _bases(synthesis)
-    mix = PRESETS[config.preset].weights if config.size_weights is None else config.size_weights
-    renderers = choose_bank_renderers(
+    synthesis = _synthesis(dataset_folder, configuration, renderer=renderer, seed=seed)
+    cases, config = _bases(synthesis), synthesis.config
+    choice = choose_renderer(
         renderer,
-        [organ.name for organ in config.organs],
-        sizes=[size for size, share in mix.items() if share > 0],
+        organs=[organ.name for organ in config.organs],
+        sizes=[size for size, share in _mix(config).items() if share > 0],
         weights=weights,
         weights_organ=weights_organ,
         device=device,
     )
-    spacing_mm = tuple(float(value) for value in PlansManager(plans).get_configuration(configuration).spacing)
     folder = dataset_folder / "difftumor_bank" / synthesis.folder.name if output is None else Path(output)
     bank = BankFolder(folder.absolute(), cases, per_case)
-    record = {
-        "version": __version__,
-        "dataset": dataset_folder.name,
-        "plans": PLANS_NAME,
-        "data_identifier": synthesis.folder.name,
-        "spacing_mm": list(spacing_mm),
-        "organs": [asdict(organ) for organ in config.organs],
-        "preset": config.preset,
-        "size_weights": dict(mix),
-        "contrast_hu": config.contrast_hu,
-        "seed": config.seed,
-        **renderers.record(),
-    }
+    record = _record(synthesis, choice)
     bank.check(record)
-    missing, contrasts_hu = bank.missing(), defaultdict(list)
-    if missing:
-        # Opens the weights: nothing is written if they are damaged.
-        maker = _LesionMaker(synthesis, plans, spacing_mm=spacing_mm, cases=cases, renderers=renderers)
-        bank.claim(record)
-        # Processes that work on one bank rarely meet, and the order changes no lesion.
-        order = np.random.default_rng(int.from_bytes(os.urandom(16), "little")).permutation(len(missing))
-        for position in tqdm(order, unit="lesion", disable=None):
-            case, number = missing[position]
-            if bank.has(case, number):
-                continue
-            scan, tumor, reasons = maker.make(case, number)
-            if tumor is None:
-                bank.write_refused(case, number, reasons)
-            else:
-                bank.write(case, number, tumor, scan)
-                contrasts_hu[case].append(tumor.measured_contrast_hu())
+    contrasts_hu = _fill(bank, record, lambda: _LesionMaker(synthesis, cases=cases, choice=choice))
     made, refused = sum(map(len, contrasts_hu.values())), bank.count_refused()
     result = BankReport(bank.folder, made, per_case * len(cases) - refused - made, refused)
     report(
@@ -154,6 +114,68 @@ def make_bank(
     if made:
         report(_contrast_note(contrasts_hu))
     return result
+
+
+def _synthesis(dataset_folder: Path, configuration: str, *, renderer: str, seed: int | None) -> TrainingSynthesis:
+    """The synthetic side of a training on all folds, with hand-crafted tumors: whatever the training's source is or
+    will be, here tumors are placed, for which bases must have statistics.
+    """
+    plans, dataset_json = read_plans(dataset_folder, configuration)
+    config = DiffTumorConfig.load(dataset_folder / FILE_NAME)
+    config = replace(config, source="handcrafted", seed=config.seed if seed is None else seed)
+    if renderer == "diffusion":
+        config = _without_contrast(config, dataset_folder)
+    return TrainingSynthesis(
+        dataset_folder, plans, dataset_json=dataset_json, configuration=configuration, fold="all", config=config
+    )
+
+
+def _mix(config: DiffTumorConfig) -> Mapping[str, float]:
+    return PRESETS[config.preset].weights if config.size_weights is None else config.size_weights
+
+
+def _record(synthesis: TrainingSynthesis, choice: RendererChoice) -> dict[str, Any]:
+    """What `bank.json` holds: all that voxels depend on besides scan, spec and the device's rounding."""
+    config = synthesis.config
+    return {
+        "version": __version__,
+        "dataset": synthesis.dataset_folder.name,
+        "plans": PLANS_NAME,
+        "data_identifier": synthesis.folder.name,
+        "spacing_mm": list(synthesis.grid.spacing_mm),
+        "organs": [organ.to_dict() for organ in config.organs],
+        "preset": config.preset,
+        "size_weights": dict(_mix(config)),
+        "contrast_hu": config.contrast_hu,
+        "seed": config.seed,
+        "renderer": choice.name,
+        "weights": choice.files(),
+    }
+
+
+def _fill(
+    bank: BankFolder, record: Mapping[str, Any], open_maker: "Callable[[], _LesionMaker]"
+) -> dict[str, list[float]]:
+    """Makes what is missing; returns the measured contrasts of what was made, by case."""
+    missing, contrasts_hu = bank.missing(), defaultdict(list)
+    if not missing:
+        return contrasts_hu
+    # Opens the weights: nothing is written if they are damaged.
+    maker = open_maker()
+    bank.claim(record)
+    # Processes that work on one bank rarely meet, and the order changes no lesion.
+    order = np.random.default_rng(int.from_bytes(os.urandom(16), "little")).permutation(len(missing))
+    for position in tqdm(order, unit="lesion", disable=None):
+        case, number = missing[position]
+        if bank.has(case, number):
+            continue
+        scan, tumor, reasons = maker.make(case, number)
+        if tumor is None:
+            bank.write_refused(case, number, reasons)
+        else:
+            bank.write(case, number, tumor, scan)
+            contrasts_hu[case].append(tumor.measured_contrast_hu())
+    return contrasts_hu
 
 
 def _contrast_note(contrasts_hu: Mapping[str, Sequence[float]]) -> str:
@@ -198,26 +220,15 @@ class _LesionMaker:
 
     Args:
         synthesis: of the dataset, with the settings of the bank.
-        plans: nnU-Net's plans.
-        spacing_mm: of the preprocessed configuration, (z, y, x).
         cases: the bases.
-        renderers: for the organs.
+        choice: what draws.
     """
 
-    def __init__(
-        self,
-        synthesis: TrainingSynthesis,
-        plans: Mapping[str, Any],
-        *,
-        spacing_mm: tuple[float, ...],
-        cases: Sequence[str],
-        renderers: BankRenderers,
-    ) -> None:
+    def __init__(self, synthesis: TrainingSynthesis, *, cases: Sequence[str], choice: RendererChoice) -> None:
         config = synthesis.config
-        self._seed, self._intensity, self._statistics = config.seed, synthesis.intensity, synthesis.statistics
+        self._seed, self._grid, self._statistics = config.seed, synthesis.grid, synthesis.statistics
         self._dataset = PooledDataset(str(synthesis.folder), cases)
-        self._transpose_forward, self._spacing_mm = plans["transpose_forward"], spacing_mm
-        self._renderers, self._opened = renderers, renderers.open()
+        self._choice, self._renderer = choice, choice.open()
         self._samplers = [
             TumorSampler(organ, config.preset, contrast_hu=config.contrast_hu, weights=config.size_weights)
             for organ in config.organs
@@ -228,7 +239,7 @@ class _LesionMaker:
         """The case as it is, the lesion in it, None if there is no room, and why drawn tumors were not taken."""
         rng = np.random.default_rng((self._seed, crc32(name.encode()), number, _STREAM))
         samplers = [sampler for sampler in self._samplers if name in self._cases[sampler.organ.name]]
-        case, reasons = self._case(name), []
+        case, reasons = OverlayCase.of(name, self._dataset.load_case(name), self._grid), []
         for _ in range(_DRAWS):
             sampler = samplers[int(rng.integers(len(samplers)))]
             organ = sampler.organ
@@ -236,15 +247,10 @@ class _LesionMaker:
             if not isinstance(found, Placement):
                 reasons.append(f"{organ.name}, {found.size_class}: {found.reason}")
                 continue
-            spec, renderer = self._renderers.adapted(found.spec), self._opened[organ.name]
-            tumor = renderer.render([patch_of(case, spec, organ, box=renderer.region(case, spec))], [spec])[0]
+            spec = self._choice.adapted(found.spec)
+            box = self._renderer.region(case, spec)
+            tumor = self._renderer.render([patch_of(case, spec, organ, box=box)], [spec])[0]
             if tumor.mask.any():
                 return case, tumor, reasons
             reasons.append(f"{organ.name}, {spec.size_class}: nothing of it has room")
         return case, None, reasons
-
-    def _case(self, name: str) -> OverlayCase:
-        data, seg, _, properties = self._dataset.load_case(name)
-        # Hand-crafted tumors need no direction, and not every reader of images gives one.
-        direction = directions(properties, self._transpose_forward) if self._renderers.weights else None
-        return OverlayCase(name, data, seg, spacing_mm=self._spacing_mm, intensity=self._intensity, direction=direction)

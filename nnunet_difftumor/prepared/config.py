@@ -15,9 +15,9 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.json_checks import Checker, check_keys, is_integer, is_number, is_share
 from nnunet_difftumor.prepared.live_settings import LiveSettings
-from nnunet_difftumor.synthesis.look.preset import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 
 FILE_NAME = "difftumor.json"
 PLANS_NAME = "nnUNetPlansDiffTumor"

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_difftumor.prepared.grid import PreparedGrid
 from nnunet_difftumor.prepared.intensity import CTIntensity
 from nnunet_difftumor.synthesis.patch import RenderedTumor
 from nnunet_difftumor.synthesis.volume import Box
@@ -45,8 +46,7 @@ class OverlayCase:
         identifier: nnU-Net's name of the case.
         shape: (z, y, x).
         spacing_mm: voxel size, (z, y, x).
-        direction: as in `Volume`; hand-crafted tumors do not need it, and `orientation.directions` gives it for those
-            that do.
+        direction: as in `Volume`.
         data: float32 (1, z, y, x), normalized.
         seg: int16 (1, z, y, x).
     """
@@ -68,6 +68,19 @@ class OverlayCase:
         self.data, self.seg = OverlayArray(data), OverlayArray(seg)
         self._intensity = intensity
         self._last: dict[str, tuple[Box, np.ndarray]] = {}
+
+    @classmethod
+    def of(cls, identifier: str, loaded: tuple[Any, ...], grid: PreparedGrid) -> "OverlayCase":
+        """A case as nnU-Net's dataset loads it: data, segmentation, that of a previous stage, properties."""
+        data, seg, _, properties = loaded
+        return cls(
+            identifier,
+            data,
+            seg,
+            spacing_mm=grid.spacing_mm,
+            intensity=grid.intensity,
+            direction=grid.direction(properties),
+        )
 
     def hu(self, box: Box) -> np.ndarray:
         return self._read("hu", box)

@@ -10,6 +10,7 @@ from typing import Any
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.pipeline.live.account import quantiles
 from nnunet_difftumor.pipeline.loader import sample_arrays
+from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
 from nnunet_difftumor.prepared.intensity import CTIntensity
 from nnunet_difftumor.runs.synthesis_log import (
     SAMPLES_PICTURE,
@@ -64,6 +65,18 @@ class SynthesisRecorder:
         self._epoch = _Epoch()
         self._poor_epochs = 0
         self._drawn = False
+
+    @classmethod
+    def of(cls, synthesis: TrainingSynthesis, output_folder: str | Path, *, rank: int) -> "SynthesisRecorder":
+        """For a run with this synthetic side."""
+        return cls(
+            output_folder,
+            rank=rank,
+            asked=synthesis.config.synthetic_probability,
+            intensity=synthesis.grid.intensity,
+            tumor_labels=synthesis.tumor_labels,
+            regions=synthesis.regions,
+        )
 
     def add(self, batch: dict[str, Any]) -> None:
         """Counts a training batch."""

@@ -1,17 +1,24 @@
-"""The renderers by name: the one place where a name becomes a renderer. Imports torch for diffusion only."""
+"""From a name to a renderer, organ by organ: the one way for scans, banks, live tumors, previews and replays.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+A choice is made and checked before anything is loaded. Imports torch for diffusion only.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative.stages import ORGANS, STAGES
 from nnunet_difftumor.generative.weights_folder import default_weights_folder
 from nnunet_difftumor.synthesis.handcrafted import HandcraftedRenderer
-from nnunet_difftumor.synthesis.patch import Renderer
+from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, Renderer
+from nnunet_difftumor.synthesis.size_bands import stage_of
 from nnunet_difftumor.synthesis.spec import TumorSpec
+from nnunet_difftumor.synthesis.volume import Box, Volume
 
 if TYPE_CHECKING:
+    from nnunet_difftumor.synthesis.networks.view import NetworkView
     from nnunet_difftumor.synthesis.networks.weights import DiffusionWeights
 
 RENDERERS = ("handcrafted", "diffusion")
@@ -20,85 +27,176 @@ DEVICES = ("cpu", "cuda")
 
 @dataclass(frozen=True)
 class RendererChoice:
-    """A renderer that is known to be possible, before it is known which tumors it shall render.
+    """What draws the tumors of which organ, known to be possible, and not loaded yet.
 
     Attributes:
         name: one of `RENDERERS`.
-        weights: of the diffusion models; None for hand-crafted tumors.
-        device: cpu or cuda.
+        weights: of the diffusion models, by the organ's name; empty for hand-crafted tumors.
+        stages: of the diffusion models that may be needed.
+        device: of the diffusion models, cpu or cuda.
         threads: of torch on the CPU; None: as torch has it.
     """
 
     name: str
-    weights: "DiffusionWeights | None" = None
+    weights: "Mapping[str, DiffusionWeights]" = field(default_factory=dict)
+    stages: tuple[str, ...] = ()
     device: str = "cpu"
     threads: int | None = None
 
+    def on(self, device: str) -> "RendererChoice":
+        """The same on another device."""
+        return replace(self, device=device)
+
     def adapted(self, spec: TumorSpec) -> TumorSpec:
         """What a preset drew, as a spec for this renderer."""
-        if self.weights is None:
+        if not self.weights:
             return spec
         from nnunet_difftumor.synthesis.networks.diffusion import as_diffusion
 
         return as_diffusion(spec)
 
-    def open(self, specs: Sequence[TumorSpec]) -> Renderer:
-        """The renderer, with everything that these tumors need.
+    def views(self) -> "dict[tuple[str, str], NetworkView]":
+        """What the model of each (organ, stage) sees of a scan.
+
+        Raises:
+            InputError: for descriptions that are missing, damaged or wrong.
+        """
+        return {(organ, stage): found.view(stage) for organ, found in self.weights.items() for stage in self.stages}
+
+    def files(self) -> dict[str, list[dict[str, Any]]]:
+        """JSON-ready: the recorded files of weights by the organ's name."""
+        return {organ: found.record(self.stages) for organ, found in self.weights.items()}
+
+    def arguments(self) -> dict[str, Any]:
+        """JSON-ready: of `open_diffusion`, which opens this choice in another process."""
+        folders = {str(found.folder) for found in self.weights.values()}
+        return {
+            "weights_folder": folders.pop(),
+            "organs": {organ: found.organ for organ, found in self.weights.items()},
+            "stages": list(self.stages),
+            "device": self.device,
+        }
+
+    def open(self, specs: Collection[TumorSpec] | None = None) -> Renderer:
+        """The renderer, with its models loaded; models of one folder share their autoencoder.
+
+        Args:
+            specs: the tumors that it shall render, if they are known: only the stages that they need are loaded.
 
         Raises:
             InputError: for weights that are missing, damaged or do not fit together.
         """
-        if self.weights is None:
+        if not self.weights:
             return HandcraftedRenderer()
         from nnunet_difftumor.synthesis.networks.diffusion import DiffusionRenderer
-        from nnunet_difftumor.synthesis.networks.weights import stage_of
+        from nnunet_difftumor.synthesis.networks.weights import load_models
 
-        stages = sorted({stage_of(spec.size_class) for spec in specs})
-        return DiffusionRenderer.open(self.weights, stages=stages, device=self.device, threads=self.threads)
+        stages = self.stages if specs is None else sorted({stage_of(spec.size_class) for spec in specs})
+        models = load_models(self.weights.values(), stages)
+        opened = {
+            found.organ: DiffusionRenderer(
+                {stage: models[found.organ, stage] for stage in stages},
+                organ=found.organ,
+                weights=found.record(stages),
+                device=self.device,
+                threads=self.threads,
+            )
+            for found in self.weights.values()
+        }
+        if len(opened) == 1:
+            return next(iter(opened.values()))
+        return OrganRenderers({organ: opened[found.organ] for organ, found in self.weights.items()})
+
+
+class OrganRenderers:
+    """Draws the tumors of every organ with a renderer of its own; organs with the same weights share one.
+
+    Args:
+        renderers: by the organ's name.
+    """
+
+    def __init__(self, renderers: Mapping[str, Renderer]) -> None:
+        self.renderers = dict(renderers)
+        self.name = next(iter(self.renderers.values())).name
+
+    def region(self, volume: Volume, spec: TumorSpec) -> Box:
+        return self._of(spec).region(volume, spec)
+
+    def render(self, patches: Sequence[Patch], specs: Sequence[TumorSpec]) -> list[RenderedTumor]:
+        """Renders each spec into its patch; those of one organ together."""
+        rendered: dict[int, RenderedTumor] = {}
+        for organ in dict.fromkeys(spec.organ for spec in specs):
+            numbers = [i for i, spec in enumerate(specs) if spec.organ == organ]
+            found = self._of(specs[numbers[0]]).render([patches[i] for i in numbers], [specs[i] for i in numbers])
+            rendered |= dict(zip(numbers, found, strict=True))
+        return [rendered[i] for i in range(len(specs))]
+
+    def record(self) -> dict[str, Any]:
+        return {organ: renderer.record() for organ, renderer in self.renderers.items()}
+
+    def _of(self, spec: TumorSpec) -> Renderer:
+        if spec.organ not in self.renderers:
+            raise InputError(f"tumor spec: organ is {spec.organ!r}, expected one of {', '.join(self.renderers)}")
+        return self.renderers[spec.organ]
 
 
 def choose_renderer(
     name: str,
     *,
-    organ: str,
-    size: str,
+    organs: Sequence[str],
+    sizes: Collection[str],
     weights: Path | None = None,
-    weights_organ: str | None = None,
+    weights_organ: str | Mapping[str, str] | None = None,
     device: str = "cpu",
+    settings: str | None = None,
 ) -> RendererChoice:
-    """Checks that a renderer can draw what is asked for.
+    """Checks that a renderer can draw tumors of these sizes in every one of the organs.
 
     Args:
         name: one of `RENDERERS`.
-        organ: name of the organ.
-        size: a size class, or "mix".
+        organs: their names.
+        sizes: size classes that will be asked for.
         weights: folder of weights; None: the default one.
-        weights_organ: whose weights draw in an organ that has none of its own.
+        weights_organ: whose weights draw in the organs that have none of their own; or that by the organ's name.
         device: cpu or cuda.
+        settings: the part of a file that says all this, for messages; None: arguments say it.
 
     Raises:
-        InputError: for an unknown renderer, weights that are missing or of another organ, or no such device.
+        InputError: for an unknown renderer, an organ without weights, weights that are missing or of another organ,
+            or no such device.
     """
     if name not in RENDERERS:
-        raise InputError(f"renderer is {name!r}, expected one of {', '.join(RENDERERS)}")
+        raise InputError(f"`renderer` is {name!r}, expected one of {', '.join(RENDERERS)}")
     if name == "handcrafted":
         return RendererChoice(name)
     from nnunet_difftumor.synthesis.networks.diffusion import check_device
-    from nnunet_difftumor.synthesis.networks.weights import DiffusionWeights, organ_of_weights, stages_of
+    from nnunet_difftumor.synthesis.networks.weights import DiffusionWeights
 
-    found = DiffusionWeights(_folder(weights), organ_of_weights(organ, chosen=weights_organ))
-    found.check(stages_of(size))
+    folder_option = "`weights`" if settings is None else f'"weights_folder" in {settings}'
+    folder = default_weights_folder(option=folder_option) if weights is None else Path(weights)
+    drawn_by = _organs_of_weights(organs, weights_organ, settings=settings)
+    chosen = {organ: DiffusionWeights(folder, drawn_by[organ], folder_option) for organ in organs}
+    needed = {stage_of(size) for size in sizes}
+    stages = tuple(stage for stage in STAGES if stage in needed)
+    for found in chosen.values():
+        found.check(stages, others_possible=settings is None and len(organs) == 1)
     check_device(device)
-    return RendererChoice(name, found, device)
+    return RendererChoice(name, chosen, stages, device)
 
 
 def recorded_renderer(
-    record: Mapping[str, Any], *, manifest: str | Path, weights: Path | None = None, device: str | None = None
+    record: Mapping[str, Any],
+    *,
+    organ: str,
+    manifest: str | Path,
+    weights: Path | None = None,
+    device: str | None = None,
 ) -> RendererChoice:
     """The renderer of a manifest, with the same weights, and the same device if no other one is given.
 
     Args:
         record: what `Renderer.record` gave.
+        organ: that it draws in.
         manifest: its file, for messages.
         weights: folder of weights; None: the default one.
         device: cpu or cuda; None: as recorded.
@@ -111,11 +209,67 @@ def recorded_renderer(
     from nnunet_difftumor.synthesis.networks.diffusion import check_device
     from nnunet_difftumor.synthesis.networks.weights import DiffusionWeights, check_recorded
 
-    found = DiffusionWeights(_folder(weights), record["organ"])
-    check_recorded(record["weights"], found.folder, manifest=manifest)
+    folder = default_weights_folder() if weights is None else Path(weights)
+    found = DiffusionWeights(folder, record["organ"])
+    check_recorded(record["weights"], folder, manifest=manifest)
     check_device(device or record["device"])
-    return RendererChoice(record["name"], found, device or record["device"], record["threads"])
+    return RendererChoice(record["name"], {organ: found}, STAGES, device or record["device"], record["threads"])
 
 
-def _folder(weights: Path | None) -> Path:
-    return default_weights_folder(option="`weights`") if weights is None else Path(weights)
+def open_diffusion(
+    *,
+    weights_folder: str,
+    organs: Mapping[str, str],
+    stages: Sequence[str],
+    device: str,
+    gpu_memory_gb: float | None = None,
+    threads: int | None = None,
+) -> Renderer:
+    """Opens the choice that `RendererChoice.arguments` describes.
+
+    Args:
+        weights_folder: of the diffusion models.
+        organs: whose models draw, by the organ's name.
+        stages: early, late or both.
+        device: cpu or cuda.
+        gpu_memory_gb: what may be taken of the GPU; None: what is needed.
+        threads: of torch on the CPU; None: as torch has it.
+
+    Raises:
+        InputError: for missing or wrong weights, cuda where there is none, or more memory than the GPU has.
+    """
+    from nnunet_difftumor.synthesis.networks.diffusion import limit_gpu_memory
+    from nnunet_difftumor.synthesis.networks.weights import DiffusionWeights
+
+    if device == "cuda" and gpu_memory_gb is not None:
+        limit_gpu_memory(gpu_memory_gb)
+    weights = {name: DiffusionWeights(Path(weights_folder), organ) for name, organ in organs.items()}
+    return RendererChoice("diffusion", weights, tuple(stages), device, threads).open()
+
+
+def _organs_of_weights(
+    organs: Sequence[str], chosen: str | Mapping[str, str] | None, *, settings: str | None
+) -> dict[str, str]:
+    """Whose weights draw in each organ: left_kidney is a kidney; an organ without weights of its own needs a choice."""
+    option = "`weights_organ`" if settings is None else f'"weights_organs" in {settings}'
+    own = {organ: named[0] for organ in organs if len(named := [name for name in ORGANS if name in organ.lower()]) == 1}
+    choices = {"": chosen} if isinstance(chosen, str) else dict(chosen or {})
+    if wrong := [name for name in choices.values() if name not in ORGANS]:
+        raise InputError(f"{option} is {wrong[0]!r}, expected one of {', '.join(ORGANS)}")
+    if isinstance(chosen, str):
+        choices = {organ: chosen for organ in organs if organ not in own}
+        if not choices and chosen not in own.values():
+            have = "has weights of its own" if len(organs) == 1 else "have weights of their own"
+            raise InputError(f"{option} is {chosen}, but {', '.join(organs)} {have}; leave it out")
+    if unknown := sorted(set(choices) - set(organs)):
+        raise InputError(f"{option} names {', '.join(unknown)}, expected some of {', '.join(organs)}")
+    for organ, name in choices.items():
+        if own.get(organ, name) != name:
+            raise InputError(f"{option} is {name} for {organ}, which has weights of its own; leave it out")
+    if missing := [organ for organ in organs if organ not in {**own, **choices}]:
+        raise InputError(
+            f"organ {missing[0]}: diffusion models are for {', '.join(ORGANS)}; "
+            + ("say with `organ` which of them it is, or " if len(organs) == 1 and settings is None else "")
+            + f"say with {option} whose tumors shall grow in it"
+        )
+    return {organ: choices.get(organ) or own[organ] for organ in organs}

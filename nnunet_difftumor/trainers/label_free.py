@@ -4,19 +4,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_difftumor.prepared.label_free_validation import VALIDATION_NOTE, mark_summary, validation_folder
 from nnunet_difftumor.prepared.roles import Roles, label_free_roles
-from nnunet_difftumor.trainers.difftumor import nnUNetTrainerDiffTumor
+from nnunet_difftumor.trainers.synthetic_tumors import SyntheticTumors
 
 
-class nnUNetTrainerDiffTumorLabelFree(nnUNetTrainerDiffTumor):
-    """Trains on healthy cases with synthetic tumors, and on healthy cases as they are; real tumor cases are not used.
-
-    When to use: no annotated tumors, healthy CT scans with organ masks.
-    Limits: validation says how well synthetic tumors are found, not real ones: it runs on held-out healthy cases with
-    synthetic tumors that `difftumor prepare` made once (with one healthy case: other tumors in that case).
-    """
+class SyntheticTumorsOnly(SyntheticTumors):
+    """Like `SyntheticTumors`, for training and validation without any real tumor."""
 
     def roles(self) -> Roles:
         return self.synthesis.with_usable_bases(label_free_roles(self.synthesis.splits(), self.fold))
@@ -45,3 +41,30 @@ class nnUNetTrainerDiffTumorLabelFree(nnUNetTrainerDiffTumor):
             yield
         finally:
             self.preprocessed_dataset_folder_base, self.preprocessed_dataset_folder = stock
+
+
+class nnUNetTrainerDiffTumorLabelFree(SyntheticTumorsOnly, nnUNetTrainer):
+    """Trains on healthy cases with synthetic tumors, and on healthy cases as they are; real tumor cases are not used.
+
+    When to use: no annotated tumors, healthy CT scans with organ masks.
+    Limits: validation says how well synthetic tumors are found, not real ones: it runs on held-out healthy cases with
+    synthetic tumors that `difftumor prepare` made once (with one healthy case: other tumors in that case).
+    """
+
+
+class nnUNetTrainerDiffTumorLabelFree_5epochs(nnUNetTrainerDiffTumorLabelFree):
+    """nnUNetTrainerDiffTumorLabelFree for 5 epochs, to see whether a setup works."""
+
+    epochs = 5
+
+
+class nnUNetTrainerDiffTumorLabelFree_50epochs(nnUNetTrainerDiffTumorLabelFree):
+    """nnUNetTrainerDiffTumorLabelFree for 50 epochs."""
+
+    epochs = 50
+
+
+class nnUNetTrainerDiffTumorLabelFree_250epochs(nnUNetTrainerDiffTumorLabelFree):
+    """nnUNetTrainerDiffTumorLabelFree for 250 epochs, for comparisons."""
+
+    epochs = 250

@@ -17,8 +17,8 @@ from nnunet_difftumor.pipeline.sources import Outcome
 from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
 from nnunet_difftumor.prepared.config import DiffTumorConfig
 from nnunet_difftumor.prepared.statistics import StatisticsStore
-from nnunet_difftumor.synthesis.look.preset import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
+from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorTiny
 
 

@@ -33,7 +33,7 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.live import address as address_module
 from nnunet_difftumor.pipeline.live import server_keeper as keeper_module
 from nnunet_difftumor.pipeline.live import synthesis as synthesis_module
-from nnunet_difftumor.runs.recorder import TooFewSyntheticSamplesError
+from nnunet_difftumor.runs.recorder import SynthesisRecorder, TooFewSyntheticSamplesError
 from nnunet_difftumor.runs.synthesis_log import read_log, summary_path
 
 pytestmark = [pytest.mark.slow(file_seconds=200), pytest.mark.timeout(120)]
@@ -141,7 +141,7 @@ def test_server_that_always_dies_is_given_up_and_training_stops_with_a_sentence(
     trainer = run.trainer()
     with run.loader(trainer) as loader:
         run.switch("crash")
-        recorder = trainer.synthesis.recorder(str(run.folder / "run"), rank=0)
+        recorder = SynthesisRecorder.of(trainer.synthesis, run.folder / "run", rank=0)
         with pytest.raises(TooFewSyntheticSamplesError, match=r"live: no answer: the synthesis server ended with stat"):
             for epoch in range(4):
                 for batch in take(loader, 8):
@@ -382,7 +382,7 @@ def test_200_batches_under_random_kills_of_servers_and_connections_end_with_cons
     # Far more than the crashes of one cause that it puts up with.
     run.monkeypatch.setattr(keeper_module, "_WITHIN_S", 0.2)
     trainer = run.trainer(live={"timeout_s": 20.0})
-    recorder = trainer.synthesis.recorder(str(run.folder / "run"), rank=0)
+    recorder = SynthesisRecorder.of(trainer.synthesis, run.folder / "run", rank=0)
     kills = 0
     with run.loader(trainer) as loader:
         for _ in range(200):

@@ -19,7 +19,6 @@ from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.preparation import lesion_bank
 from nnunet_difftumor.preparation.lesion_bank import BankReport, make_bank
-from nnunet_difftumor.synthesis.bank_renderers import choose_bank_renderers
 from nnunet_difftumor.synthesis.spec import NoRoom, TumorSpec
 
 pytestmark = pytest.mark.slow(file_seconds=25)
@@ -269,24 +268,6 @@ def test_what_diffusion_models_cannot_draw_is_refused_before_anything_is_made(
     with pytest.raises(InputError, match="contrast_hu: diffusion models decide the contrast by themselves"):
         fill(tmp_path / "bank", renderer="diffusion", weights=weights)
     assert not (tmp_path / "bank").exists()
-
-
-def test_weights_of_another_organ_are_for_organs_that_have_none(tmp_path):
-    weights = tiny_networks.write_weights(tmp_path, "liver_early", "kidney_early")
-    options = {"sizes": ["tiny", "small"], "weights": weights}
-    organs = ["liver", "left_kidney", "spleen"]
-    with pytest.raises(InputError, match=r"organ spleen: .* say with --weights-organ"):
-        choose_bank_renderers("diffusion", organs, **options)
-    found = choose_bank_renderers("diffusion", organs, weights_organ="liver", **options)
-    assert {organ: chosen.organ for organ, chosen in found.weights.items()} == {
-        "liver": "liver",
-        "left_kidney": "kidney",
-        "spleen": "liver",
-    }
-    opened = found.open()
-    assert opened["spleen"] is opened["liver"] is not opened["left_kidney"]
-    with pytest.raises(InputError, match="--weights-organ is pancreas, but liver have weights of their own"):
-        choose_bank_renderers("diffusion", ["liver"], weights_organ="pancreas", **options)
 
 
 BANK = ["--bank", "-d", "501", "--per-case", "1"]

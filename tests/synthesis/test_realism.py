@@ -8,12 +8,12 @@ from scipy.ndimage import binary_erosion
 from tumors import LIVER, copy_of, liver_scan, measured, spec
 
 from nnunet_difftumor.synthesis.look.lesion_shapes import SHAPES
-from nnunet_difftumor.synthesis.look.preset import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.placement.sampler import Placement, TumorSampler
 from nnunet_difftumor.synthesis.scene import insert_tumors
 from nnunet_difftumor.synthesis.shape.room import room_of
+from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 
 REALISTIC = PRESETS["realistic"]
 

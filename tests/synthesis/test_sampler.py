@@ -10,13 +10,13 @@ from tumors import LIVER, copy_of, liver_scan, measured
 
 from nnunet_difftumor.dataset_conversion.phantom import LABELS, phantom_case
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.synthesis.look.preset import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 from nnunet_difftumor.synthesis.placement.sampler import Placement, TumorSampler, equivalent_diameter_mm
 from nnunet_difftumor.synthesis.scene import insert_tumors, mask_of
 from nnunet_difftumor.synthesis.shape.survey import survey
+from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.spec import NoRoom
 from nnunet_difftumor.synthesis.volume import ArrayVolume
 

@@ -14,10 +14,10 @@ from scipy.ndimage import center_of_mass
 from nnunet_difftumor import __version__
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.ct import read_ct
-from nnunet_difftumor.synthesis.look.preset import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.placement.sampler import equivalent_diameter_mm
 from nnunet_difftumor.synthesis.scans import synthesize as module
+from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.spec import TumorSpec
 
 OUTPUTS = {"ct.nii.gz", "tumor_mask.nii.gz", "labels.nii.gz", "preview.png", "manifest.json"}

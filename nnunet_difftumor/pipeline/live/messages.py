@@ -16,7 +16,7 @@ import numpy as np
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor
 from nnunet_difftumor.synthesis.spec import TumorSpec
-from nnunet_difftumor.synthesis.volume import Box
+from nnunet_difftumor.synthesis.volume import box_from_json, box_shape, box_to_json
 
 _MAGIC = b"dtm1"
 _PREFIX = struct.Struct("<4sIQ")  # magic, bytes of the header, bytes of the arrays
@@ -117,13 +117,8 @@ def request(number: int, case: str, patch: Patch, spec: TumorSpec) -> Message:
         "number": number,
         "case": case,
         "spec": spec.to_dict(),
-        "box": _plain(patch.box),
-        "organ": {
-            "name": patch.organ.name,
-            "organ_labels": list(patch.organ.organ_labels),
-            "tumor_label": patch.organ.tumor_label,
-            "avoid_labels": list(patch.organ.avoid_labels),
-        },
+        "box": box_to_json(patch.box),
+        "organ": patch.organ.to_dict(),
         "spacing_mm": list(patch.spacing_mm),
         "scan_shape": list(patch.scan_shape),
         "direction": None if patch.direction is None else np.asarray(patch.direction).tolist(),
@@ -138,12 +133,11 @@ def requested(message: Message) -> tuple[Patch, TumorSpec]:
         ValueError, KeyError, TypeError: for a header that is none of `request`.
     """
     header = message.header
-    organ = {key: tuple(value) if isinstance(value, list) else value for key, value in header["organ"].items()}
     patch = Patch(
-        _box(header["box"]),
+        box_from_json(header["box"]),
         message.arrays["hu"],
         message.arrays["labels"],
-        Organ(**organ),
+        Organ.from_dict(header["organ"]),
         tuple(header["spacing_mm"]),
         tuple(header["scan_shape"]),
         None if header["direction"] is None else np.array(header["direction"]),
@@ -153,7 +147,7 @@ def requested(message: Message) -> tuple[Patch, TumorSpec]:
 
 def answer(number: int, tumor: RenderedTumor) -> Message:
     """A rendered tumor."""
-    header = {"kind": "tumor", "number": number, "spec": tumor.spec.to_dict(), "box": _plain(tumor.box)}
+    header = {"kind": "tumor", "number": number, "spec": tumor.spec.to_dict(), "box": box_to_json(tumor.box)}
     return Message(header, {"hu": tumor.hu, "labels": tumor.labels, "mask": tumor.mask})
 
 
@@ -163,18 +157,9 @@ def answered(message: Message) -> RenderedTumor:
     Raises:
         ValueError, KeyError, TypeError: for a message that is none of `answer`.
     """
-    arrays, box = message.arrays, _box(message.header["box"])
-    shape = tuple(part.stop - part.start for part in box)
+    arrays, box = message.arrays, box_from_json(message.header["box"])
+    shape = box_shape(box)
     if any(arrays[name].shape != shape for name in ("hu", "labels", "mask")):
         raise ValueError(f"arrays of {[arrays[name].shape for name in arrays]} for a box of {shape}")
     spec = TumorSpec.from_dict(message.header["spec"])
     return RenderedTumor(spec, box, arrays["hu"], arrays["labels"], arrays["mask"])
-
-
-def _plain(box: Box) -> list[list[int]]:
-    return [[int(part.start), int(part.stop)] for part in box]
-
-
-def _box(plain: list[list[int]]) -> Box:
-    z, y, x = (slice(first, last) for first, last in plain)
-    return z, y, x

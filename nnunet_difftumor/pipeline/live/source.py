@@ -15,11 +15,11 @@ from nnunet_difftumor.prepared.overlay_case import OverlayCase
 from nnunet_difftumor.prepared.statistics import StatisticsStore
 from nnunet_difftumor.synthesis.networks.diffusion import as_diffusion
 from nnunet_difftumor.synthesis.networks.view import NetworkView
-from nnunet_difftumor.synthesis.networks.weights import stage_of
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, Renderer
 from nnunet_difftumor.synthesis.placement.sampler import Placement
 from nnunet_difftumor.synthesis.scene import patch_of
+from nnunet_difftumor.synthesis.size_bands import stage_of
 from nnunet_difftumor.synthesis.spec import TumorSpec
 
 

@@ -1,12 +1,9 @@
 """Live tumors of one training: which models draw what, their server, and the source that asks it."""
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.stages import ORGANS
 from nnunet_difftumor.pipeline.live.client import LiveClient
 from nnunet_difftumor.pipeline.live.server import ServerTask, make_renderer
 from nnunet_difftumor.pipeline.live.server_keeper import ServerKeeper
@@ -14,15 +11,11 @@ from nnunet_difftumor.pipeline.live.source import LiveSource, PainterInProcess
 from nnunet_difftumor.prepared.config import DiffTumorConfig
 from nnunet_difftumor.prepared.live_settings import LiveSettings
 from nnunet_difftumor.prepared.statistics import StatisticsStore
-from nnunet_difftumor.synthesis.networks.weights import (
-    DiffusionWeights,
-    describe_files,
-    organ_of_weights,
-    stage_of,
-)
+from nnunet_difftumor.synthesis.networks.weights import describe_files
+from nnunet_difftumor.synthesis.renderers import choose_renderer
 
 # Makes the renderer in the server's process.
-FACTORY = "nnunet_difftumor.synthesis.organ_renderers:open_renderers"
+FACTORY = "nnunet_difftumor.synthesis.renderers:open_diffusion"
 _ON_GPU = 8
 
 
@@ -38,27 +31,18 @@ class LiveSynthesis:
 
     def __init__(self, config: DiffTumorConfig) -> None:
         self.config, self.settings = config, config.live
-        self.folder = self.settings.folder.absolute()
-        chosen: Mapping[str, str] = self.settings.weights_organs or {}
-        names = [organ.name for organ in config.organs]
-        unknown = sorted(set(chosen) - set(names))
-        if unknown:
-            raise InputError(
-                f"difftumor.json: live: weights_organs names {', '.join(unknown)}, expected some of {', '.join(names)}"
-            )
-        self.organs = {name: _drawn_by(name, chosen.get(name)) for name in names}
-        self.stages = sorted({stage_of(size) for size in config.sizes()})
-        option = '"weights_folder" in difftumor.json'
-        weights = {organ: DiffusionWeights(self.folder, organ, option) for organ in dict.fromkeys(self.organs.values())}
-        for of_organ in weights.values():
-            for stage in self.stages:  # one by one: what to do without one of them is said for commands
-                of_organ.check([stage])
+        self.choice = choose_renderer(
+            "diffusion",
+            organs=[organ.name for organ in config.organs],
+            sizes=config.sizes(),
+            weights=self.settings.folder.absolute(),
+            weights_organ=self.settings.weights_organs,
+            settings='"live" of difftumor.json',
+        )
         self.weights: list[dict[str, Any]] = []
-        for of_organ in weights.values():
-            self.weights += [file for file in of_organ.record(self.stages) if file not in self.weights]
-        self.views = {
-            (n, stage): weights[organ].view(stage) for n, organ in self.organs.items() for stage in self.stages
-        }
+        for files in self.choice.files().values():
+            self.weights += [file for file in files if file not in self.weights]
+        self.views = self.choice.views()
         self.keeper: ServerKeeper | None = None
 
     def start(self, *, device: str, gpu: int | None, folder: Path, rank: int) -> None:
@@ -101,39 +85,29 @@ class LiveSynthesis:
             self.keeper.stop()
 
     def arguments(self, device: str) -> dict[str, Any]:
-        """Of the factory, JSON-ready."""
+        """Of the factory in the server, JSON-ready; `device` is the training's."""
         usual = "cuda" if device == "cuda" else "cpu"  # a training on mps
-        return {
-            "weights_folder": str(self.folder),
-            "organs": self.organs,
-            "stages": self.stages,
-            "device": usual if self.settings.device == "auto" else self.settings.device,
-            "gpu_memory_gb": self.settings.gpu_memory_gb,
-        }
+        chosen = usual if self.settings.device == "auto" else self.settings.device
+        return {**self.choice.on(chosen).arguments(), "gpu_memory_gb": self.settings.gpu_memory_gb}
 
     def source(self, config: DiffTumorConfig, statistics: StatisticsStore) -> LiveSource:
-        """Asks the server; where none was started, as for replays and previews, it draws in the process itself."""
+        """Asks the server; where none was started, as for replays and previews, it draws in the process itself.
+
+        In the process it draws on the CPU, whatever device the settings name for the server: a preview must be possible
+        on a machine without a GPU.
+        """
         if self.keeper is not None:
             timeout_s = None if self.settings.deterministic else float(self.settings.timeout_s)
             painter = LiveClient(self.keeper.address, timeout_s=timeout_s)
         else:
-            painter = PainterInProcess(partial(make_renderer, FACTORY, self.arguments("cpu")))
+            painter = PainterInProcess(partial(make_renderer, FACTORY, self.choice.on("cpu").arguments()))
         return LiveSource(config, statistics, views=self.views, painter=painter)
 
     def describe(self) -> str:
         """For the log of a training."""
         exactly = ", deterministic" if self.settings.deterministic else ""
-        files = describe_files(self.weights)
-        return f"live, drawn by diffusion models while training{exactly}; weights {files} of {self.folder}"
-
-
-def _drawn_by(name: str, chosen: str | None) -> str:
-    if chosen is None and sum(organ in name.lower() for organ in ORGANS) != 1:
-        raise InputError(
-            f"difftumor.json: live: organ {name}: diffusion models are for {', '.join(ORGANS)}; name in weights_organs "
-            'whose tumors shall grow in it, or set "source" to "handcrafted"'
-        )
-    return organ_of_weights(name, chosen=chosen)
+        weights = f"{describe_files(self.weights)} of {self.settings.folder.absolute()}"
+        return f"live, drawn by diffusion models while training{exactly}; weights {weights}"
 
 
 def hang_s(settings: LiveSettings) -> float:

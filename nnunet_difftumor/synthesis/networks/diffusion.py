@@ -14,7 +14,7 @@ Adding the difference of the picture to the network's reconstruction of the scan
 add up the noise of both, and let the vessels that the tumor replaces shine through.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,9 +29,9 @@ from nnunet_difftumor.generative.samplers import noise_per_sample
 from nnunet_difftumor.generative.weights import Description
 from nnunet_difftumor.synthesis.networks.grid import NetworkGrid
 from nnunet_difftumor.synthesis.networks.view import NetworkView
-from nnunet_difftumor.synthesis.networks.weights import DiffusionWeights, stage_of
 from nnunet_difftumor.synthesis.noise import even_tissue, measure_noise, noise_under
 from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, Site, site_of
+from nnunet_difftumor.synthesis.size_bands import stage_of
 from nnunet_difftumor.synthesis.spec import SeedStream, TumorSpec
 from nnunet_difftumor.synthesis.volume import Box, Volume, box_within, grown_box
 
@@ -100,19 +100,6 @@ class DiffusionRenderer:
         self.models = {stage: (model.to(self.device).eval(), described) for stage, (model, described) in models.items()}
         self._samplers = {stage: _sampler(*model) for stage, model in self.models.items()}
         self.organ, self.weights = organ, list(weights)
-
-    @classmethod
-    def open(
-        cls, weights: DiffusionWeights, *, stages: Collection[str], device: str = "cpu", threads: int | None = None
-    ) -> "DiffusionRenderer":
-        """Loads what the stages need.
-
-        Raises:
-            InputError: for missing, damaged or wrong weights, or cuda where there is none.
-        """
-        check_device(device)
-        models = {stage: weights.load(stage) for stage in stages}
-        return cls(models, organ=weights.organ, weights=weights.record(stages), device=device, threads=threads)
 
     def region(self, volume: Volume, spec: TumorSpec) -> Box:
         """The networks' region, and what mass effect reaches."""
@@ -232,6 +219,19 @@ def check_device(device: str) -> None:
         raise InputError(
             "`device` is cuda, but torch finds no CUDA device; use `device` cpu, or see `difftumor doctor`"
         )
+
+
+def limit_gpu_memory(gigabytes: float) -> None:
+    """Lets this process take no more of the GPU.
+
+    Raises:
+        InputError: for cuda where there is none, or more memory than the GPU has.
+    """
+    check_device("cuda")
+    there = torch.cuda.get_device_properties(0).total_memory / 1e9
+    if gigabytes > there:
+        raise InputError(f"gpu_memory_gb is {gigabytes:g} in difftumor.json, but the GPU has {there:.1f}; lower it")
+    torch.cuda.set_per_process_memory_fraction(gigabytes / there)
 
 
 @contextmanager

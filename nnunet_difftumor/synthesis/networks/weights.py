@@ -1,6 +1,6 @@
 """Which weights a diffusion tumor needs, and whether a folder has them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,56 +9,19 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.autoencoder import AutoencoderConfig
 from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.registry import published_as
-from nnunet_difftumor.generative.stages import ORGANS, STAGES
 from nnunet_difftumor.generative.unet import UNetConfig
-from nnunet_difftumor.generative.weights import Description, load_diffusion, read_description
+from nnunet_difftumor.generative.weights import (
+    Description,
+    LoadedAutoencoder,
+    load_autoencoder,
+    load_diffusion,
+    read_description,
+)
 from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, diffusion_file
-from nnunet_difftumor.synthesis.look.preset import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.networks.view import NetworkView
+from nnunet_difftumor.synthesis.size_bands import SIZES_OF_STAGE
 
-# Early tumors are those below 20 mm (Chen et al., CVPR 2024).
-SIZES_OF_STAGE: Mapping[str, tuple[str, ...]] = {"early": ("tiny", "small"), "late": ("medium", "large")}
 _PUBLISHED = {"early": "early", "late": "noearly"}
-
-
-def stage_of(size_class: str) -> str:
-    """The diffusion model that draws tumors of a size.
-
-    Raises:
-        InputError: for an unknown size.
-    """
-    for stage, sizes in SIZES_OF_STAGE.items():
-        if size_class in sizes:
-            return stage
-    raise InputError(f"tumor spec: size_class is {size_class!r}, expected one of {', '.join(SIZE_BANDS_MM)}")
-
-
-def stages_of(size: str) -> list[str]:
-    """Stages that tumors of a size, or of the "mix", may need."""
-    return list(STAGES) if size == "mix" else [stage_of(size)]
-
-
-def organ_of_weights(organ: str, *, chosen: str | None = None) -> str:
-    """liver, pancreas or kidney for an organ's name such as left_kidney.
-
-    Args:
-        organ: name of the organ.
-        chosen: weights for an organ that has none of its own (`--weights-organ`).
-
-    Raises:
-        InputError: for a name without weights and choice, or a choice that contradicts the name.
-    """
-    named = [name for name in ORGANS if name in organ.lower()]
-    if chosen is not None and chosen not in ORGANS:
-        raise InputError(f"`weights_organ` is {chosen!r}, expected one of {', '.join(ORGANS)}")
-    if len(named) == 1 and chosen not in (None, named[0]):
-        raise InputError(f"`weights_organ` is {chosen}, but the organ is {organ}; weights of {named[0]} are for it")
-    if chosen is None and len(named) != 1:
-        raise InputError(
-            f"organ {organ}: diffusion models are for {', '.join(ORGANS)}; say with `organ` which of them it is, or "
-            "with `weights_organ` whose tumors shall grow in another organ"
-        )
-    return chosen or named[0]
 
 
 @dataclass(frozen=True)
@@ -75,8 +38,12 @@ class DiffusionWeights:
     organ: str
     option: str = "`weights`"
 
-    def check(self, stages: Collection[str]) -> None:
+    def check(self, stages: Collection[str], *, others_possible: bool = False) -> None:
         """Refuses a folder that lacks weights, or holds those of another organ or stage under their names.
+
+        Args:
+            stages: early, late or both.
+            others_possible: whether other sizes can be asked for, for the message.
 
         Raises:
             InputError: says what was looked for, and how to get it.
@@ -84,7 +51,7 @@ class DiffusionWeights:
         wanted = [AUTOENCODER_FILE, *(diffusion_file(self.organ, stage) for stage in stages)]
         missing = [name for name in wanted if not (self.folder / name).is_file()]
         if missing:
-            raise InputError(self._missing(missing, stages))
+            raise InputError(self._missing(missing, stages, others_possible))
         for stage in stages:
             self.description(stage)
 
@@ -114,16 +81,18 @@ class DiffusionWeights:
         volumes = found.volumes
         return NetworkView(volumes.axes, volumes.spacing_mm, found.diffusion.patch_size, (z, x * factor, y * factor))
 
-    def load(self, stage: str) -> tuple[LatentDiffusion, Description]:
+    def load(self, stage: str, *, autoencoder: LoadedAutoencoder) -> tuple[LatentDiffusion, Description]:
         """The model, on the CPU, and its description.
+
+        Args:
+            stage: early or late.
+            autoencoder: of the folder, which becomes a part of the model.
 
         Raises:
             InputError: for damaged files, or a diffusion model of another autoencoder.
         """
         self.description(stage)
-        return load_diffusion(
-            self.folder / diffusion_file(self.organ, stage), autoencoder=self.folder / AUTOENCODER_FILE
-        )
+        return load_diffusion(self.folder / diffusion_file(self.organ, stage), autoencoder=autoencoder)
 
     def record(self, stages: Collection[str]) -> list[dict[str, Any]]:
         """For manifests: name, hash, source and entry in the registry of each file."""
@@ -133,7 +102,7 @@ class DiffusionWeights:
             files.append(found | {"organ": self.organ, "stage": stage})
         return files
 
-    def _missing(self, missing: list[str], stages: Collection[str]) -> str:
+    def _missing(self, missing: list[str], stages: Collection[str], others_possible: bool) -> str:
         there = sorted(path.name for path in self.folder.glob("*.safetensors")) if self.folder.is_dir() else []
         files = [] if AUTOENCODER_FILE in there else ["AutoencoderModel.ckpt"]
         files += [
@@ -144,10 +113,30 @@ class DiffusionWeights:
             f"`difftumor import-weights {' '.join(files)} -o {self.folder}`, or name another folder with {self.option}"
         )
         lacking = [stage for stage in stages if diffusion_file(self.organ, stage) in missing]
-        if 0 < len(lacking) < len(stages):
+        if others_possible and 0 < len(lacking) < len(stages):
             (have,) = set(stages) - set(lacking)
             message += f"; without them, ask for `size` {' or '.join(SIZES_OF_STAGE[have])}"
         return message
+
+
+def load_models(
+    weights: Iterable[DiffusionWeights], stages: Collection[str]
+) -> dict[tuple[str, str], tuple[LatentDiffusion, Description]]:
+    """Loads the models of some organs by (organ, stage), on the CPU; those of one folder share their autoencoder.
+
+    Raises:
+        InputError: as `DiffusionWeights.check` and `DiffusionWeights.load`.
+    """
+    autoencoders: dict[Path, LoadedAutoencoder] = {}
+    models = {}
+    for found in dict.fromkeys(weights):
+        found.check(stages)
+        path = found.folder / AUTOENCODER_FILE
+        if path not in autoencoders:
+            autoencoders[path] = LoadedAutoencoder(path, *load_autoencoder(path))
+        for stage in stages:
+            models[found.organ, stage] = found.load(stage, autoencoder=autoencoders[path])
+    return models
 
 
 def recorded(file: str, description: Description) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from scipy.ndimage import maximum_filter
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.synthesis.look.look_alikes import draw_look_alike
-from nnunet_difftumor.synthesis.look.preset import SIZE_BANDS_MM, SIZES, Preset
+from nnunet_difftumor.synthesis.look.preset import SIZES, Preset
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
@@ -17,11 +17,11 @@ from nnunet_difftumor.synthesis.shape.mass_effect import displaced_labels
 from nnunet_difftumor.synthesis.shape.profile import mask_in
 from nnunet_difftumor.synthesis.shape.room import room_of
 from nnunet_difftumor.synthesis.shape.survey import region_of, survey
+from nnunet_difftumor.synthesis.size_bands import EARLY_SIZES, SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.spec import NoRoom, TumorSpec
 from nnunet_difftumor.synthesis.volume import Box, Volume, axes_mm, box_within, grown_box
 
-# Tiny and small tumors keep clear of vessels; larger ones take the place with the least of them among this many.
-_VESSEL_FREE = ("tiny", "small")
+# Early tumors keep clear of vessels; larger ones take the place with the least of them among this many.
 _PLACES = 32
 _ATTEMPTS, _ANYWHERE = 12, 1
 _SHRINK = 0.88
@@ -196,7 +196,7 @@ class TumorSampler:
         occupied: Sequence[Placement],
     ) -> Iterator[tuple[float, float, float]]:
         """Centres in mm that look good on the statistics' cells, best first."""
-        deep = spec.size_class in _VESSEL_FREE and not spec.exophytic
+        deep = spec.size_class in EARLY_SIZES and not spec.exophytic
         if deep:
             cells, limit = np.flatnonzero(statistics.free_mm >= max(spec.semi_axes_mm)), _ATTEMPTS
             if not len(cells) and _nominal_diameter_mm(spec) < 1.05 * SIZE_BANDS_MM[spec.size_class][0]:
@@ -233,7 +233,7 @@ class TumorSampler:
             hu, labels, inner = self._with_margin(box, statistics, volume)
             organ = self.organ.mask(labels)
             vessels = statistics.vessels(hu, organ, spacing)[inner]
-            if spec.size_class in _VESSEL_FREE and (vessels & _middle(spec, box, spacing)).any():
+            if spec.size_class in EARLY_SIZES and (vessels & _middle(spec, box, spacing)).any():
                 return "a vessel is in the way"
             pushed = displaced_labels(labels[inner], spec, box=box, spacing_mm=spacing)
             mask = mask_in(spec, box, spacing, room_of(hu[inner], pushed, spec, organ=self.organ, spacing_mm=spacing))
@@ -258,7 +258,7 @@ class TumorSampler:
             if (lesions & near).any():
                 return "a real lesion is in the way"
         vessel_share = float((vessels & mask).sum() / mask.sum())
-        if spec.size_class in _VESSEL_FREE and vessel_share > 0:
+        if spec.size_class in EARLY_SIZES and vessel_share > 0:
             return "a vessel is in the way"
         if self.preset.relative_to_surroundings and spec.kind != "cyst":  # water is water anywhere
             around = organ[inner] & ~vessels
@@ -343,7 +343,7 @@ def _least_vessels(
     for least, most in wanted:
         room = np.flatnonzero((inside >= least) & (inside <= most))[:_PLACES]
         if len(room):
-            examined = _ATTEMPTS if spec.size_class in _VESSEL_FREE else _EXAMINED
+            examined = _ATTEMPTS if spec.size_class in EARLY_SIZES else _EXAMINED
             return centres[room[np.argsort(vessels[room], kind="stable")]][:examined]
     return centres[:0]
 

@@ -31,12 +31,11 @@ def read_manifest(path: str | Path) -> dict:
         raise InputError(f"{path}: is not a manifest of `difftumor synthesize`; expected the keys {sorted(_KEYS)}")
     try:
         specs_of(record)
-        organ = organ_of(record)
+        Organ.from_dict(record["organ"])
         hashes = [record["inputs"][name][key] for name in ("ct", "organ_mask") for key in ("file", "sha256")]
-        whole = [organ.tumor_label, *organ.organ_labels, *organ.avoid_labels]
         hashes += _texts_of_renderer(record["renderer"])
-        if not all(isinstance(text, str) for text in hashes) or not all(isinstance(value, int) for value in whole):
-            raise TypeError("file names and SHA-256 are strings, label values whole numbers")
+        if not all(isinstance(text, str) for text in hashes):
+            raise TypeError("file names and SHA-256 are strings")
     except (KeyError, TypeError, AttributeError, InputError) as error:
         raise InputError(f"{path}: the manifest is damaged ({error}); give one that synthesize wrote") from error
     return record
@@ -45,12 +44,6 @@ def read_manifest(path: str | Path) -> dict:
 def specs_of(record: dict) -> list[TumorSpec]:
     """The tumors of a manifest."""
     return [TumorSpec.from_dict(tumor["spec"]) for tumor in record["tumors"]]
-
-
-def organ_of(record: dict) -> Organ:
-    """The organ of a manifest."""
-    organ = record["organ"]
-    return Organ(organ["name"], tuple(organ["organ_labels"]), organ["tumor_label"], tuple(organ["avoid_labels"]))
 
 
 def hashes_of_inputs(ct: str | Path, organ_mask: str | Path) -> dict[str, dict[str, str]]:

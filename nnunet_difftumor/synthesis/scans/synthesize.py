@@ -20,13 +20,13 @@ from nnunet_difftumor.synthesis.scans.manifest import (
     MANIFEST,
     check_inputs,
     hashes_of_inputs,
-    organ_of,
     read_manifest,
     specs_of,
     versions,
 )
 from nnunet_difftumor.synthesis.scans.preview import draw_preview
 from nnunet_difftumor.synthesis.scene import insert_tumors, mask_of
+from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.volume import ArrayVolume
 
 _OUTPUTS = ("ct.nii.gz", "tumor_mask.nii.gz", "labels.nii.gz", "preview.png")
@@ -116,10 +116,7 @@ def synthesize(
     record = {
         "settings": _plain(settings),
         "organ": {
-            "name": organ.name,
-            "organ_labels": list(organ.organ_labels),
-            "tumor_label": organ.tumor_label,
-            "avoid_labels": list(organ.avoid_labels),
+            **organ.to_dict(),
             "volume_ml": round(statistics.volume_ml, 3),
             "parenchyma_hu": round(statistics.parenchyma_hu, 2),
             "parenchyma_sd_hu": round(statistics.parenchyma_sd_hu, 2),
@@ -148,8 +145,8 @@ def renderer_of(settings: SynthesisSettings, *, weights: Path | None = None, dev
         raise InputError("`contrast_hu`: a diffusion model decides the contrast by itself; leave the option out")
     return choose_renderer(
         settings.renderer,
-        organ=settings.organ,
-        size=settings.size,
+        organs=[settings.organ],
+        sizes=SIZE_BANDS_MM if settings.size == "mix" else [settings.size],
         weights=weights,
         weights_organ=settings.weights_organ,
         device=device,
@@ -182,11 +179,14 @@ def replay(
     record = read_manifest(manifest)
     _check_output(Path(output), ct, organ_mask, manifest)
     check_inputs(record, ct, organ_mask, manifest=manifest)
-    renderer = recorded_renderer(record["renderer"], manifest=manifest, weights=weights, device=device)
+    organ = Organ.from_dict(record["organ"])
+    renderer = recorded_renderer(
+        record["renderer"], organ=organ.name, manifest=manifest, weights=weights, device=device
+    )
     scan = read_ct(ct)
     labels = read_labels(organ_mask, like=scan)
     kept = {key: record[key] for key in ("settings", "organ", "tumors", "not_placed")}
-    return _write(scan, labels, organ_of(record), kept, organ_mask, Path(output), renderer=renderer)
+    return _write(scan, labels, organ, kept, organ_mask, Path(output), renderer=renderer)
 
 
 def find_cases(ct: Path, organ_mask: Path) -> Iterator[tuple[str, Path, Path]]:
@@ -236,7 +236,9 @@ def is_finished(
     record = read_manifest(path)
     if record["settings"] != _plain(settings) or record["inputs"] != hashes_of_inputs(ct, organ_mask):
         raise InputError(f"{output}: already holds the result of other settings or another scan; choose another folder")
-    recorded_renderer(record["renderer"], manifest=path, weights=weights, device="cpu")  # the same weights?
+    # The same weights?
+    organ = record["organ"]["name"]
+    recorded_renderer(record["renderer"], organ=organ, manifest=path, weights=weights, device="cpu")
     return all((Path(output) / name).is_file() for name in _OUTPUTS)
 
 

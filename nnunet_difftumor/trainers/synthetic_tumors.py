@@ -1,0 +1,132 @@
+"""All that makes a trainer ours, to be mixed into any of nnU-Net's."""
+
+from pathlib import Path
+
+import torch
+
+from nnunet_difftumor.pipeline.injection import synthetic_training_loader
+from nnunet_difftumor.pipeline.spatial import with_quick_spatial_transform
+from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
+from nnunet_difftumor.prepared.config import FILE_NAME
+from nnunet_difftumor.prepared.roles import Roles, roles_with_real_cases
+from nnunet_difftumor.runs.progress import draw_progress
+from nnunet_difftumor.runs.recorder import SynthesisRecorder
+from nnunet_difftumor.runs.run_record import write_run
+from nnunet_difftumor.runs.synthesis_log import LOG_FOLDER
+
+
+class SyntheticTumors:
+    """Puts synthetic tumors into the training batches of the trainer that it is mixed into, before it in the bases.
+
+    What it takes over: the training cases and their loader, whose order is reproducible; mirroring, which is off unless
+    `mirror_axes` of difftumor.json says otherwise; log, pictures and the synthesis server. Loss, optimizer, schedule,
+    network and validation are those of the trainer.
+
+    Attributes:
+        epochs: instead of the trainer's; None: the trainer's.
+        synthesis: of the run; made by `initialize` from the dataset's difftumor.json, unless it is set before.
+        recorder: of the run, from the start of the training on.
+    """
+
+    epochs: int | None = None
+    synthesis: TrainingSynthesis | None = None
+    recorder: SynthesisRecorder | None = None
+
+    # The signature is nnU-Net's, which looks up every parameter by its name.
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008
+    ):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.epochs is not None:
+            self.num_epochs = self.epochs
+
+    def initialize(self):
+        if self.synthesis is None:
+            self.synthesis = TrainingSynthesis(
+                self.preprocessed_dataset_folder_base,
+                self.plans_manager.plans,
+                dataset_json=self.dataset_json,
+                configuration=self.configuration_name,
+                fold=self.fold,
+            )
+        super().initialize()
+
+    def roles(self) -> Roles:
+        """Who trains, who validates, who gets tumors."""
+        real_as_bases = self.synthesis.config.real_cases_as_bases
+        roles = roles_with_real_cases(self.synthesis.splits(), self.fold, real_as_bases=real_as_bases)
+        return self.synthesis.with_usable_bases(roles)
+
+    def do_split(self):
+        roles = self.roles()
+        return list(roles.train), list(roles.validation)
+
+    def get_tr_and_val_datasets(self):
+        _, validation = super().get_tr_and_val_datasets()
+        return self.synthesis.dataset(self.roles()), validation
+
+    def get_dataloaders(self):
+        roles = self.roles()
+        for line in self.synthesis.describe(roles):
+            self.print_to_log_file(line)
+        # nnU-Net throws away the first batch that its loaders make: batch k + 1 is the one of iteration k.
+        first = self.current_epoch * self.num_iterations_per_epoch
+        plan = self.synthesis.plan(
+            roles, rank=self.local_rank, first_batch=first, batches_per_epoch=self.num_iterations_per_epoch
+        )
+        with synthetic_training_loader(plan):
+            return super().get_dataloaders()
+
+    def get_training_transforms(self, *args, **kwargs):
+        # nnU-Net's is static and does not know the labels; it calls it of the instance.
+        transforms = super().get_training_transforms(*args, **kwargs)
+        return with_quick_spatial_transform(transforms, self.synthesis.tumor_labels)
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):  # noqa: N802 (nnU-Net's name)
+        rotation, dummy_2d, initial_patch_size, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        roles = self.roles()
+        axes = self.synthesis.mirror_axes([*roles.train, *roles.bases]) or None
+        self.inference_allowed_mirroring_axes = axes
+        return rotation, dummy_2d, initial_patch_size, axes
+
+    def run_training(self):
+        try:
+            super().run_training()
+        finally:
+            if self.synthesis is not None:
+                self.synthesis.end()
+
+    def on_train_start(self):
+        if not self.was_initialized:
+            self.initialize()
+        if self.synthesis.live is not None:
+            # Before the workers, which ask it from their first batch on.
+            self.synthesis.live.start(
+                device=self.device.type,
+                gpu=self.device.index or 0,
+                folder=Path(self.output_folder) / LOG_FOLDER,
+                rank=self.local_rank,
+            )
+        super().on_train_start()
+        self.recorder = SynthesisRecorder.of(self.synthesis, self.output_folder, rank=self.local_rank)
+        write_run(self.output_folder, rank=self.local_rank, trainer=self)
+        if self.local_rank == 0:
+            self.synthesis.config.save(f"{self.output_folder}/{FILE_NAME}")
+
+    def train_step(self, batch: dict) -> dict:
+        self.recorder.add(batch)
+        return super().train_step(batch)
+
+    def on_train_epoch_end(self, train_outputs: list[dict]):
+        super().on_train_epoch_end(train_outputs)
+        live = self.synthesis.live
+        server = live.keeper.status() if live is not None else None
+        for line in self.recorder.finish_epoch(self.current_epoch, server=server):
+            self.print_to_log_file(line)
+        if self.local_rank == 0 and (problem := draw_progress(self.output_folder)) is not None:
+            self.print_to_log_file(problem)
