@@ -21,7 +21,7 @@ from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 from nnunet_difftumor.synthesis.patch import RenderedTumor
 from nnunet_difftumor.synthesis.placement.sampler import TumorSampler
-from nnunet_difftumor.synthesis.scans.synthesize import insert_tumors
+from nnunet_difftumor.synthesis.scene import insert_tumors
 from nnunet_difftumor.synthesis.volume import ArrayVolume
 
 SHAPE = (156, 303, 366)

@@ -15,7 +15,7 @@ from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 from nnunet_difftumor.synthesis.patch import RenderedTumor
 from nnunet_difftumor.synthesis.placement.sampler import Placement, TumorSampler
 from nnunet_difftumor.synthesis.scans.preview import draw_preview
-from nnunet_difftumor.synthesis.scans.synthesize import SynthesisSettings, synthesize
+from nnunet_difftumor.synthesis.scans.synthesize import synthesize
 from nnunet_difftumor.synthesis.scene import insert_tumors
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.spec import TumorSpec
@@ -54,16 +54,18 @@ def before_after() -> None:
         boxes = []
         for size, seed in TUMORS:
             before = read_labels(mask) == TUMOR
-            settings = SynthesisSettings(
+            manifest = synthesize(
+                ct,
+                mask,
+                Path(folder) / size,
                 organ="liver",
-                organ_labels=(LIVER,),
+                organ_label=LIVER,
                 tumor_label=TUMOR,
-                avoid_labels=(TUMOR,),
+                avoid_label=TUMOR,
                 size=size,
                 count=1,
                 seed=seed,
             )
-            manifest = synthesize(ct, mask, Path(folder) / size, settings=settings)
             print(f"{size}: {manifest['tumors'][0]['equivalent_diameter_mm']:.0f} mm")
             ct, mask = Path(folder) / size / "ct.nii.gz", Path(folder) / size / "labels.nii.gz"
             new = np.argwhere((read_labels(mask) == TUMOR) & ~before)

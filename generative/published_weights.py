@@ -34,7 +34,7 @@ from nnunet_difftumor.generative.weights import (
     read_description,
     save_weights,
 )
-from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, diffusion_file
+from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, default_weights_folder, diffusion_file
 from nnunet_difftumor.names import path_inside
 
 # Steps of the published sampler for medium and large tumors; early models take every step of theirs.
@@ -99,15 +99,20 @@ class Imported:
     known_as: KnownFile | None
 
 
-def import_published(
-    files: Iterable[Path], output: Path, *, organ: str | None = None, stage: str | None = None
+def import_weights(
+    files: Iterable[str | Path],
+    output: str | Path | None = None,
+    *,
+    organ: str | None = None,
+    stage: str | None = None,
 ) -> list[Imported]:
     """Turns published files into safetensors and JSON in a folder. Nothing in the files is executed.
 
     Args:
         files: the authors' autoencoder (.ckpt), diffusion models (.pt), or both; or .safetensors with their JSON, which
             are checked and copied. Without an autoencoder it is the one that was imported into `output` before.
-        output: folder; existing weights of the same name are replaced.
+        output: folder; existing weights of the same name are replaced. None: `difftumor_weights` in the folder that
+            nnUNet_results names.
         organ: of the diffusion model; None takes that of the published file, if its hash is known, or of the file's
             name.
         stage: early or late; None takes it from the number of steps, 10 or fewer being early.
@@ -122,7 +127,9 @@ def import_published(
     """
     if organ not in (None, *ORGANS) or stage not in (None, *STAGES):
         raise InputError(f"organ, stage: expected one of {ORGANS} and of {STAGES}, got {organ} and {stage}")
-    output, done, diffusion = Path(output), [], []
+    output = default_weights_folder(option="`output`") if output is None else Path(output)
+    done: list[Imported] = []
+    diffusion: list[Path] = []
     for file in map(Path, files):
         if _kind_of(file) == "diffusion":
             diffusion.append(file)

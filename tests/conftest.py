@@ -150,3 +150,14 @@ def copy_of_prepared_phantom(prepared_phantom: PreparedDataset, tmp_path: Path) 
     yield folder
     shutil.rmtree(folder)
     shutil.move(backup, folder)
+
+
+@pytest.fixture
+def raw(tmp_path, monkeypatch):
+    """An empty nnUNet_raw; the other two variables are unset."""
+    folder = tmp_path / "nnUNet_raw"
+    folder.mkdir()
+    monkeypatch.setenv("nnUNet_raw", str(folder))
+    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
+    monkeypatch.delenv("nnUNet_results", raising=False)
+    return folder

@@ -181,7 +181,7 @@ def test_parameters_has_every_field_of_a_spec_with_its_range_and_unit():
     rows = {row[0].strip("`"): row for row in table(PAGE["parameters"], "| field | unit | allowed | meaning |")}
     fields = {field.name for field in dataclasses.fields(TumorSpec)}
     assert fields == set(rows)
-    for names, _, expected in spec_module._RANGES:
+    for names, _, expected in spec_module.RANGES:
         for name in names:
             assert rows[name][2] == expected, name
     for name in fields:
@@ -200,6 +200,11 @@ def test_messages_in_troubleshooting_are_those_of_the_programs():
     own = [REPOSITORY / folder for folder in ("nnunet_difftumor", "dataset_conversion", "generative", "kernels")]
     known = texts_of(*own, Path(nnunetv2.__path__[0]))
     known = [" ".join(text.split()) for text in [*known, "One or more background workers are no longer alive"]]
+    # The command line says the library's arguments as options.
+    short = {"output": "-o", "dataset_id": "-d", "processes": "-np"}
+    known += [
+        re.sub(r"`(\w+)`", lambda name: short.get(name[1], f"--{name[1].replace('_', '-')}"), text) for text in known
+    ]
     checked = 0
     for first, *_ in cells(PAGE["troubleshooting"].read_text()):
         for message in re.findall(r"`([^`]+)`", first):

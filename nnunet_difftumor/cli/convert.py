@@ -35,8 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    arguments = dict(vars(args))
-    _converter(arguments.pop("converter")).convert(**arguments)
+    from nnunet_difftumor.dataset_conversion.convert import convert
+
+    convert(**{name: value for name, value in vars(args).items() if name != "say"})
 
 
 def _converter(name: str):

@@ -46,35 +46,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from nnunet_difftumor.evaluation.evaluate import evaluate
-    from nnunet_difftumor.evaluation.labels import find_dataset_json, ignore_label, tumor_labels
     from nnunet_difftumor.evaluation.tables import table
-    from nnunet_difftumor.files import write_json
 
-    dataset_json = args.dataset_json or find_dataset_json(args.prediction)
-    ignored = None
-    if args.tumor_label:
-        tumors = {f"label {value}": (value,) for value in args.tumor_label}
-    else:
-        tumors = tumor_labels(dataset_json)
-        print(f"labels of {dataset_json}")
-    # Values that were given stand by themselves; nnU-Net's file, if there is one, still says what to leave out.
-    if not args.tumor_label or dataset_json.is_file():
-        ignored = ignore_label(dataset_json)
-    if ignored is not None:
-        print(f"left out: voxels of value {ignored} in GT, the label ignore of {dataset_json}")
     result = evaluate(
         args.ground_truth,
         args.prediction,
-        tumor_labels=tumors,
+        tumor_label=args.tumor_label,
+        dataset_json=args.dataset_json,
         organ_masks=args.organ_masks,
-        organ_labels=args.organ_label,
-        ignore_label=ignored,
+        organ_label=args.organ_label,
         predicted_only=args.predicted_only,
         nsd_tolerance_mm=args.nsd_tolerance_mm,
         seed=args.seed,
+        output=args.output,
+        report=args.say,
     )
-    if args.output:
-        write_json(args.output, result)
     print(table(result))
     if args.output:
         print(f"\nall figures, per case too: {args.output}")

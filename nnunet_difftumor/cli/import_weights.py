@@ -9,7 +9,6 @@ import argparse
 from pathlib import Path
 
 from nnunet_difftumor.generative.stages import ORGANS, STAGES
-from nnunet_difftumor.generative.weights_folder import default_weights_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,10 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    output = args.output or default_weights_folder(option="-o")
-    from nnunet_difftumor.generative.published_weights import import_published
+    from nnunet_difftumor.generative.published_weights import import_weights
 
-    for imported in import_published(args.files, output, organ=args.organ, stage=args.stage):
+    for imported in import_weights(args.files, args.output, organ=args.organ, stage=args.stage):
         settings = imported.description.diffusion
         what = (
             "autoencoder"

@@ -60,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     module.add_arguments(verb_parser)
     parsed = verb_parser.parse_args(arguments[1:])
+    # Prints lines of the library as errors are printed.
+    parsed.say = lambda line: print(with_options(line, verb_parser), flush=True)
     try:
         return module.run(parsed) or 0
     except InputError as error:

@@ -25,14 +25,14 @@ def run(args: argparse.Namespace) -> None:
     import time
 
     from nnunet_difftumor.errors import InputError
-    from nnunet_difftumor.runs.monitor import check_run, monitor_text
+    from nnunet_difftumor.runs.monitor import check_run, monitor, monitor_text
 
     if not 0.1 <= args.interval <= 3600:
         raise InputError(f"--interval is {args.interval:g}, expected 0.1 to 3600")
-    check_run(args.run)
     if args.once or not sys.stdout.isatty():
-        print(monitor_text(args.run, now=time.time()))
+        print(monitor(args.run))
         return
+    check_run(args.run)
     try:
         while True:
             print(_CLEAR + monitor_text(args.run, now=time.time(), size=shutil.get_terminal_size()), flush=True)

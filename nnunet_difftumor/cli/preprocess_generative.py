@@ -34,12 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from nnunet_difftumor.preparation.generative_volumes import preprocess_generative
-    from nnunet_difftumor.preparation.organs import parse_organ
 
     preprocess_generative(
         args.dataset_id,
         healthy=args.healthy,
-        organs=[parse_organ(text) for text in args.organ] or None,
+        organ=args.organ,
         margin_mm=args.margin_mm,
         processes=args.processes,
     )

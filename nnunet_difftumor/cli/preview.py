@@ -24,11 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunet_difftumor.errors import InputError
     from nnunet_difftumor.pictures.preview import preview
 
-    if args.seed is not None and args.seed < 0:
-        raise InputError(f"--seed is {args.seed}, expected at least 0")
     preview(
         args.dataset_id,
         output=args.output,

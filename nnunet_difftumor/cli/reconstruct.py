@@ -34,21 +34,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunet_difftumor.generative.weights_folder import default_weights_folder
-
-    weights = args.weights or default_weights_folder(option="--weights")
     from nnunet_difftumor.evaluation.reconstruction.reconstruct import reconstruct, summary
 
     record = reconstruct(
         args.ct,
         args.output,
-        weights=weights,
-        device=args.device,
+        weights=args.weights,
         organ_mask=args.organ_mask,
-        organ_labels=args.organ_label,
+        organ_label=args.organ_label,
+        device=args.device,
         save_ct=args.save_ct,
     )
     size = " x ".join(map(str, record["patch_voxels"]))
     print(f"{args.output}: {summary(record)}; {record['patches']} patches of {size}")
     for line in record["likely_wrong"]:
-        print(line)
+        args.say(line)

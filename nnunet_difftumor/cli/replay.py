@@ -16,12 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_difftumor.pictures.replay import RunReplay, write_sample
+    from nnunet_difftumor.pictures.replay import replay
 
-    replay = RunReplay(args.run, rank=args.rank)
-    sample = replay.sample(args.sample)
     output = args.output or args.run / "replay" / str(args.sample)
-    write_sample(sample, output, replay)
+    sample = replay(args.run, args.sample, rank=args.rank, output=output)
     verdict = {
         True: "equal to the logged one, bit for bit",
         False: "NOT equal to the logged one: data, settings or versions have changed since the run",

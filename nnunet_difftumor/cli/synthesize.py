@@ -25,6 +25,20 @@ _OF_SCANS = (
     "contrast_hu",
     "from_spec",
 )
+# What is drawn, by the names of the library.
+_DRAWN = (
+    "organ",
+    "organ_label",
+    "tumor_label",
+    "avoid_label",
+    "preset",
+    "size",
+    "count",
+    "contrast_hu",
+    "seed",
+    "renderer",
+    "weights_organ",
+)
 _OF_BANKS = ("dataset_id", "per_case", "configuration")
 
 
@@ -112,9 +126,11 @@ def run(args: argparse.Namespace) -> int:
     _check_use(args)
     if not args.from_spec and args.renderer != "diffusion" and (args.weights or args.weights_organ or args.device):
         raise InputError("--weights, --weights-organ and --device are for --renderer diffusion; add it, or leave them")
-    if args.seed is not None and args.seed < 0:
-        raise InputError(f"--seed is {args.seed}, expected at least 0")
-    return _fill_bank(args) if args.bank else _synthesize(args)
+    if args.bank:
+        return _fill_bank(args)
+    if args.from_spec:
+        return _synthesize_again(args)
+    return _synthesize_folder(args) if args.ct.is_dir() else _synthesize(args)
 
 
 def _check_use(args: argparse.Namespace) -> None:
@@ -156,85 +172,54 @@ def _fill_bank(args: argparse.Namespace) -> int:
     return 0
 
 
-def _synthesize(args: argparse.Namespace) -> int:
-    from dataclasses import replace
-    from zlib import crc32
-
-    from nnunet_difftumor.errors import InputError
+def _synthesize_again(args: argparse.Namespace) -> int:
+    from nnunet_difftumor.synthesis.scans.folder import summary
     from nnunet_difftumor.synthesis.scans.manifest import read_manifest
-    from nnunet_difftumor.synthesis.scans.synthesize import (
-        SynthesisSettings,
-        find_cases,
-        is_finished,
-        renderer_of,
-        replay,
-        synthesize,
+    from nnunet_difftumor.synthesis.scans.synthesize import synthesize
+
+    before = read_manifest(args.from_spec).get("outputs")
+    manifest = synthesize(
+        args.ct, args.organ_mask, args.output, from_spec=args.from_spec, weights=args.weights, device=args.device
     )
+    print(summary(args.output, manifest))
+    same = manifest["outputs"] == before
+    print("the same voxels" if same else "other voxels: edited, or made on another device or by other versions")
+    return 0
 
-    if args.from_spec:
-        before = read_manifest(args.from_spec).get("outputs")
-        manifest = replay(
-            args.ct, args.organ_mask, args.output, manifest=args.from_spec, weights=args.weights, device=args.device
-        )
-        _report(args.output, manifest)
-        same = manifest["outputs"] == before
-        print("the same voxels" if same else "other voxels: edited, or made on another device or by other versions")
+
+def _synthesize(args: argparse.Namespace) -> int:
+    from nnunet_difftumor.synthesis.scans.folder import is_finished, summary
+    from nnunet_difftumor.synthesis.scans.settings import SynthesisSettings
+    from nnunet_difftumor.synthesis.scans.synthesize import synthesize
+
+    options = _options(args)
+    settings = SynthesisSettings.of(options)
+    if is_finished(args.ct, args.organ_mask, args.output, settings=settings, weights=args.weights):
+        print(f"{args.output}: finished before")
         return 0
-    if args.count is not None and args.count < 1:
-        raise InputError(f"--count is {args.count}, expected at least 1")
-    for option, labels in (("--organ-label", args.organ_label), ("--avoid-label", args.avoid_label)):
-        if not all(0 < label <= 32767 for label in labels or ()):
-            raise InputError(f"{option} is {labels}, expected values from 1 to 32767 (0 is the background)")
-    contrast = args.contrast_hu
-    if contrast and (len(contrast) > 2 or contrast[0] > contrast[-1]):
-        raise InputError(f"--contrast-hu is {contrast}, expected one value, or the least and the greatest")
-    chosen = {
-        "organ": args.organ,
-        "organ_labels": args.organ_label and tuple(args.organ_label),
-        "tumor_label": args.tumor_label,
-        "avoid_labels": args.avoid_label and tuple(args.avoid_label),
-        "preset": args.preset,
-        "size": args.size,
-        "count": args.count,
-        "contrast_hu": contrast and (contrast[0], contrast[-1]),
-        "seed": args.seed,
-        "renderer": args.renderer,
-        "weights_organ": args.weights_organ,
-    }
-    settings = SynthesisSettings(**{name: value for name, value in chosen.items() if value is not None})
-    networks = {"weights": args.weights, "device": args.device or "cpu"}
-    if not args.ct.is_dir():
-        if is_finished(args.ct, args.organ_mask, args.output, settings=settings, weights=args.weights):
-            print(f"{args.output}: finished before")
-        else:
-            _report(args.output, synthesize(args.ct, args.organ_mask, args.output, settings=settings, **networks))
-        return 0
-    renderer_of(settings, **networks)  # before the first scan, not once for each
-    cases = list(find_cases(args.ct, args.organ_mask))
-    failed = 0
-    for number, (name, ct, mask) in enumerate(cases):
-        # Every scan draws its own tumors, whatever other scans are in the folder.
-        own = replace(settings, seed=settings.seed + crc32(name.encode()))
-        print(f"[{number + 1}/{len(cases)}] ", end="", flush=True)
-        try:
-            if is_finished(ct, mask, args.output / name, settings=own, weights=args.weights):
-                print(f"{args.output / name}: finished before")
-                continue
-            _report(args.output / name, synthesize(ct, mask, args.output / name, settings=own, **networks))
-        except InputError as error:
-            failed += 1
-            print(f"{name}: {error}")
-    if failed:
-        print(f"{failed} of {len(cases)} scans failed, see above")
-    return 1 if failed else 0
+    manifest = synthesize(args.ct, args.organ_mask, args.output, weights=args.weights, device=args.device, **options)
+    print(summary(args.output, manifest))
+    return 0
 
 
-def _report(output: Path, manifest: dict) -> None:
-    refused = f"; not placed: {len(manifest['not_placed'])}" if manifest["not_placed"] else ""
-    print(f"{output}: {', '.join(map(_line, manifest['tumors']))}{refused}")
+def _synthesize_folder(args: argparse.Namespace) -> int:
+    from nnunet_difftumor.synthesis.scans.folder import synthesize_folder
+
+    done = synthesize_folder(
+        args.ct,
+        args.organ_mask,
+        args.output,
+        weights=args.weights,
+        device=args.device or "cpu",
+        report=args.say,
+        **_options(args),
+    )
+    if done.failed:
+        scans = len(done.failed) + len(done.manifests) + len(done.finished_before)
+        print(f"{len(done.failed)} of {scans} scans failed, see above")
+    return 1 if done.failed else 0
 
 
-def _line(tumor: dict) -> str:
-    contrast = tumor["measured_contrast_hu"]
-    size = f"{tumor['spec']['size_class']} {tumor['equivalent_diameter_mm']:.1f} mm"
-    return f"{size} {'without room' if contrast is None else f'{contrast:+.0f} HU'}"
+def _options(args: argparse.Namespace) -> dict:
+    """Those of `SynthesisOptions` that were given."""
+    return {name: value for name in _DRAWN if (value := getattr(args, name)) is not None}

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from nnunet_difftumor.errors import InputError
@@ -52,6 +52,12 @@ class Commands:
     def __init__(self, variables: Mapping[str, str], log_folder: Path) -> None:
         self.variables, self._log_folder = dict(variables), log_folder
         self.done: list[list[str]] = []
+
+    def of(self, step: Callable[[], None]) -> list[list[str]]:
+        """Does a step; returns the commands that it ran."""
+        self.done = []
+        step()
+        return self.done
 
     def run(self, *command: object, show: str | None = None) -> None:
         """Runs a command and prints what it says.

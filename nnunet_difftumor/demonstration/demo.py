@@ -1,6 +1,7 @@
 """The demo: steps in a fixed order, each done once, and what they leave."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from nnunet_difftumor.errors import InputError
 
 
 def demo(
-    output: str | Path,
+    out: str | Path = "demo_out",
     *,
     data: str | Path | None = None,
     labels: Sequence[str] = ("liver=1", "liver_tumor=2"),
@@ -23,7 +24,7 @@ def demo(
     """From CT scans to tumors synthesized, a small network trained, and what the training gained, on a CPU.
 
     Args:
-        output: folder for everything. What is done there already is kept, so that an interrupted call goes on.
+        out: folder for everything. What is done there already is kept, so that an interrupted call goes on.
         data: folder of cases as for `difftumor convert folder`; None: phantoms are made. Where no case has a tumor,
             training is label-free, and the test cases are scans with synthetic tumors.
         labels: NAME=VALUE as for `difftumor convert folder`, organ and tumor; other values become background.
@@ -51,7 +52,7 @@ def demo(
     }
     if data is not None and not Path(data).is_dir():
         raise InputError(f"`data` {data}: no such folder; expected one with a sub-folder for each case")
-    output = Path(output).absolute()
+    output = Path(out).absolute()
     journal = Journal(output, settings, overwrite=overwrite)
     work = Steps(output, settings)
     steps = [
@@ -65,8 +66,7 @@ def demo(
         ("report", "report: pictures, table", work.report),
     ]
     for number, (name, title, do) in enumerate(steps, 1):
-        work.commands.done = []
-        journal.step(number, len(steps), name, title=title, work=lambda do=do: (do(), work.commands.done)[1])
+        journal.step(number, len(steps), name, title=title, work=partial(work.commands.of, do))
     manifest = work.manifest(journal.state)
     print(f"\n{(output / 'table.txt').read_text()}\n{_what_to_look_at(output)}", flush=True)
     return manifest

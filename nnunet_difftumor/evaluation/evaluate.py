@@ -1,8 +1,10 @@
 """Evaluates a folder of predicted label maps against the folder of the true ones."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -12,7 +14,9 @@ from nnunet_difftumor import __version__
 from nnunet_difftumor.ct import SUFFIXES, Scan, read_labels
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.evaluation.comparison import BANDS_MM, CONNECTIVITY, CaseResult, Lesion, compare
+from nnunet_difftumor.evaluation.labels import find_dataset_json, ignore_label, tumor_labels
 from nnunet_difftumor.evaluation.summary import RESAMPLES, summarize
+from nnunet_difftumor.files import write_json
 
 NSD_TOLERANCE_MM = 2.0
 
@@ -21,31 +25,38 @@ def evaluate(
     ground_truth: str | os.PathLike,
     prediction: str | os.PathLike,
     *,
-    tumor_labels: Mapping[str, Collection[int]],
+    tumor_label: int | Sequence[int] | Mapping[str, Collection[int]] | None = None,
+    dataset_json: str | os.PathLike | None = None,
     organ_masks: str | os.PathLike | None = None,
-    organ_labels: Collection[int] = (),
-    ignore_label: int | None = None,
+    organ_label: int | Sequence[int] = (),
     predicted_only: bool = False,
     nsd_tolerance_mm: float = NSD_TOLERANCE_MM,
     seed: int = 0,
-) -> dict:
+    output: str | os.PathLike | None = None,
+    report: Callable[[str], None] = print,
+) -> dict[str, Any]:
     """Compares label maps of the same file names, case by case and over all cases.
 
     A tumor is a connected component (26 neighbours) of the true mask; it is detected if at least one of its voxels is
     predicted. A false positive is a component of the prediction without any voxel of a true tumor, however small.
+    Voxels of nnU-Net's label ignore are left out of both masks before anything is counted; surfaces end where they
+    begin.
 
     Args:
         ground_truth, prediction: folders of .nii.gz or .nii label maps.
-        tumor_labels: name -> values in the label maps; every name is evaluated on its own.
+        tumor_label: value, or values, of the tumors in the label maps, each on its own; or values by name; None: the
+            labels that `dataset_json` names tumor, cancer or lesion.
+        dataset_json: nnU-Net's file; None: the one that nnU-Net put to the predictions. Its label ignore counts even
+            where `tumor_label` is given.
         organ_masks: folder of label maps of the same names; predictions outside the organ are dropped before anything
             is counted. The masks must include the organ's tumors.
-        organ_labels: values of the organ in `organ_masks` (default: all but 0). Without `organ_masks` they are values
-            in the ground truth, and its tumors belong to the organ.
-        ignore_label: value in the ground truth of voxels that nobody has annotated. They are left out of both masks
-            before anything is counted; surfaces end where they begin.
+        organ_label: value, or values, of the organ in `organ_masks` (default: all but 0). Without `organ_masks` they
+            are values in the ground truth, and its tumors belong to the organ.
         predicted_only: evaluate the cases that were predicted, instead of asking for all.
         nsd_tolerance_mm: surfaces that are not farther apart count as the same.
         seed: of the bootstrap.
+        output: JSON file for the result; None: nothing is written.
+        report: gets lines that say which labels were taken, and from where.
 
     Returns:
         A dict for strict JSON: settings, and per tumor name the summary (see `summarize`) and the cases.
@@ -53,41 +64,29 @@ def evaluate(
     Raises:
         InputError: a folder or counterpart is missing, or a file is broken or lies on another grid.
     """
-    if not tumor_labels or not all(tumor_labels.values()):
-        raise InputError(f"tumor labels: expected at least one value per name, got {dict(tumor_labels)}")
-    for name, values in tumor_labels.items():
-        if ignore_label in values:
-            raise InputError(f"tumor labels: {name} has the value {ignore_label}, which is the dataset's label ignore")
     if nsd_tolerance_mm <= 0:
-        raise InputError(f"NSD tolerance: expected more than 0 mm, got {nsd_tolerance_mm:g}")
+        raise InputError(f"`nsd_tolerance_mm`: expected more than 0 mm, got {nsd_tolerance_mm:g}")
+    labels = _choose_labels(prediction, tumor_label, dataset_json, report)
+    organ_labels = (organ_label,) if isinstance(organ_label, int) else tuple(organ_label)
     truths, predictions = _label_maps(ground_truth), _label_maps(prediction)
     names = _common_names(truths, predictions, predicted_only=predicted_only)
     organs = _label_maps(organ_masks) if organ_masks is not None else None
     if organs is not None and (missing := [name for name in names if name not in organs]):
         raise InputError(f"{organ_masks}: no organ mask for {_some(missing)}; expected the file names of {prediction}")
-
-    cases: dict[str, dict[str, CaseResult]] = {tumor: {} for tumor in tumor_labels}
+    cases: dict[str, dict[str, CaseResult]] = {tumor: {} for tumor in labels.tumors}
     for name in tqdm(names, desc="evaluate", unit="case", disable=None):
         truth = _read_as_grid(truths[name])
         predicted = read_labels(predictions[name], like=truth)
-        if organs is not None:
-            organ_map = read_labels(organs[name], like=truth)
-            organ = np.isin(organ_map, list(organ_labels)) if organ_labels else organ_map > 0
-        elif organ_labels:
-            everything = {*organ_labels, *(value for values in tumor_labels.values() for value in values)}
-            organ = np.isin(truth.hu, list(everything))
-        else:
-            organ = np.True_
-        counted = organ if ignore_label is None else organ & (truth.hu != ignore_label)
-        for tumor, values in tumor_labels.items():
+        organ_map = read_labels(organs[name], like=truth) if organs is not None else None
+        counted = _counted(truth.hu, organ_map, organ_labels, labels)
+        for tumor, values in labels.tumors.items():
             cases[tumor][name] = compare(
                 np.isin(truth.hu, list(values)),
                 np.isin(predicted, list(values)) & counted,
                 spacing_mm=truth.spacing_mm,
                 nsd_tolerance_mm=nsd_tolerance_mm,
             )
-
-    return {
+    result = {
         "version": __version__,
         "ground_truth": str(Path(ground_truth).resolve()),
         "prediction": str(Path(prediction).resolve()),
@@ -100,7 +99,7 @@ def evaluate(
             },
             "organ_masks": str(Path(organ_masks).resolve()) if organ_masks is not None else None,
             "organ_labels": sorted(organ_labels),
-            "ignore_label": ignore_label,
+            "ignore_label": labels.ignored,
             "bootstrap": {"resamples": RESAMPLES, "seed": seed, "interval": "95 % percentile, over cases"},
         },
         "tumors": {
@@ -109,9 +108,61 @@ def evaluate(
                 "summary": summarize(list(cases[tumor].values()), seed=seed),
                 "cases": {name: _as_json(case) for name, case in cases[tumor].items()},
             }
-            for tumor, values in tumor_labels.items()
+            for tumor, values in labels.tumors.items()
         },
     }
+    if output is not None:
+        write_json(output, result)
+    return result
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """What is evaluated: the values of each tumor, by its name, and the value that is left out, if any."""
+
+    tumors: Mapping[str, Collection[int]]
+    ignored: int | None
+
+
+def _choose_labels(
+    prediction: str | os.PathLike,
+    tumor_label: int | Sequence[int] | Mapping[str, Collection[int]] | None,
+    dataset_json: str | os.PathLike | None,
+    report: Callable[[str], None],
+) -> _Labels:
+    """Values that were given stand by themselves; nnU-Net's file, if there is one, still says what to leave out."""
+    page = Path(dataset_json) if dataset_json is not None else find_dataset_json(prediction)
+    if tumor_label is None:
+        tumors: Mapping[str, Collection[int]] = tumor_labels(page)
+        report(f"labels of {page}")
+    elif isinstance(tumor_label, Mapping):
+        tumors = tumor_label
+    else:
+        given = (tumor_label,) if isinstance(tumor_label, int) else tumor_label
+        tumors = {f"label {value}": (value,) for value in given}
+    if not tumors or not all(tumors.values()):
+        raise InputError(f"`tumor_label`: expected at least one value per name, got {dict(tumors)}")
+    ignored = ignore_label(page) if tumor_label is None or page.is_file() else None
+    for name, values in tumors.items():
+        if ignored in values:
+            raise InputError(f"`tumor_label`: {name} has the value {ignored}, which is the dataset's label ignore")
+    if ignored is not None:
+        report(f"left out: voxels of value {ignored} in GT, the label ignore of {page}")
+    return _Labels(tumors, ignored)
+
+
+def _counted(
+    truth: np.ndarray, organ_map: np.ndarray | None, organ_labels: Sequence[int], labels: _Labels
+) -> np.ndarray:
+    """Boolean (z, y, x), or one value for all voxels: where predictions count."""
+    if organ_map is not None:
+        organ = np.isin(organ_map, list(organ_labels)) if organ_labels else organ_map > 0
+    elif organ_labels:
+        everything = {*organ_labels, *(value for values in labels.tumors.values() for value in values)}
+        organ = np.isin(truth, list(everything))
+    else:
+        organ = np.array(True)
+    return organ if labels.ignored is None else organ & (truth != labels.ignored)
 
 
 def _label_maps(folder: str | os.PathLike) -> dict[str, Path]:
@@ -151,9 +202,9 @@ def _common_names(truths: Mapping[str, Path], predictions: Mapping[str, Path], *
 def _read_as_grid(path: Path) -> Scan:
     """A label map in the place of a scan, so that other label maps can be checked against its grid."""
     labels = read_labels(path)
-    image = nib.load(path)
-    spacing_mm = tuple(float(size) for size in np.linalg.norm(image.affine[:3, :3], axis=0)[::-1])
-    return Scan(labels, spacing_mm, image.affine, image.header, path)
+    image: Any = nib.load(path)
+    z, y, x = (float(size) for size in np.linalg.norm(image.affine[:3, :3], axis=0)[::-1])
+    return Scan(labels, (z, y, x), image.affine, image.header, path)
 
 
 def _as_json(case: CaseResult) -> dict:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from nnunet_difftumor import __version__
+from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.pictures.montage import Montage, PreviewSample
 from nnunet_difftumor.pictures.montage_pictures import Cell, animate_sweep, draw_montage
@@ -43,31 +44,16 @@ def preview(
     Raises:
         InputError: if the dataset was not prepared, or has no case into which tumors could be put.
     """
+    if seed is not None and seed < 0:
+        raise InputError(f"`seed` is {seed}, expected at least 0")
     folder = prepared_folder(dataset_id)
     montage = Montage(folder, configuration=configuration, seed=seed)
     output = folder / "difftumor_preview" if output is None else Path(output)
-    title = f"{folder.name}, {configuration}, preset {montage.config.preset}, seed {montage.config.seed}"
     for note in unenhanced_notes(montage.config, montage.synthesis.statistics, montage.roles.bases):
         report(f"NOTE: {note}")
-    pictures: dict[str, dict[str, list[PreviewSample]]] = {}
-    if montage.config.source == "handcrafted":
-        for organ in montage.config.organs:
-            rows = pictures[organ.name] = {}
-            for size, (low, high) in SIZE_BANDS_MM.items():
-                rows[f"{size}, {low:g}-{high:g} mm"] = samples = list(montage.row(organ, size, columns=_COLUMNS))
-                report(_line(f"{organ.name}, {size}", [sample.outcome for sample in samples]))
-    mix = list(montage.mix(_MIX_ROWS * _COLUMNS))
-    report(_line("mix, as in training", [sample.outcome for sample in mix]))
-    pictures["mix"] = {
-        f"mix {number + 1}": mix[number * _COLUMNS : (number + 1) * _COLUMNS]
-        for number in range(-(-len(mix) // _COLUMNS))
-    }
-    files = []
-    for name, rows in pictures.items():
-        cells = [(label, [_cell(sample) for sample in samples]) for label, samples in rows.items() if samples]
-        if cells:
-            draw_montage(output / f"{name}.png", f"{name}: {title}", cells)
-            files.append(f"{name}.png")
+    pictures = _sample(montage, report)
+    title = f"{folder.name}, {configuration}, preset {montage.config.preset}, seed {montage.config.seed}"
+    files = _draw(pictures, output, title)
     if sweep:
         files += _write_sweep(montage, output / "sweep.gif", report)
     everything = [sample for rows in pictures.values() for samples in rows.values() for sample in samples]
@@ -89,6 +75,39 @@ def preview(
     )
     report(f"{len(everything)} samples, {empty} of them without a tumor\n{output}: {', '.join(files)}, preview.json")
     return output
+
+
+# The samples of each row, by its label, of each picture, by its name.
+_Pictures = dict[str, dict[str, list[PreviewSample]]]
+
+
+def _sample(montage: Montage, report: Callable[[str], None]) -> _Pictures:
+    """Makes the samples; a picture per organ where tumors are hand-crafted, and the mix."""
+    pictures: _Pictures = {}
+    if montage.config.source == "handcrafted":
+        for organ in montage.config.organs:
+            rows = pictures[organ.name] = {}
+            for size, (low, high) in SIZE_BANDS_MM.items():
+                rows[f"{size}, {low:g}-{high:g} mm"] = samples = list(montage.row(organ, size, columns=_COLUMNS))
+                report(_line(f"{organ.name}, {size}", [sample.outcome for sample in samples]))
+    mix = list(montage.mix(_MIX_ROWS * _COLUMNS))
+    report(_line("mix, as in training", [sample.outcome for sample in mix]))
+    pictures["mix"] = {
+        f"mix {number + 1}": mix[number * _COLUMNS : (number + 1) * _COLUMNS]
+        for number in range(-(-len(mix) // _COLUMNS))
+    }
+    return pictures
+
+
+def _draw(pictures: _Pictures, output: Path, title: str) -> list[str]:
+    """Draws them; returns the names of the files."""
+    files = []
+    for name, rows in pictures.items():
+        cells = [(label, [_cell(sample) for sample in samples]) for label, samples in rows.items() if samples]
+        if cells:
+            draw_montage(output / f"{name}.png", f"{name}: {title}", cells)
+            files.append(f"{name}.png")
+    return files
 
 
 def _line(name: str, outcomes: Sequence[Outcome]) -> str:

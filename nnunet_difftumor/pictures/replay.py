@@ -44,6 +44,24 @@ class ReplayedSample:
     reproduced: bool | None
 
 
+def replay(run: str | Path, sample: int, *, rank: int = 0, output: str | Path | None = None) -> ReplayedSample:
+    """Makes a training sample of a run again, as the network got it, and writes it (see `write_sample`).
+
+    Args:
+        run: folder of the run's fold (`nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION/fold_X`).
+        sample: its number: batch * batch size + position in the batch, as in the log.
+        rank: of the process, in distributed training.
+        output: folder for the files; None: `replay/SAMPLE` in the run.
+
+    Raises:
+        InputError: as `RunReplay` and `RunReplay.sample`.
+    """
+    again = RunReplay(run, rank=rank)
+    made = again.sample(sample)
+    write_sample(made, Path(run) / "replay" / str(sample) if output is None else output, again)
+    return made
+
+
 class RunReplay:
     """A run's training loader, made again.
 

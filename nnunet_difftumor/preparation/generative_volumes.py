@@ -32,7 +32,7 @@ from nnunet_difftumor.generative.stored_cases import (
 )
 from nnunet_difftumor.generative.weights import Volumes
 from nnunet_difftumor.preparation.datasets import check_channel, dataset_folders
-from nnunet_difftumor.preparation.organs import check_declared, find_organs
+from nnunet_difftumor.preparation.organs import check_declared, find_organs, parse_organ
 from nnunet_difftumor.prepared.config import FILE_NAME, DiffTumorConfig
 from nnunet_difftumor.prepared.orientation import directions
 from nnunet_difftumor.prepared.pools import pools_folder
@@ -65,7 +65,7 @@ def preprocess_generative(
     dataset_id: int,
     *,
     healthy: Sequence[int] = (),
-    organs: Sequence[Organ] | None = None,
+    organ: Sequence[Organ | str] | None = None,
     margin_mm: float = MARGIN_MM,
     processes: int | None = None,
     report: Callable[[str], None] = print,
@@ -78,7 +78,8 @@ def preprocess_generative(
         dataset_id: of a dataset in nnUNet_raw, with one CT channel and organ labels.
         healthy: datasets in nnUNet_raw with the same labels whose cases are added. Those of `difftumor prepare
             --healthy` are added without being named.
-        organs: organ and tumor label pairs; None: those of difftumor.json, or else found in dataset.json.
+        organ: organ and tumor label pairs, as `Organ` or as text such as "liver=1:2"; None: those of difftumor.json, or
+            else found in dataset.json.
         margin_mm: kept around the organs where the scan goes on.
         processes: worker processes; None: one per core, at most 4, since each holds a whole scan.
         report: gets a line per step.
@@ -91,52 +92,54 @@ def preprocess_generative(
     """
     raw, preprocessed = dataset_folders(dataset_id)
     dataset_json = _dataset_json(raw)
-    organs = tuple(organs) if organs else _organs(preprocessed / FILE_NAME, dataset_json)
+    pairs = tuple(parse_organ(pair) if isinstance(pair, str) else pair for pair in organ or ())
+    organs = pairs or _organs(preprocessed / FILE_NAME, dataset_json)
     check_declared(organs, dataset_json)
     if not 0 <= margin_mm <= 500:
-        raise InputError(f"margin: expected 0 to 500 mm, got {margin_mm}")
+        raise InputError(f"`margin_mm`: expected 0 to 500 mm, got {margin_mm}")
     folder, volumes = preprocessed / FOLDER, Volumes()
-    settings = {
-        "version": VERSION,
-        "volumes": asdict(volumes),
-        "margin_mm": margin_mm,
-        "least_voxels": LEAST_VOXELS,
-        "organs": [asdict(organ) for organ in organs],
-    }
-    settings_sha256 = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    settings_sha256 = _settings_sha256(volumes, organs, margin_mm)
     pools = [dataset_folders(pool, argument="healthy")[0] for pool in healthy]
     sources = _sources(raw, [*pools, *_prepared_pools(preprocessed, raw.parent)], dataset_json)
     jobs = [
         _Job(name, files, reader, organs, volumes, margin_mm, folder, _made_from(files, settings_sha256))
         for name, (files, reader) in sources.items()
     ]
-    missing = [job for job in jobs if not _is_made(job)]
-    report(f"{raw.name}: {len(jobs)} cases, {len(missing)} of them to preprocess; {', '.join(map(_describe, organs))}")
-    rejected = _run(missing, processes or min(4, os.cpu_count() or 1))
-    for name, reason in rejected.items():
-        report(f"  {name} REJECTED: {reason}")
-    cases = {job.name: read_case(folder, job.name) for job in jobs if job.name not in rejected}
+    cases, rejected = _make(jobs, processes or min(4, os.cpu_count() or 1), raw.name, report)
     if not cases:
         raise InputError(f"{raw}: no case is left")
-    write_index(
-        folder,
-        StoredIndex(
-            dataset=raw.name,
-            volumes=volumes,
-            margin_mm=margin_mm,
-            organs=tuple(
-                {"name": organ.name, "organ_labels": organ.organ_labels, "tumor_label": organ.tumor_label}
-                for organ in organs
-            ),
-            cases=tuple(cases),
-            rejected=rejected,
-            settings_sha256=settings_sha256,
-        ),
-    )
+    named = ({"name": o.name, "organ_labels": o.organ_labels, "tumor_label": o.tumor_label} for o in organs)
+    index = StoredIndex(raw.name, volumes, margin_mm, tuple(named), tuple(cases), rejected, settings_sha256)
+    write_index(folder, index)
     for line in _summary(cases.values(), organs):
         report(line)
     report(f"written: {folder}\ntrain with: difftumor train-autoencoder -d {dataset_id}")
     return folder
+
+
+def _settings_sha256(volumes: Volumes, organs: Sequence[Organ], margin_mm: float) -> str:
+    """Changes with all that decides what a case becomes, apart from its raw files."""
+    settings = {
+        "version": VERSION,
+        "volumes": asdict(volumes),
+        "margin_mm": margin_mm,
+        "least_voxels": LEAST_VOXELS,
+        "organs": [organ.to_dict() for organ in organs],
+    }
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _make(
+    jobs: Sequence[_Job], processes: int, dataset: str, report: Callable[[str], None]
+) -> tuple[dict[str, StoredCase], dict[str, str]]:
+    """Makes the cases that are not there yet; returns all cases, and the reasons of those that were rejected."""
+    missing = [job for job in jobs if not _is_made(job)]
+    pairs = ", ".join(map(_describe, jobs[0].organs)) if jobs else "no case"
+    report(f"{dataset}: {len(jobs)} cases, {len(missing)} of them to preprocess; {pairs}")
+    rejected = _run(missing, processes)
+    for name, reason in rejected.items():
+        report(f"  {name} REJECTED: {reason}")
+    return {job.name: read_case(job.folder, job.name) for job in jobs if job.name not in rejected}, rejected
 
 
 def _dataset_json(raw: Path) -> dict[str, Any]:

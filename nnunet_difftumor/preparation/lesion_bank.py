@@ -90,6 +90,8 @@ def make_bank(
     """
     if per_case < 1:
         raise InputError(f"`per_case` is {per_case}, expected at least 1")
+    if seed is not None and seed < 0:
+        raise InputError(f"`seed` is {seed}, expected at least 0")
     dataset_folder = prepared_folder(dataset_id)
     synthesis = _synthesis(dataset_folder, configuration, renderer=renderer, seed=seed)
     cases, config = _bases(synthesis), synthesis.config
@@ -157,7 +159,8 @@ def _fill(
     bank: BankFolder, record: Mapping[str, Any], open_maker: "Callable[[], _LesionMaker]"
 ) -> dict[str, list[float]]:
     """Makes what is missing; returns the measured contrasts of what was made, by case."""
-    missing, contrasts_hu = bank.missing(), defaultdict(list)
+    missing = bank.missing()
+    contrasts_hu: dict[str, list[float]] = defaultdict(list)
     if not missing:
         return contrasts_hu
     # Opens the weights: nothing is written if they are damaged.
@@ -174,7 +177,7 @@ def _fill(
             bank.write_refused(case, number, reasons)
         else:
             bank.write(case, number, tumor, scan)
-            contrasts_hu[case].append(tumor.measured_contrast_hu())
+            contrasts_hu[case].append(tumor.measured_contrast_hu() or 0.0)  # its mask is not empty
     return contrasts_hu
 
 

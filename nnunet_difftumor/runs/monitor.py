@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,8 +26,21 @@ _SILENT_S = 15.0
 _REASONS = 6
 
 
+def monitor(run: str | Path) -> str:
+    """What the files of a run say of its synthetic samples, as text.
+
+    Args:
+        run: folder of the run's fold in nnUNet_results, of a training that runs or has ended.
+
+    Raises:
+        InputError: as `check_run`.
+    """
+    check_run(run)
+    return monitor_text(run, now=time.time())
+
+
 def check_run(folder: str | Path) -> None:
-    """Says no to folders that are not of a run with synthetic tumors.
+    """Refuses folders that are not of a run with synthetic tumors.
 
     Raises:
         InputError: names what was expected, and folds in the folder or beside it.

@@ -28,7 +28,8 @@ class SeedStream(IntEnum):
     LATENT = 5
 
 
-_RANGES = (
+# Names of quantities, what each of their numbers must be, and that in words.
+RANGES = (
     (
         ("semi_axes_mm", "edge_blur_mm", "texture_grain_mm", "roughness_grain_mm"),
         lambda value: value > 0,
@@ -127,7 +128,7 @@ class TumorSpec:
         numbers += [value for value in vars(self).values() if isinstance(value, float)]
         if not all(math.isfinite(number) for number in numbers):
             raise InputError(f"tumor spec: every number must be finite, got {self}")
-        for names, good, expected in _RANGES:
+        for names, good, expected in RANGES:
             for name in names:
                 values = getattr(self, name)
                 if not all(good(value) for value in (values if isinstance(values, tuple) else (values,))):
@@ -159,7 +160,9 @@ class TumorSpec:
         missing = sorted({field.name for field in fields if field.default is dataclasses.MISSING} - set(record))
         if unknown or missing:
             raise InputError(f"tumor spec: unknown keys {unknown}, missing keys {missing}")
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in record.items()
+        }
         try:
             return cls(**values)
         except TypeError as error:

@@ -12,17 +12,19 @@ Box = tuple[slice, slice, slice]
 
 
 class Volume(Protocol):
-    """A CT scan of shape (z, y, x) with a label map on the same grid.
+    """A CT scan of shape (z, y, x) with a label map on the same grid."""
 
-    Attributes:
-        shape: voxels.
-        spacing_mm: voxel size.
-        direction: float (3, 3), its columns the unit vectors of the array's axes in RAS+ space; None: not known.
-    """
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels, (z, y, x)."""
 
-    shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
-    direction: np.ndarray | None
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Voxel size, (z, y, x)."""
+
+    @property
+    def direction(self) -> np.ndarray | None:
+        """Float (3, 3), its columns the unit vectors of the array's axes in RAS+ space; None: not known."""
 
     def hu(self, box: Box) -> np.ndarray:
         """HU, float32, of the box; not to be changed."""
@@ -55,7 +57,7 @@ class ArrayVolume:
             )
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         return self.hu_array.shape
 
     def hu(self, box: Box) -> np.ndarray:

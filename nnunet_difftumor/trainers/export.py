@@ -7,6 +7,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ STOCK_TRAINER = "nnUNetTrainer"
 REQUIRED_FILES = ("plans.json", "dataset.json")
 
 
-def export(model_folder: str | os.PathLike, output_folder: str | os.PathLike | None = None) -> Path:
+def export(model_folder: str | os.PathLike, output: str | os.PathLike | None = None) -> Path:
     """Copies a trained model and names nnU-Net's own trainer in its checkpoints.
 
     The trainers of this package change the training only, so the networks are nnU-Net's, and the copy predicts the
@@ -27,7 +28,7 @@ def export(model_folder: str | os.PathLike, output_folder: str | os.PathLike | N
 
     Args:
         model_folder: TRAINER__PLANS__CONFIGURATION in nnU-Net's results.
-        output_folder: must not exist; default: beside the model, with "_exported" behind its name.
+        output: must not exist; default: beside the model, with "_exported" behind its name.
 
     Returns:
         The output folder, which appears whole or not at all.
@@ -36,7 +37,7 @@ def export(model_folder: str | os.PathLike, output_folder: str | os.PathLike | N
         InputError: this is no model folder, a checkpoint is broken or of a foreign trainer, or the output exists.
     """
     model = Path(model_folder).resolve()
-    output = Path(output_folder) if output_folder is not None else model.with_name(f"{model.name}_exported")
+    output = Path(output) if output is not None else model.with_name(f"{model.name}_exported")
     if missing := [name for name in REQUIRED_FILES if not (model / name).is_file()]:
         raise InputError(
             f"{model}: expected a model folder of nnU-Net (TRAINER__PLANS__CONFIGURATION), but there is no {missing[0]}"
@@ -95,7 +96,7 @@ def load_checkpoint(path: Path) -> dict:
     """
     import torch
 
-    scalar = np.float64(0).__reduce__()[0]
+    scalar: Any = np.float64(0).__reduce__()[0]
     numbers = [type(np.dtype(kind)) for kind in (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)]
     # numpy 2 renamed the module, and checkpoints of both are about.
     scalars = [(scalar, f"numpy.{module}.multiarray.scalar") for module in ("core", "_core")]

@@ -9,17 +9,6 @@ import pytest
 
 
 @pytest.fixture
-def raw(tmp_path, monkeypatch):
-    """An empty nnUNet_raw; the other two variables are unset."""
-    folder = tmp_path / "nnUNet_raw"
-    folder.mkdir()
-    monkeypatch.setenv("nnUNet_raw", str(folder))
-    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
-    monkeypatch.delenv("nnUNet_results", raising=False)
-    return folder
-
-
-@pytest.fixture
 def save_case():
     """Writes a small CT with a label map, x, y, z, whose values are the ones given; returns its folder."""
 
@@ -79,7 +68,7 @@ def verify(monkeypatch):
         from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
         with monkeypatch.context() as patch:
-            patch.setattr(multiprocessing, "get_context", lambda method: multiprocessing.dummy)
+            patch.setattr(multiprocessing, "get_context", lambda method=None: multiprocessing.dummy)
             verify_dataset_integrity(str(dataset), num_processes=1)
 
     return run

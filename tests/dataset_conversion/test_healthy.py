@@ -224,7 +224,7 @@ class TestLikeAnotherDataset:
 
     def test_other_organs_are_refused(self, target, pool):
         pool("b", masks={"liver": "organ"})
-        with pytest.raises(InputError, match="Dataset030_Target labels liver, spleen, but --organs names liver"):
+        with pytest.raises(InputError, match="Dataset030_Target labels liver, spleen, but `organs` names liver"):
             convert(pool.folder, 31, organs={"liver": None}, like=30)
 
 

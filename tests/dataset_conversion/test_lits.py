@@ -67,7 +67,7 @@ def test_flawed_cases_are_rejected_with_their_reasons(tmp_path, raw, save, repor
         "lits_002": "orientation",
         "lits_003": "no voxel here is below 0",
         "lits_004": "median of the liver is -20",
-        "lits_005": "--keep-unknown-spacing",
+        "lits_005": "`keep_unknown_spacing`",
         "lits_007": "expected one volume and one segmentation",
         "lits_008": "expected one volume and one segmentation",
     }

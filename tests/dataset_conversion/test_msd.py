@@ -106,7 +106,7 @@ def test_a_taken_id_is_refused_before_nnunets_converter_runs(task, raw):
     with pytest.raises(InputError, match="taken by Dataset009_Other"):
         convert(task, 9)
     (raw / "Dataset009_Other").rename(raw / "Dataset009_Mini")
-    with pytest.raises(InputError, match="--overwrite"):
+    with pytest.raises(InputError, match="`overwrite`"):
         convert(task, 9)
 
 
@@ -148,6 +148,6 @@ def test_the_liver_and_the_pancreas_task_convert_and_their_tumors_are_found(
     report = report_of(dataset)
     assert list(report["cases"]) == [case.format(1)]
     # As in volumes 28 to 47 of LiTS.
-    assert "--keep-unknown-spacing" in report["rejected"][case.format(28)]
+    assert "`keep_unknown_spacing`" in report["rejected"][case.format(28)]
     dataset = convert(task, 10, processes=1, keep_unknown_spacing=True)
     assert len(report_of(dataset)["cases"]) == 2

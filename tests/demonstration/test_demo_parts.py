@@ -122,7 +122,7 @@ def test_a_finished_step_is_not_done_again_but_an_interrupted_one_is(tmp_path):
 
 def test_a_folder_keeps_the_work_of_one_set_of_settings(tmp_path):
     journal(tmp_path / "out", seed=0)
-    with pytest.raises(InputError, match=r"other settings \(seed\).*--overwrite"):
+    with pytest.raises(InputError, match=r"other settings \(seed\).*`overwrite`"):
         journal(tmp_path / "out", seed=1)
     journal(tmp_path / "out", seed=1, overwrite=True)
     assert journal(tmp_path / "out", seed=1).state["steps"] == {}

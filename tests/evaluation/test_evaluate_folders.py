@@ -42,7 +42,7 @@ def folders(tmp_path):
 
 
 def test_figures_of_a_small_folder(folders):
-    result = evaluate(*folders, tumor_labels={"tumor": [TUMOR]})
+    result = evaluate(*folders, tumor_label={"tumor": [TUMOR]})
     case, summary = result["tumors"]["tumor"]["cases"]["a"], result["tumors"]["tumor"]["summary"]
     # 4 x 4 x 4 voxels moved by one: 48 in common of 64; the other tumor has 125. Voxels are 2 mm3.
     assert case["dsc"] == pytest.approx(2 * 48 / (64 + 64 + 125))
@@ -55,7 +55,7 @@ def test_figures_of_a_small_folder(folders):
 
 
 def test_predictions_outside_the_organ_are_dropped(folders):
-    result = evaluate(*folders, tumor_labels={"tumor": [TUMOR]}, organ_labels=[ORGAN])
+    result = evaluate(*folders, tumor_label={"tumor": [TUMOR]}, organ_label=[ORGAN])
     assert result["tumors"]["tumor"]["summary"]["patient_specificity"]["value"] == 1.0
     assert result["tumors"]["tumor"]["summary"]["tumor_sensitivity"]["all"]["value"] == 1 / 2
 
@@ -64,16 +64,16 @@ def test_organ_masks_may_come_from_their_own_folder(folders, tmp_path):
     masks = tmp_path / "masks"
     for name in "abc":
         write(masks / f"{name}.nii.gz", (5, (24, 24, 4), 3))
-    found = evaluate(*folders, tumor_labels={"tumor": [TUMOR]}, organ_masks=masks)["tumors"]["tumor"]["summary"]
+    found = evaluate(*folders, tumor_label={"tumor": [TUMOR]}, organ_masks=masks)["tumors"]["tumor"]["summary"]
     assert found["tumor_sensitivity"]["all"]["value"] == 0  # all tumors lie outside this mask
     assert found["patient_specificity"]["value"] == 1 / 2  # and the false alarm inside
     (masks / "b.nii.gz").unlink()
     with pytest.raises(InputError, match="no organ mask for b"):
-        evaluate(*folders, tumor_labels={"tumor": [TUMOR]}, organ_masks=masks)
+        evaluate(*folders, tumor_label={"tumor": [TUMOR]}, organ_masks=masks)
 
 
 def test_several_tumor_labels_are_reported_each(folders):
-    result = evaluate(*folders, tumor_labels={"tumor": [TUMOR], "cyst": [CYST], "masses": [TUMOR, CYST]})
+    result = evaluate(*folders, tumor_label={"tumor": [TUMOR], "cyst": [CYST], "masses": [TUMOR, CYST]})
     sensitivity = {
         name: found["summary"]["tumor_sensitivity"]["all"]["value"] for name, found in result["tumors"].items()
     }
@@ -115,11 +115,12 @@ def partly_annotated(tmp_path):
 
 
 def test_what_nobody_has_annotated_is_left_out_of_every_figure(partly_annotated):
-    found = evaluate(*partly_annotated, tumor_labels={"tumor": [TUMOR]}, ignore_label=IGNORED)["tumors"]["tumor"]
+    found = evaluate(*partly_annotated, tumor_label={"tumor": [TUMOR]})["tumors"]["tumor"]
     # The lower margin counts: 10 of 8 slices of 64 voxels are predicted, all 8 of them rightly.
     assert found["cases"]["a"]["dsc"] == pytest.approx(2 * 8 / (8 + 10))
     assert found["cases"]["a"]["false_positives"] == []
-    with_all = evaluate(*partly_annotated, tumor_labels={"tumor": [TUMOR]})["tumors"]["tumor"]["cases"]["a"]
+    (partly_annotated[1] / "dataset.json").unlink()
+    with_all = evaluate(*partly_annotated, tumor_label={"tumor": [TUMOR]})["tumors"]["tumor"]["cases"]["a"]
     assert with_all["dsc"] == pytest.approx(2 * 8 / (8 + 12 + 1)) and len(with_all["false_positives"]) == 1
 
 
@@ -177,8 +178,8 @@ def test_a_missing_prediction_is_an_error_unless_asked_for(folders):
     truth, prediction = folders
     (prediction / "b.nii.gz").unlink()
     with pytest.raises(InputError, match="no prediction for b"):
-        evaluate(truth, prediction, tumor_labels={"tumor": [TUMOR]})
-    result = evaluate(truth, prediction, tumor_labels={"tumor": [TUMOR]}, predicted_only=True)
+        evaluate(truth, prediction, tumor_label={"tumor": [TUMOR]})
+    result = evaluate(truth, prediction, tumor_label={"tumor": [TUMOR]}, predicted_only=True)
     assert list(result["tumors"]["tumor"]["cases"]) == ["a", "c"]
 
 
@@ -188,14 +189,14 @@ def test_a_missing_prediction_is_an_error_unless_asked_for(folders):
 def test_another_grid_is_an_error_that_names_the_file(folders, change):
     write(folders[1] / "b.nii.gz", **change)
     with pytest.raises(InputError, match=r"predicted/b\.nii\.gz"):
-        evaluate(*folders, tumor_labels={"tumor": [TUMOR]})
+        evaluate(*folders, tumor_label={"tumor": [TUMOR]})
 
 
 def test_folders_without_label_maps_are_errors(folders, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder, message in ((tmp_path / "empty", "no label map"), (tmp_path / "nowhere", "expected a folder")):
         with pytest.raises(InputError, match=message):
-            evaluate(folders[0], folder, tumor_labels={"tumor": [TUMOR]})
+            evaluate(folders[0], folder, tumor_label={"tumor": [TUMOR]})
 
 
 @pytest.mark.parametrize(

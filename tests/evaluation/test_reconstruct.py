@@ -341,7 +341,7 @@ def test_bad_input_is_refused_in_one_line(scan_file, weights, tmp_path, monkeypa
     refused("--device is cuda, but torch finds no CUDA device", "--device", "cuda")
     monkeypatch.delenv("nnUNet_results", raising=False)
     assert main(["reconstruct", str(scan_file), "-o", str(tmp_path / "out")]) == 2
-    assert "--weights: nnUNet_results is not set" in capsys.readouterr().err
+    assert re.search("nnUNet_results is not set.*name a folder of weights with --weights", capsys.readouterr().err)
     with monkeypatch.context() as patched:
         load = reconstruct_module.load_autoencoder
         patched.setattr(reconstruct_module, "load_autoencoder", lambda path: (OutOfMemory(), load(path)[1]))

@@ -8,7 +8,7 @@ import torch
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig
-from nnunet_difftumor.generative.published_weights import import_published
+from nnunet_difftumor.generative.published_weights import import_weights
 from nnunet_difftumor.generative.weights import load_autoencoder, load_diffusion
 
 
@@ -41,26 +41,26 @@ def test_the_command_imports_and_says_what_it_ignored(files, tmp_path, capsys):
 
 
 def test_the_autoencoder_may_have_been_imported_before(files, tmp_path):
-    import_published(files[:1], tmp_path / "out")
-    done = import_published(files[1:], tmp_path / "out", organ="kidney", stage="late")
+    import_weights(files[:1], tmp_path / "out")
+    done = import_weights(files[1:], tmp_path / "out", organ="kidney", stage="late")
     assert [imported.path.name for imported in done] == ["kidney_late.safetensors"]
 
 
 def test_unknown_organs_and_stages_are_refused(files, tmp_path):
     for wrong in ({"organ": "spleen"}, {"stage": "middle"}):
         with pytest.raises(InputError, match="organ, stage: expected one of"):
-            import_published(files, tmp_path / "out", **wrong)
+            import_weights(files, tmp_path / "out", **wrong)
 
 
 def test_a_diffusion_model_alone_is_refused(files, tmp_path):
     with pytest.raises(InputError, match=r"give the autoencoder's \.ckpt too"):
-        import_published(files[1:], tmp_path / "out")
+        import_weights(files[1:], tmp_path / "out")
 
 
 def test_settings_of_the_file_tell_what_tensors_cannot(tmp_path, monkeypatch):
     config = AutoencoderConfig(hidden_channels=4, codes=8, downsampling=(4, 2, 1), norm_groups=2)
     path = published_files.write_autoencoder(tmp_path / "a.ckpt", seeded.fill(Autoencoder(config), 5), monkeypatch)
-    import_published([path], tmp_path / "out")
+    import_weights([path], tmp_path / "out")
     assert load_autoencoder(tmp_path / "out" / "autoencoder.safetensors")[0].config == config
 
 
@@ -69,14 +69,14 @@ def test_settings_that_contradict_the_tensors_are_refused(tmp_path, monkeypatch)
         tmp_path / "a.ckpt", seeded.autoencoder(), monkeypatch, hyper_parameters={"cfg": {"downsample": [8, 8, 8]}}
     )
     with pytest.raises(InputError, match=r"downsample \(8, 8, 8\), its encoder has 2 stages"):
-        import_published([path], tmp_path / "out")
+        import_weights([path], tmp_path / "out")
 
 
 def test_a_file_without_a_known_organ_needs_one(files, tmp_path):
-    import_published(files[:1], tmp_path / "out")
+    import_weights(files[:1], tmp_path / "out")
     unnamed = files[1].rename(tmp_path / "model.pt")
-    with pytest.raises(InputError, match="--organ"):
-        import_published([unnamed], tmp_path / "out")
+    with pytest.raises(InputError, match="`organ`"):
+        import_weights([unnamed], tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_faulty_autoencoders_are_explained(tmp_path, monkeypatch, drop, change, 
     state.pop(drop, None)
     path = published_files.write_autoencoder(tmp_path / "a.ckpt", seeded.autoencoder(), monkeypatch, state_dict=state)
     with pytest.raises(InputError, match=message):
-        import_published([path], tmp_path / "out")
+        import_weights([path], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -112,19 +112,19 @@ def test_faulty_autoencoders_are_explained(tmp_path, monkeypatch, drop, change, 
     ],
 )
 def test_faulty_diffusion_models_are_explained(files, tmp_path, change, message):
-    import_published(files[:1], tmp_path / "out")
+    import_weights(files[:1], tmp_path / "out")
     path = published_files.write_diffusion(
         tmp_path / "liver_early.pt", seeded.unet(), autoencoder=seeded.autoencoder(), steps=4, **change
     )
     with pytest.raises(InputError, match=message):
-        import_published([path], tmp_path / "out")
+        import_weights([path], tmp_path / "out")
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["autoencoder.json", "autoencoder.safetensors"]
 
 
 def test_other_checkpoints_are_named(tmp_path):
     torch.save({"network_weights": {}, "optimizer": {}}, tmp_path / "checkpoint_final.pth")
     with pytest.raises(InputError, match=r"neither .*it holds \['network_weights', 'optimizer'\]"):
-        import_published([tmp_path / "checkpoint_final.pth"], tmp_path / "out")
+        import_weights([tmp_path / "checkpoint_final.pth"], tmp_path / "out")
 
 
 def test_wrong_input_is_one_line_and_status_2(tmp_path, capsys):

@@ -10,7 +10,7 @@ import tiny_networks
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative import registry
-from nnunet_difftumor.generative.published_weights import import_published
+from nnunet_difftumor.generative.published_weights import import_weights
 from nnunet_difftumor.generative.stages import ORGANS, STAGES
 from nnunet_difftumor.generative.weights import file_sha256, read_description
 
@@ -52,9 +52,9 @@ def test_a_known_file_tells_its_organ_and_its_origin_is_kept(files, tmp_path, mo
 def test_a_name_that_contradicts_the_hash_is_refused_unless_the_organ_is_given(files, tmp_path, monkeypatch):
     wrong = files[1].rename(tmp_path / "liver_early.pt")
     register(monkeypatch, wrong, organ="kidney", stage="early")
-    with pytest.raises(InputError, match=r"by its hash, its name says another organ.*--organ"):
-        import_published([files[0], wrong], tmp_path / "out")
-    assert import_published([wrong], tmp_path / "out", organ="liver")[0].path.name == "liver_early.safetensors"
+    with pytest.raises(InputError, match=r"by its hash, its name says another organ.*`organ`"):
+        import_weights([files[0], wrong], tmp_path / "out")
+    assert import_weights([wrong], tmp_path / "out", organ="liver")[0].path.name == "liver_early.safetensors"
 
 
 def test_safetensors_of_others_are_checked_copied_and_named(tmp_path, monkeypatch, capsys):
@@ -82,9 +82,9 @@ def test_safetensors_that_are_damaged_or_mislabelled_are_refused(tmp_path, monke
     autoencoder, model = theirs / "autoencoder.safetensors", theirs / "liver_early.safetensors"
     out = tmp_path / "out"
     with pytest.raises(InputError, match="give the autoencoder"):
-        import_published([model], out)
-    with pytest.raises(InputError, match="leave --organ and --stage out"):
-        import_published([autoencoder, model], out, organ="kidney")
+        import_weights([model], out)
+    with pytest.raises(InputError, match="leave `organ` and `stage` out"):
+        import_weights([autoencoder, model], out, organ="kidney")
     page = model.with_suffix(".json")
     content = json.loads(page.read_text())
     content["diffusion"]["organ"] = "kidney"
@@ -92,13 +92,13 @@ def test_safetensors_that_are_damaged_or_mislabelled_are_refused(tmp_path, monke
     with monkeypatch.context() as patched:
         register(patched, model, organ="liver", stage="early")
         with pytest.raises(InputError, match=r"by its hash, but its JSON says \('kidney', 'early'\)"):
-            import_published([model], out)
+            import_weights([model], out)
     model.write_bytes(model.read_bytes()[:-1])
     with pytest.raises(InputError, match="not the file that its JSON describes"):
-        import_published([model], out)
+        import_weights([model], out)
     page.unlink()
     with pytest.raises(InputError, match="it belongs beside"):
-        import_published([model], out)
+        import_weights([model], out)
     assert sorted(path.name for path in out.iterdir()) == ["autoencoder.json", "autoencoder.safetensors"]
 
 

@@ -116,18 +116,18 @@ def test_late_models_are_recognized_by_their_steps(imported):
 @pytest.mark.parametrize("name", ["small_AutoencoderModel.ckpt", "small_liver_early.pt"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
 def test_truncated_files_are_refused(tmp_path, name, share):
-    from nnunet_difftumor.generative.published_weights import import_published
+    from nnunet_difftumor.generative.published_weights import import_weights
 
     whole = (parity.folder() / name).read_bytes()
     (tmp_path / name).write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(InputError, match="truncated"):
-        import_published([tmp_path / name], tmp_path / "out")
+        import_weights([tmp_path / name], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_diffusion_model_of_another_autoencoder_is_refused(imported, tmp_path):
     from nnunet_difftumor.generative.autoencoder import Autoencoder
-    from nnunet_difftumor.generative.published_weights import import_published
+    from nnunet_difftumor.generative.published_weights import import_weights
     from nnunet_difftumor.generative.weights import load_autoencoder, save_weights
 
     for suffix in (".safetensors", ".json"):
@@ -137,6 +137,6 @@ def test_a_diffusion_model_of_another_autoencoder_is_refused(imported, tmp_path)
     other.codebook.embeddings[3, 1] += 1e-3
     save_weights(tmp_path / "autoencoder.safetensors", other, description=description)
     with pytest.raises(InputError, match="another autoencoder"):
-        import_published([parity.folder() / "small_liver_early.pt"], tmp_path)
+        import_weights([parity.folder() / "small_liver_early.pt"], tmp_path)
     with pytest.raises(InputError, match="another autoencoder"):
         load_diffusion(imported / "liver_early.safetensors", autoencoder=tmp_path / "autoencoder.safetensors")

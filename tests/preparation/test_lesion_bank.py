@@ -131,7 +131,7 @@ def test_a_bank_of_other_settings_or_a_damaged_one_is_refused(bank):
     with pytest.raises(InputError, match=r"bank\.json: is damaged .* delete the folder"):
         fill(bank, 3)
     (bank / "bank.json").unlink()
-    with pytest.raises(InputError, match=r"holds lesion files, but no bank\.json; choose another -o"):
+    with pytest.raises(InputError, match=r"holds lesion files, but no bank\.json; choose another `output`"):
         fill(bank, 3)
     assert content(bank).items() <= before.items()
 

@@ -40,7 +40,7 @@ def test_cysts_are_avoided_and_no_tumors():
 def test_unclear_labels_ask_for_the_option(labels, message):
     with pytest.raises(InputError, match=message) as error:
         pairs(labels)
-    assert "--organ" in str(error.value)
+    assert "`organ` liver=1:2" in str(error.value)
 
 
 def test_organ_option():

@@ -16,7 +16,7 @@ from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.ct import read_ct
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.placement.sampler import equivalent_diameter_mm
-from nnunet_difftumor.synthesis.scans import synthesize as module
+from nnunet_difftumor.synthesis.scans import folder as module
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.spec import TumorSpec
 
@@ -229,22 +229,22 @@ def test_a_folder_of_files_goes_with_a_folder_of_masks(folder, tmp_path):
 def test_an_interrupted_folder_goes_on_where_it_stopped(folder, tmp_path, monkeypatch, capsys):
     out, whole = tmp_path / "out", tmp_path / "whole"
     assert main(folder_command(folder, whole)) == 0
-    real, calls = module.synthesize, []
+    real, calls = module.synthesize_with, []
 
-    def interrupted(ct, *args, **kwargs):
+    def interrupted(settings, ct, *args, **kwargs):
         if len(calls) == 1:
             raise KeyboardInterrupt
         calls.append(ct)
-        return real(ct, *args, **kwargs)
+        return real(settings, ct, *args, **kwargs)
 
-    monkeypatch.setattr(module, "synthesize", interrupted)
+    monkeypatch.setattr(module, "synthesize_with", interrupted)
     assert main(folder_command(folder, out)) == 130
     assert "goes on where it stopped" in capsys.readouterr().err
     assert files_below(out) == {f"case_0/{name}" for name in OUTPUTS}
     # As if it had been stopped within the second scan: files, but no manifest.
     (out / "case_1").mkdir()
     shutil.copy(whole / "case_1" / "ct.nii.gz", out / "case_1" / "ct.nii.gz")
-    monkeypatch.setattr(module, "synthesize", real)
+    monkeypatch.setattr(module, "synthesize_with", real)
     times = {path: path.stat().st_mtime_ns for path in (out / "case_0").iterdir()}
     assert main(folder_command(folder, out)) == 0
     printed = capsys.readouterr().out

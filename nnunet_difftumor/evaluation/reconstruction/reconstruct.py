@@ -16,10 +16,10 @@ from nnunet_difftumor.evaluation.reconstruction.picture import draw_reconstructi
 from nnunet_difftumor.evaluation.reconstruction.scan_autoencoder import Figures, ScanAutoencoder, blocks, centre_of
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.generative.weights import Description, file_sha256, load_autoencoder
-from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE
+from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, default_weights_folder
 from nnunet_difftumor.synthesis.networks.diffusion import check_device
 from nnunet_difftumor.synthesis.networks.weights import recorded
-from nnunet_difftumor.synthesis.volume import Box, box_within, whole
+from nnunet_difftumor.synthesis.volume import Box, box_shape, box_to_json, box_within, whole
 
 PICTURE, RECORD, CT = "reconstruction.png", "reconstruction.json", "reconstruction.nii.gz"
 # Of the published weights, and of weights whose description does not say it.
@@ -30,10 +30,10 @@ def reconstruct(
     ct: str | Path,
     output: str | Path,
     *,
-    weights: Path,
-    device: str = "cpu",
+    weights: str | Path | None = None,
     organ_mask: str | Path | None = None,
-    organ_labels: Sequence[int] = (),
+    organ_label: int | Sequence[int] = (),
+    device: str = "cpu",
     save_ct: bool = False,
 ) -> dict[str, Any]:
     """Encodes and decodes a CT scan in patches of the size that the weights were trained on, and compares.
@@ -43,10 +43,10 @@ def reconstruct(
     Args:
         ct: NIfTI in HU.
         output: folder; gets `reconstruction.png` and, last, `reconstruction.json`.
-        weights: folder with autoencoder.safetensors.
-        device: cpu or cuda.
+        weights: folder with autoencoder.safetensors; None: `difftumor_weights` in the folder that nnUNet_results names.
         organ_mask: NIfTI label map on the same grid; limits all to the box of the organ.
-        organ_labels: label values of the organ in the mask; empty: all.
+        organ_label: label value, or values, of the organ in the mask; empty: all.
+        device: cpu or cuda.
         save_ct: also writes `reconstruction.nii.gz`, on the grid of the scan; voxels outside of the box keep their HU.
 
     Returns:
@@ -57,53 +57,68 @@ def reconstruct(
             autoencoder, an empty organ, or too little memory on the GPU.
     """
     check_device(device)
-    output, file = Path(output), Path(weights) / AUTOENCODER_FILE
+    organ_labels = (organ_label,) if isinstance(organ_label, int) else tuple(organ_label)
+    weights = default_weights_folder() if weights is None else Path(weights)
+    output, file = Path(output), weights / AUTOENCODER_FILE
     _check(output, ct, organ_mask, file)
     model, description = load_autoencoder(file)
     scan = read_ct(ct)
     region, middle = _region(scan, organ_mask, organ_labels)
     autoencoder = ScanAutoencoder(model, description.volumes, device=device)
-
-    figures = Figures(description.volumes.window_hu)
-    made = np.empty([part.stop - part.start for part in region], np.float32)
-    extent_mm = np.multiply(_patch_size(description), description.volumes.spacing_mm)
-    tiles = blocks(region, scan.spacing_mm, most_mm=autoencoder.kept_mm(scan, extent_mm))
-    for block in tqdm(tiles, desc="reconstruct", unit="patch", disable=None):
-        patch = autoencoder.patch(scan, centre_of(block, scan.spacing_mm), extent_mm=extent_mm)
-        figures.add(patch, block)
-        made[box_within(block, region)] = patch.grid.to_scan(patch.made_hu, block)
-
+    sizes = zip(_patch_size(description), description.volumes.spacing_mm, strict=True)
+    extent_mm = [voxels * step for voxels, step in sizes]
+    figures, made, patches = _reconstructed(autoencoder, scan, region, extent_mm)
     record = {
         "psnr_db": round(figures.psnr_db, 3),
         "ssim": round(figures.ssim, 5),
         "mae_hu": round(figures.mae_hu, 3),
         "share_in_window": round(figures.share_in_window, 5),
         "volumes": asdict(description.volumes),
-        "region": [[part.start, part.stop] for part in region],
-        "patches": len(tiles),
-        "patch_voxels": list(patch.grid.shape),
-        "likely_wrong": [],
+        "region": box_to_json(region),
+        **patches,
+        "likely_wrong": _likely_wrong(figures, autoencoder, scan, middle, most_mm=min(extent_mm)),
         "inputs": _hashes(ct, organ_mask),
         "organ_labels": list(organ_labels),
         "weights": recorded(file.name, description),
         "device": device,
         "version": __version__,
     }
-    blank = figures.share_in_window < LEAST_SHARE_IN_WINDOW
-    if blank or figures.psnr_db < poor_psnr_db(description.volumes.window_hu):
-        advised = advice(autoencoder, scan, np.multiply(middle, scan.spacing_mm), most_mm=min(extent_mm))
-        record["likely_wrong"] = advised.lines()
-        if blank:
-            record["likely_wrong"] = [
-                f"Only {100 * figures.share_in_window:.1f} % of the region lies within the window, so the figures say "
-                "little: check the scan's HU, or give an `organ_mask`.",
-                *(mistake.text for mistake in advised.mistakes),
-            ]
     try:
         _write(output, scan, made, region, middle, record, save_ct=save_ct)
     except OSError as error:
         raise InputError(f"{output}: cannot be written ({error.strerror or error}); choose another folder") from error
     return record
+
+
+def _reconstructed(
+    autoencoder: ScanAutoencoder, scan: Scan, region: Box, extent_mm: Sequence[float]
+) -> tuple[Figures, np.ndarray, dict[str, Any]]:
+    """Figures, the reconstruction in HU (z, y, x) of the region, and how many patches of which size it took."""
+    figures = Figures(autoencoder.volumes.window_hu)
+    made = np.empty(box_shape(region), np.float32)
+    tiles = blocks(region, scan.spacing_mm, most_mm=autoencoder.kept_mm(scan, extent_mm))
+    for block in tqdm(tiles, desc="reconstruct", unit="patch", disable=None):
+        patch = autoencoder.patch(scan, centre_of(block, scan.spacing_mm), extent_mm=extent_mm)
+        figures.add(patch, block)
+        made[box_within(block, region)] = patch.grid.to_scan(patch.made_hu, block)
+    return figures, made, {"patches": len(tiles), "patch_voxels": list(patch.grid.shape)}
+
+
+def _likely_wrong(
+    figures: Figures, autoencoder: ScanAutoencoder, scan: Scan, middle: tuple[int, int, int], *, most_mm: float
+) -> list[str]:
+    """What is likely wrong where figures are poor; empty where they are not."""
+    blank = figures.share_in_window < LEAST_SHARE_IN_WINDOW
+    if not blank and figures.psnr_db >= poor_psnr_db(autoencoder.volumes.window_hu):
+        return []
+    advised = advice(autoencoder, scan, np.multiply(middle, scan.spacing_mm).tolist(), most_mm=most_mm)
+    if not blank:
+        return advised.lines()
+    return [
+        f"Only {100 * figures.share_in_window:.1f} % of the region lies within the window, so the figures say "
+        "little: check the scan's HU, or give an `organ_mask`.",
+        *(mistake.text for mistake in advised.mistakes),
+    ]
 
 
 def _patch_size(description: Description) -> tuple[int, int, int]:
@@ -134,7 +149,7 @@ def _region(scan: Scan, organ_mask: str | Path | None, organ_labels: Sequence[in
     if organ_mask is None:
         if organ_labels:
             raise InputError("`organ_label`: is for `organ_mask`; give the mask too")
-        return whole(scan.hu.shape), tuple(size // 2 for size in scan.hu.shape)
+        return whole(scan.hu.shape), (scan.hu.shape[0] // 2, scan.hu.shape[1] // 2, scan.hu.shape[2] // 2)
     labels = read_labels(organ_mask, like=scan)
     mask = np.isin(labels, organ_labels) if organ_labels else labels > 0
     inside = np.argwhere(mask)
@@ -142,14 +157,14 @@ def _region(scan: Scan, organ_mask: str | Path | None, organ_labels: Sequence[in
         seen = ", ".join(str(value) for value in np.unique(labels))
         wanted = f"the label {', '.join(map(str, organ_labels))}" if organ_labels else "a label above 0"
         raise InputError(f"{organ_mask}: no voxel has {wanted} (there: {seen}); give a mask with the organ in it")
-    box = tuple(slice(int(a), int(b) + 1) for a, b in zip(inside.min(0), inside.max(0), strict=True))
+    z, y, x = (slice(int(a), int(b) + 1) for a, b in zip(inside.min(0), inside.max(0), strict=True))
     nearest = inside[np.argmin(np.square((inside - inside.mean(0)) * scan.spacing_mm).sum(1))]
-    return box, tuple(int(index) for index in nearest)
+    return (z, y, x), (int(nearest[0]), int(nearest[1]), int(nearest[2]))
 
 
 def _hashes(ct: str | Path, organ_mask: str | Path | None) -> dict[str, dict[str, str]]:
     paths = {"ct": ct} | ({} if organ_mask is None else {"organ_mask": organ_mask})
-    return {name: {"file": Path(path).name, "sha256": file_sha256(path)} for name, path in paths.items()}
+    return {name: {"file": Path(path).name, "sha256": file_sha256(Path(path))} for name, path in paths.items()}
 
 
 def _write(

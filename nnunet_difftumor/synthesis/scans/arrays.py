@@ -1,0 +1,109 @@
+"""Tumors in a scan in memory: arrays in, arrays out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Unpack
+
+import numpy as np
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
+from nnunet_difftumor.synthesis.placement.sampler import Placement, TumorSampler
+from nnunet_difftumor.synthesis.scans.settings import SynthesisOptions, SynthesisSettings
+from nnunet_difftumor.synthesis.scene import insert_tumors, mask_of
+from nnunet_difftumor.synthesis.spec import NoRoom, TumorSpec
+from nnunet_difftumor.synthesis.volume import ArrayVolume
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticScan:
+    """A scan with synthetic tumors.
+
+    Attributes:
+        hu: float32 (z, y, x); voxels that no tumor reaches keep their value.
+        labels: integer (z, y, x), the label map with the tumors' label where they are.
+        mask: boolean (z, y, x), all tumors.
+        specs: the tumors; the same specs in the same scan give the same voxels.
+    """
+
+    hu: np.ndarray
+    labels: np.ndarray
+    mask: np.ndarray
+    specs: tuple[TumorSpec, ...]
+
+
+def synthesize_arrays(
+    hu: np.ndarray,
+    labels: np.ndarray,
+    *,
+    spacing_mm: Sequence[float],
+    direction: np.ndarray | None = None,
+    weights: str | Path | None = None,
+    device: str = "cpu",
+    **options: Unpack[SynthesisOptions],
+) -> SyntheticScan:
+    """Puts synthetic tumors into a CT scan in memory; the arrays that are given stay as they are.
+
+    Args:
+        hu: (z, y, x), HU.
+        labels: integer (z, y, x), with the organ.
+        spacing_mm: voxel size, (z, y, x).
+        direction: float (3, 3), its columns the unit vectors of the array's axes in RAS+ space; needed for diffusion.
+        weights: folder of the diffusion models; None: `difftumor_weights` in the folder that nnUNet_results names.
+        device: of the diffusion models, cpu or cuda.
+        options: what to draw, see `SynthesisOptions`.
+
+    Raises:
+        InputError: for arrays that do not fit together, an organ that is not there or has no room for a single tumor,
+            or diffusion models that are missing or do not fit.
+    """
+    settings = SynthesisSettings.of(options)
+    choice = settings.choose_renderer(weights=weights, device=device)
+    z, y, x = (float(size) for size in spacing_mm)
+    hu, labels = np.array(hu, np.float32), np.array(labels)
+    if labels.dtype.kind not in "iub":
+        raise InputError(f"`labels` are {labels.dtype}, expected whole numbers")
+    volume = ArrayVolume(hu, labels, (z, y, x), direction)
+    organ = settings.organ_in(labels, "`labels`")
+    volume = with_room_for_label(volume, organ)
+    _, placed, _ = place_tumors(volume, organ, settings, where="`labels`")
+    specs = tuple(choice.adapted(placement.spec) for placement in placed)
+    rendered = insert_tumors(volume, specs, organ, renderer=choice.open(specs))
+    return SyntheticScan(volume.hu_array, volume.label_array, mask_of(rendered, volume.shape), specs)
+
+
+def place_tumors(
+    volume: ArrayVolume, organ: Organ, settings: SynthesisSettings, *, where: str | Path
+) -> tuple[OrganStatistics, list[Placement], list[NoRoom]]:
+    """Measures the organ, draws tumors and finds them places; the scan stays as it is.
+
+    Args:
+        volume: the scan.
+        organ: in it.
+        settings: what to draw.
+        where: what holds the organ's mask, for messages.
+
+    Raises:
+        InputError: if there is no room for a single tumor.
+    """
+    statistics = OrganStatistics.measure(volume.hu_array, volume.label_array, organ=organ, spacing_mm=volume.spacing_mm)
+    sampler = TumorSampler(organ, settings.preset, contrast_hu=settings.contrast_hu)
+    rng = np.random.default_rng(settings.seed)
+    placed, refused = sampler.sample_scene(volume, statistics, rng, size=settings.size, count=settings.count)
+    if not placed:
+        reasons = "; ".join(sorted({f"{miss.size_class}: {miss.reason}" for miss in refused}))
+        raise InputError(
+            f"{where}: no tumor fits into the organ of {statistics.volume_ml:.1f} ml ({reasons}); "
+            "ask for a smaller `size`, or check the mask"
+        )
+    return statistics, placed, refused
+
+
+def with_room_for_label(volume: ArrayVolume, organ: Organ) -> ArrayVolume:
+    """A volume whose label map can hold the tumors' label."""
+    labels = volume.label_array
+    if labels.dtype == bool or organ.tumor_label > np.iinfo(labels.dtype).max:
+        labels = labels.astype(np.int16)
+    return ArrayVolume(volume.hu_array, labels, volume.spacing_mm, volume.direction)

@@ -1,0 +1,141 @@
+"""`synthesize` for a folder of scans: each gets tumors and a folder of its own; finished ones are skipped."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Unpack
+from zlib import crc32
+
+from nnunet_difftumor.ct import SUFFIXES
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.synthesis.renderers import recorded_renderer
+from nnunet_difftumor.synthesis.scans.manifest import MANIFEST, hashes_of_inputs, read_manifest
+from nnunet_difftumor.synthesis.scans.settings import SynthesisOptions, SynthesisSettings
+from nnunet_difftumor.synthesis.scans.synthesize import OUTPUTS, synthesize_with
+
+
+@dataclass
+class FolderReport:
+    """What became of the scans of a folder, by their names.
+
+    Attributes:
+        manifests: of the scans that got tumors now.
+        finished_before: scans that had them already.
+        failed: why other scans have none.
+    """
+
+    manifests: dict[str, dict[str, Any]] = field(default_factory=dict)
+    finished_before: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def synthesize_folder(
+    ct: str | Path,
+    organ_mask: str | Path,
+    output: str | Path,
+    *,
+    weights: str | Path | None = None,
+    device: str = "cpu",
+    report: Callable[[str], None] = print,
+    **options: Unpack[SynthesisOptions],
+) -> FolderReport:
+    """Puts synthetic tumors into every scan of a folder. A scan that fails does not keep the others from theirs.
+
+    Args:
+        ct: folder of NIfTI files, or of sub-folders with `ct.nii.gz`.
+        organ_mask: folder with label maps of the same names; or the file name of the label map in each sub-folder.
+        output: folder; every scan gets one in it, as `synthesize` fills it.
+        weights, device, options: as in `synthesize`; the seed of a scan is made of `seed` and its name.
+        report: gets a line per scan.
+
+    Raises:
+        InputError: if there is no scan, a mask is missing, or the renderer cannot draw what is asked for.
+    """
+    settings, output = SynthesisSettings.of(options), Path(output)
+    settings.choose_renderer(weights=weights, device=device)  # before the first scan, not once for each
+    cases, done = find_cases(Path(ct), Path(organ_mask)), FolderReport()
+    for number, (name, file, mask) in enumerate(cases, 1):
+        # Every scan draws its own tumors, whatever other scans are in the folder.
+        own = replace(settings, seed=settings.seed + crc32(name.encode()))
+        try:
+            if is_finished(file, mask, output / name, settings=own, weights=weights):
+                done.finished_before.append(name)
+                line = f"{output / name}: finished before"
+            else:
+                manifest = synthesize_with(own, file, mask, output / name, weights=weights, device=device)
+                done.manifests[name] = manifest
+                line = summary(output / name, manifest)
+        except InputError as error:
+            done.failed[name] = str(error)
+            line = f"{name}: {error}"
+        report(f"[{number}/{len(cases)}] {line}")
+    return done
+
+
+def find_cases(ct: Path, organ_mask: Path) -> list[tuple[str, Path, Path]]:
+    """Pairs of scan and mask in a folder: (name, scan, mask), sorted by name.
+
+    Either `ct` holds sub-folders with `ct.nii.gz`, and `organ_mask` is a file name inside each of them; or `ct` holds
+    NIfTI files, and `organ_mask` is a folder with files of the same names.
+
+    Raises:
+        InputError: if there is no scan, or a mask is missing.
+    """
+    cases = [
+        (folder.name, folder / "ct.nii.gz", folder / organ_mask.name)
+        for folder in sorted(ct.iterdir())
+        if (folder / "ct.nii.gz").is_file()
+    ] or [
+        (_stem(file), file, organ_mask / file.name)
+        for file in sorted(ct.iterdir())
+        if file.name.endswith(SUFFIXES) and not file.name.startswith(".")
+    ]
+    if not cases:
+        raise InputError(f"{ct}: neither NIfTI files nor sub-folders with ct.nii.gz in this folder")
+    missing = [str(mask) for _, _, mask in cases if not mask.is_file()]
+    if missing:
+        raise InputError(f"{ct}: {len(missing)} organ masks are missing, the first is {missing[0]}")
+    return cases
+
+
+def is_finished(
+    ct: str | Path,
+    organ_mask: str | Path,
+    output: str | Path,
+    *,
+    settings: SynthesisSettings,
+    weights: str | Path | None = None,
+) -> bool:
+    """Whether `output` holds the finished result of these settings for these two files (the manifest comes last).
+
+    The device of diffusion models does not matter.
+
+    Raises:
+        InputError: if it holds the result of something else.
+    """
+    path = Path(output) / MANIFEST
+    if not path.is_file():
+        return False
+    record = read_manifest(path)
+    if record["settings"] != settings.to_dict() or record["inputs"] != hashes_of_inputs(ct, organ_mask):
+        raise InputError(f"{output}: already holds the result of other settings or another scan; choose another folder")
+    # The same weights?
+    organ, weights = record["organ"]["name"], None if weights is None else Path(weights)
+    recorded_renderer(record["renderer"], organ=organ, manifest=path, weights=weights, device="cpu")
+    return all((Path(output) / name).is_file() for name in OUTPUTS)
+
+
+def summary(output: Path, manifest: dict[str, Any]) -> str:
+    """A result in a line: its folder, and size and contrast of its tumors."""
+    refused = f"; not placed: {len(manifest['not_placed'])}" if manifest["not_placed"] else ""
+    return f"{output}: {', '.join(map(_tumor, manifest['tumors']))}{refused}"
+
+
+def _tumor(tumor: dict[str, Any]) -> str:
+    contrast = tumor["measured_contrast_hu"]
+    size = f"{tumor['spec']['size_class']} {tumor['equivalent_diameter_mm']:.1f} mm"
+    return f"{size} {'without room' if contrast is None else f'{contrast:+.0f} HU'}"
+
+
+def _stem(path: Path) -> str:
+    return next(path.name.removesuffix(suffix) for suffix in SUFFIXES if path.name.endswith(suffix))

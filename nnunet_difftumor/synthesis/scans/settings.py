@@ -1,0 +1,153 @@
+"""What `synthesize` is asked for: the options by the command line's names, and the checked settings made of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.renderers import RendererChoice, choose_renderer
+from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
+
+_MOST_LABEL = 32767
+
+
+class SynthesisOptions(TypedDict, total=False):
+    """What to draw, with the names of the command line; none is needed.
+
+    Attributes:
+        organ: name of the organ; in the preset "realistic" it decides shapes, contrast and growth (default: organ).
+        organ_label: label value, or values, of the organ in the mask (default: the mask's only value).
+        tumor_label: value of the tumors in the label map (default: one above the greatest of the mask).
+        avoid_label: label value, or values, that tumors must not touch, such as real lesions.
+        preset: name of a preset (default: realistic).
+        size: tiny, small, medium, large or mix (default).
+        count: number of tumors (default: as the preset draws it).
+        contrast_hu: contrast to the tissue around, or its least and greatest value (default: as the preset draws it).
+        seed: of everything random, from 0 on (default: 0).
+        renderer: "handcrafted" (default), or "diffusion": shape and place by the preset, intensities by a model.
+        weights_organ: whose diffusion model draws in an organ that has none of its own.
+    """
+
+    organ: str
+    organ_label: int | Sequence[int]
+    tumor_label: int | None
+    avoid_label: int | Sequence[int]
+    preset: str
+    size: str
+    count: int | None
+    contrast_hu: float | Sequence[float] | None
+    seed: int
+    renderer: str
+    weights_organ: str | None
+
+
+@dataclass(frozen=True)
+class SynthesisSettings:
+    """The options, checked and complete, as manifests record them.
+
+    Attributes are those of `SynthesisOptions`, but for
+        organ_labels: values; empty: the mask's only value.
+        avoid_labels: values.
+        contrast_hu: least and greatest; None: as the preset draws it.
+    """
+
+    organ: str = "organ"
+    organ_labels: tuple[int, ...] = ()
+    tumor_label: int | None = None
+    avoid_labels: tuple[int, ...] = ()
+    preset: str = "realistic"
+    size: str = "mix"
+    count: int | None = None
+    contrast_hu: tuple[float, float] | None = None
+    seed: int = 0
+    renderer: str = "handcrafted"
+    weights_organ: str | None = None
+
+    @classmethod
+    def of(cls, options: SynthesisOptions) -> "SynthesisSettings":
+        """Checks options.
+
+        Raises:
+            InputError: naming the argument, for values that cannot be. What depends on the scan is checked with it.
+        """
+        chosen: dict[str, Any] = dict(options)
+        for name in ("organ_label", "avoid_label"):
+            given = chosen.pop(name, ())
+            values = (given,) if isinstance(given, int) else tuple(given)
+            if not all(0 < value <= _MOST_LABEL for value in values):
+                raise InputError(
+                    f"`{name}` is {list(values)}, expected values from 1 to {_MOST_LABEL} (0 is the background)"
+                )
+            chosen[f"{name}s"] = values
+        contrast = chosen.pop("contrast_hu", None)
+        if contrast is not None:
+            interval = [contrast] if isinstance(contrast, int | float) else list(contrast)
+            if not 1 <= len(interval) <= 2 or interval[0] > interval[-1]:
+                raise InputError(f"`contrast_hu` is {interval}, expected one value, or the least and the greatest")
+            chosen["contrast_hu"] = (interval[0], interval[-1])
+        settings = cls(**chosen)
+        if settings.count is not None and settings.count < 1:
+            raise InputError(f"`count` is {settings.count}, expected at least 1")
+        if settings.seed < 0:
+            raise InputError(f"`seed` is {settings.seed}, expected at least 0")
+        return settings
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, for manifests."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+
+    def choose_renderer(self, *, weights: str | Path | None, device: str) -> RendererChoice:
+        """What draws, or why it cannot draw what is asked for; no scan is needed to know that.
+
+        Args:
+            weights: folder of the diffusion models; None: the default one.
+            device: of the diffusion models, cpu or cuda.
+
+        Raises:
+            InputError: for diffusion models that are missing or of another organ, a device that is not there, or a
+                contrast, which a diffusion model decides by itself.
+        """
+        if self.renderer == "diffusion" and self.contrast_hu is not None:
+            raise InputError("`contrast_hu`: a diffusion model decides the contrast by itself; leave the option out")
+        return choose_renderer(
+            self.renderer,
+            organs=[self.organ],
+            sizes=SIZE_BANDS_MM if self.size == "mix" else [self.size],
+            weights=None if weights is None else Path(weights),
+            weights_organ=self.weights_organ,
+            device=device,
+        )
+
+    def organ_in(self, labels: np.ndarray, where: str | Path) -> Organ:
+        """The organ in a label map.
+
+        Args:
+            labels: integer (z, y, x).
+            where: the file or argument with it, for messages.
+
+        Raises:
+            InputError: if the organ is not there, not clear, or the tumors' label is taken.
+        """
+        values = [int(value) for value in np.unique(labels) if value]
+        if not values:
+            raise InputError(f"{where}: the organ mask is empty (all voxels are 0); give a mask with the organ in it")
+        wanted = self.organ_labels or tuple(value for value in values if value not in self.avoid_labels)
+        if not self.organ_labels and len(wanted) != 1:
+            raise InputError(f"{where}: holds the labels {values}; say with `organ_label` which of them is the organ")
+        if not set(wanted) & set(values):
+            raise InputError(f"{where}: no voxel has the organ label {list(wanted)}; the file holds {values}")
+        tumor_label = self.tumor_label if self.tumor_label is not None else max(values) + 1
+        if tumor_label in wanted or not 0 < tumor_label <= _MOST_LABEL:
+            raise InputError(
+                f"`tumor_label` is {tumor_label}, expected a value from 1 to {_MOST_LABEL} that is not the organ's"
+            )
+        if tumor_label in values and tumor_label not in self.avoid_labels:
+            raise InputError(
+                f"{where}: the tumors' label {tumor_label} is already in the mask; choose another `tumor_label`, or "
+                f"say with `avoid_label` {tumor_label} that these are real tumors"
+            )
+        return Organ(self.organ, tuple(wanted), tumor_label, self.avoid_labels)
