@@ -1,7 +1,9 @@
 # make demo [DATA=folder [LABELS="liver=1 liver_tumor=2"]] [OUT=demo_out]
 #             the whole way on a phantom, or on your CT scans, on a CPU (difftumor demo --help)
 # make test   all tests, in two processes
-# make lint   ruff
+# make lint   ruff; then, on the package as it is installed, the layers of its imports and the types of its functions
+# make test-long
+#             the tests that take minutes by nature, and are not in `make test`
 # make test-faults
 #             every fault of live training once through nnUNetv2_train (half an hour, not in CI); its output is kept in
 #             tests/faults/log.txt
@@ -21,6 +23,11 @@ PIP_OPTIONS := -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_
 # The doctor asks for nnU-Net's folders; tests and demo bring their own.
 NNUNET_FOLDERS := nnUNet_raw=$(VENV)/nnunet/raw nnUNet_preprocessed=$(VENV)/nnunet/preprocessed \
 	nnUNet_results=$(VENV)/nnunet/results
+
+# Where the public functions and what they take and give are defined.
+TYPED := __init__.py synthesis/scans synthesis/spec.py synthesis/organ.py evaluation/evaluate.py \
+	evaluation/reconstruction/reconstruct.py preparation/prepare.py preparation/lesion_bank.py pictures/preview.py \
+	pictures/replay.py runs/monitor.py trainers/export.py demonstration/demo.py dataset_conversion/convert.py
 
 # Containers often set it; hundreds of short processes would then compile the same modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -45,6 +52,11 @@ test-faults: $(VENV)/ready
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+	rm -rf build/lib build/installed
+	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --target build/installed .
+	cd build/installed && PYTHONPATH=. $(abspath $(VENV))/bin/lint-imports --no-logo --no-cache ../../pyproject.toml
+	cd build/installed && $(abspath $(VENV))/bin/mypy --config-file ../../pyproject.toml --cache-dir ../mypy \
+		$(TYPED:%=nnunet_difftumor/%) ../../tests/typing/public_api.py
 
 $(VENV)/ready: setup.py pyproject.toml constraints.txt nnunet_difftumor.pth
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \

@@ -55,6 +55,7 @@ setup(
     ],
     python_requires=">=3.11,<3.14",
     packages=packages(),
+    package_data={"nnunet_difftumor": ["py.typed"]},
     package_dir=MAPPED_FOLDERS,
     # Relative to the wheel's own `data` folder: `purelib` beside it is what installers copy into site-packages, where
     # Python reads .pth files. The same line serves normal and editable installs, and uninstalling removes the file.
@@ -91,6 +92,10 @@ setup(
             "filelock>=3.12",
             "hypothesis>=6.100",
             "ruff>=0.9",
+            "import-linter>=2.6",  # the layers of imports
+            "mypy>=1.14",  # the types of the public functions
+            "nbclient>=0.10",  # runs the notebook
+            "ipykernel>=6.29",
             "setuptools>=77",
         ],
     },

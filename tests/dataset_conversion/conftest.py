@@ -1,7 +1,7 @@
 import json
-import multiprocessing
 import multiprocessing.dummy
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -65,11 +65,12 @@ def verify(monkeypatch):
     """nnU-Net's own check of a raw dataset, in a thread instead of a new process, which takes seconds to start."""
 
     def run(dataset):
-        from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+        from nnunetv2.experiment_planning import verify_dataset_integrity as module
 
         with monkeypatch.context() as patch:
-            patch.setattr(multiprocessing, "get_context", lambda method=None: multiprocessing.dummy)
-            verify_dataset_integrity(str(dataset), num_processes=1)
+            threads = SimpleNamespace(get_context=lambda method: multiprocessing.dummy)
+            patch.setattr(module, "multiprocessing", threads)
+            module.verify_dataset_integrity(str(dataset), num_processes=1)
 
     return run
 
