@@ -10,10 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import tiny_networks
-import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json
+from trainer_of import trainer_of
 
-from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
 from nnunet_difftumor.prepared.config import DiffTumorConfig
 from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorTiny
 
@@ -35,20 +33,7 @@ def write_settings(dataset_folder: Path, folder: Path, *, live: dict | None = No
 
 def make_trainer(dataset_folder: Path, settings: Path, *, epoch: int = 0) -> nnUNetTrainerDiffTumorTiny:
     """A trainer on the phantom with these settings."""
-    plans = load_json(str(dataset_folder / "nnUNetPlansDiffTumor.json"))
-    dataset_json = load_json(str(dataset_folder / "dataset.json"))
-    trainer = nnUNetTrainerDiffTumorTiny(
-        {**plans, "continue_training": False}, "3d_fullres", 0, dataset_json, torch.device("cpu")
-    )
-    trainer.synthesis = TrainingSynthesis(
-        dataset_folder,
-        plans,
-        dataset_json=dataset_json,
-        configuration="3d_fullres",
-        fold=0,
-        config=DiffTumorConfig.load(settings),
-    )
-    trainer.initialize()
+    trainer = trainer_of(dataset_folder, settings=settings)
     trainer.current_epoch = epoch
     return trainer
 

@@ -5,8 +5,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json
+from trainer_of import trainer_of
 
 from nnunet_difftumor.dataset_conversion.healthy import convert
 from nnunet_difftumor.preparation.prepare import prepare
@@ -35,15 +34,7 @@ def test_a_pool_of_two_real_scans_trains_label_free(
         assert split["train"] == split["val"] == []
         assert split["synthesis_bases"] == ["abdomen", "chaos"] and len(split["label_free_val"]) == 1
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    plans = load_json(str(folder / "nnUNetPlansDiffTumor.json"))
-    trainer = nnUNetTrainerDiffTumorLabelFreeTiny(
-        {**plans, "continue_training": False},
-        "3d_fullres",
-        0,
-        load_json(str(folder / "dataset.json")),
-        torch.device("cpu"),
-    )
-    trainer.initialize()
+    trainer = trainer_of(folder, nnUNetTrainerDiffTumorLabelFreeTiny)
     trainer.on_train_start()
     trainer.on_train_epoch_start()
     batch = next(trainer.dataloader_train)

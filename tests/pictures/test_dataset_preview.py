@@ -6,9 +6,8 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from PIL import Image
+from trainer_of import trainer_of
 
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.pictures.montage import Montage
@@ -19,7 +18,6 @@ from nnunet_difftumor.prepared.config import DiffTumorConfig
 from nnunet_difftumor.prepared.statistics import StatisticsStore
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
-from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorTiny
 
 
 def preview(dataset, output, *arguments: str) -> dict:
@@ -106,14 +104,7 @@ def test_row_contour_is_where_the_picture_changed(prepared_phantom):
 
 def test_mix_is_what_the_training_draws(prepared_phantom, monkeypatch):
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    plans, dataset_json = (
-        load_json(str(prepared_phantom.preprocessed / name)) for name in ("nnUNetPlansDiffTumor.json", "dataset.json")
-    )
-    trainer = nnUNetTrainerDiffTumorTiny(
-        {**plans, "continue_training": False}, "3d_fullres", 0, dataset_json, torch.device("cpu")
-    )
-    trainer.initialize()
-    loader = trainer.get_dataloaders()[0].data_loader
+    loader = trainer_of(prepared_phantom.preprocessed).get_dataloaders()[0].data_loader
     trained_on = [sample for number in range(6) for sample in loader.make_batch(number)["samples"]]
     assert len(trained_on) >= 3
     mix = list(Montage(prepared_phantom.preprocessed, configuration="3d_fullres").mix(len(trained_on)))

@@ -16,6 +16,7 @@ from live_training import consistent, drawn, loader_of, make_trainer, samples_of
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pictures.montage import Montage
 from nnunet_difftumor.pictures.replay import RunReplay
@@ -206,6 +207,13 @@ def test_a_whole_training_says_what_it_takes_and_can_be_replayed(
     logged = next(sample for sample in read_log(trainer.output_folder, 0) if sample["source"] == "live")
     sample = RunReplay(trainer.output_folder).sample(logged["number"])
     assert sample.logged == logged and sample.reproduced
+    # As of a run on a GPU, replayed where there is none.
+    settings = Path(trainer.output_folder) / "difftumor.json"
+    record = json.loads(settings.read_text())
+    record["live"]["device"] = "cuda"
+    settings.write_text(json.dumps(record))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert RunReplay(trainer.output_folder).sample(logged["number"]).reproduced
 
 
 def _rank(rank: int, dataset: Path, settings: Path, folder: Path, port: int, queue) -> None:
@@ -262,3 +270,18 @@ def test_prepared_settings_that_ask_for_live_tumors_can_be_previewed(
     montage = Montage(copy_of_prepared_phantom, configuration="3d_fullres")
     samples = list(montage.mix(3))
     assert len(samples) == 3 and all(sample.outcome.source == "live" and sample.panel for sample in samples)
+
+
+def test_a_preview_draws_on_the_cpu_where_the_training_shall_draw_on_a_gpu(
+    prepared_phantom, copy_of_prepared_phantom, tmp_path, monkeypatch, small_patches
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    weights = str(tmp_path / "weights")
+    settings = write_settings(
+        copy_of_prepared_phantom, tmp_path, live={"weights_folder": weights, "device": "cuda"}, **EARLY
+    )
+    (copy_of_prepared_phantom / "difftumor.json").write_text(settings.read_text())
+    assert main(["preview", "-d", "501", "-o", str(tmp_path / "preview")]) == 0
+    record = json.loads((tmp_path / "preview" / "preview.json").read_text())
+    tumors = [tumor for row in record["pictures"]["mix"].values() for sample in row for tumor in sample["tumors"]]
+    assert tumors and {tumor["spec"]["renderer"] for tumor in tumors} == {"diffusion"}

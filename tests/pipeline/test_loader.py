@@ -1,32 +1,22 @@
 """Batches through nnU-Net's own get_dataloaders: the same whatever the workers, steered onto tumors, resumable."""
 
 import hashlib
-import os
 import random
 
 import numpy as np
 import pytest
 import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from trainer_of import trainer_of
 
 from nnunet_difftumor.pipeline.loader import SyntheticTumorDataLoader, WatchedDataLoader
-from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorLabelFreeTiny, nnUNetTrainerDiffTumorTiny
-
-
-def make_trainer(dataset, trainer_class=nnUNetTrainerDiffTumorTiny, fold=0):
-    plans = load_json(str(dataset.preprocessed / "nnUNetPlansDiffTumor.json"))
-    dataset_json = load_json(str(dataset.preprocessed / "dataset.json"))
-    trainer = trainer_class(
-        {**plans, "continue_training": False}, "3d_fullres", fold, dataset_json, torch.device("cpu")
-    )
-    trainer.initialize()
-    return trainer
+from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorLabelFreeTiny
 
 
 def batches(dataset, *, workers: int, count: int, monkeypatch, epoch: int = 0, **kwargs) -> list[dict]:
     monkeypatch.setenv("nnUNet_n_proc_DA", str(workers))
-    trainer = make_trainer(dataset, **kwargs)
+    trainer = trainer_of(dataset.preprocessed, **kwargs)
     trainer.current_epoch = epoch
     training, validation = trainer.get_dataloaders()
     try:
@@ -77,7 +67,7 @@ def test_folds_and_seeds_see_other_batches(prepared_phantom, monkeypatch):
 
 def test_global_generators_are_as_before_after_a_batch_in_the_main_process(prepared_phantom, monkeypatch):
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    training, _ = make_trainer(prepared_phantom).get_dataloaders()
+    training, _ = trainer_of(prepared_phantom.preprocessed).get_dataloaders()
     np.random.seed(1)  # noqa: NPY002
     random.seed(2)
     torch.manual_seed(3)
@@ -112,7 +102,7 @@ def test_every_synthetic_sample_has_a_tumor_in_its_target(prepared_phantom, monk
 
 def test_validation_keeps_the_loader_of_nnunet(prepared_phantom, monkeypatch):
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    training, validation = make_trainer(prepared_phantom).get_dataloaders()
+    training, validation = trainer_of(prepared_phantom.preprocessed).get_dataloaders()
     assert type(training.data_loader) is SyntheticTumorDataLoader
     assert type(validation.data_loader) is WatchedDataLoader
     assert type(validation.data_loader).generate_train_batch is nnUNetDataLoader.generate_train_batch
@@ -124,4 +114,5 @@ def test_stock_trainer_is_untouched_after_ours(prepared_phantom, monkeypatch):
     before = module.nnUNetDataLoader, module.NonDetMultiThreadedAugmenter
     batches(prepared_phantom, workers=0, count=1, monkeypatch=monkeypatch)
     assert (module.nnUNetDataLoader, module.NonDetMultiThreadedAugmenter) == before
-    assert os.environ["nnUNet_n_proc_DA"] == "0"
+    loaders = trainer_of(prepared_phantom.preprocessed, nnUNetTrainer).get_dataloaders()
+    assert [type(loader.data_loader) for loader in loaders] == [nnUNetDataLoader] * 2

@@ -4,24 +4,16 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from PIL import Image
+from trainer_of import trainer_of
 
 from nnunet_difftumor.cli.main import main
-from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorTiny
 
 
 @pytest.mark.slow(file_seconds=80)
 def test_achieved_share_is_at_least_095_of_that_asked(prepared_real, monkeypatch):
     monkeypatch.setenv("nnUNet_n_proc_DA", "2")
-    plans = load_json(str(prepared_real.preprocessed / "nnUNetPlansDiffTumor.json"))
-    dataset_json = load_json(str(prepared_real.preprocessed / "dataset.json"))
-    trainer = nnUNetTrainerDiffTumorTiny(
-        {**plans, "continue_training": False}, "3d_fullres", 0, dataset_json, torch.device("cpu")
-    )
-    trainer.initialize()
-    training, validation = trainer.get_dataloaders()
+    training, validation = trainer_of(prepared_real.preprocessed).get_dataloaders()
     try:
         made = [next(training) for _ in range(120)]
     finally:

@@ -8,10 +8,10 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from trainer_of import trainer_of
 
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.dataset_conversion import phantom
@@ -31,17 +31,15 @@ def prepare(*arguments: str) -> int:
     return main(["prepare", "-d", "501", "-np", "1", *SAME_REQUEST, *arguments])
 
 
-def trainer_of(dataset, trainer_class, fold):
-    plans = load_json(str(dataset.preprocessed / "nnUNetPlansDiffTumor.json"))
-    dataset_json = load_json(str(dataset.preprocessed / "dataset.json"))
-    return trainer_class({**plans, "continue_training": False}, "3d_fullres", fold, dataset_json, torch.device("cpu"))
+def uninitialized(dataset, trainer_class, fold):
+    return trainer_of(dataset.preprocessed, trainer_class, fold=fold, initialize=False)
 
 
 def stock_folds(dataset) -> dict:
     """What nnU-Net's own trainer trains and validates on, for a fold, a fold that it makes itself, and all cases."""
     folds = {}
     for fold in (0, 7, "all"):
-        trainer = trainer_of(dataset, nnUNetTrainer, fold)
+        trainer = uninitialized(dataset, nnUNetTrainer, fold)
         folds[fold] = [sorted(map(str, cases)) for cases in trainer.do_split()]
     return folds
 
@@ -118,7 +116,7 @@ def test_pool_cases_are_preprocessed_as_nnunet_does_it_with_these_plans(pooled):
 def test_training_puts_tumors_into_pool_cases(pooled, monkeypatch):
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     dataset, _, _ = pooled
-    trainer = trainer_of(dataset, nnUNetTrainerDiffTumorTiny, 0)
+    trainer = uninitialized(dataset, nnUNetTrainerDiffTumorTiny, 0)
     trainer.initialize()
     loader = trainer.get_dataloaders()[0].data_loader
     samples = [sample for number in range(20) for sample in loader.make_batch(number)["samples"]]

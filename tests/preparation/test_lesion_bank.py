@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_networks
-import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json
+from trainer_of import trainer_of
 
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.errors import InputError
@@ -219,8 +218,6 @@ def test_the_last_line_says_where_tumors_are_hard_to_see(prepared_phantom, copy_
 
 
 def test_a_bank_of_diffusion_tumors_is_trained_on(prepared_phantom, copy_of_prepared_phantom, tmp_path, monkeypatch):
-    from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorTiny
-
     edit_settings(copy_of_prepared_phantom, size_weights={"tiny": 1, "small": 1, "large": 0})
     # Late models are not needed for these sizes.
     weights = tiny_networks.write_weights(tmp_path / "weights", "liver_early", "kidney_early", "pancreas_early")
@@ -242,16 +239,7 @@ def test_a_bank_of_diffusion_tumors_is_trained_on(prepared_phantom, copy_of_prep
     lines = done.stdout.splitlines()[-2:]
     edit_settings(copy_of_prepared_phantom, **json.loads("{" + "".join(lines).rstrip(",") + "}"))
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    plans = load_json(str(copy_of_prepared_phantom / "nnUNetPlansDiffTumor.json"))
-    trainer = nnUNetTrainerDiffTumorTiny(
-        {**plans, "continue_training": False},
-        "3d_fullres",
-        0,
-        load_json(str(copy_of_prepared_phantom / "dataset.json")),
-        torch.device("cpu"),
-    )
-    trainer.initialize()
-    training, _ = trainer.get_dataloaders()
+    training, _ = trainer_of(copy_of_prepared_phantom).get_dataloaders()
     samples = [sample for _ in range(6) for sample in next(training)["samples"]]
     assert len(samples) > 5 and np.mean([sample["in_target"] for sample in samples]) >= 0.9
     assert not [reason for sample in samples for reason in sample["refused"]]

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json
+from trainer_of import trainer_of
 
 from nnunet_difftumor.demonstration.small_plan import write_small_plans
 from nnunet_difftumor.errors import InputError
@@ -12,13 +12,7 @@ from nnunet_difftumor.trainers.demo import nnUNetTrainerDiffTumorDemo
 
 
 def make(dataset, plans_path) -> nnUNetTrainerDiffTumorDemo:
-    return nnUNetTrainerDiffTumorDemo(
-        {**load_json(str(plans_path)), "continue_training": False},
-        "3d_fullres",
-        0,
-        load_json(str(dataset.preprocessed / "dataset.json")),
-        torch.device("cpu"),
-    )
+    return trainer_of(dataset.preprocessed, nnUNetTrainerDiffTumorDemo, plans_file=plans_path, initialize=False)
 
 
 def small_plans(dataset, folder, *, seed: int):

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
+from trainer_of import trainer_of
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.runs.recorder import TooFewSyntheticSamplesError
@@ -15,16 +15,8 @@ from nnunet_difftumor.trainers.label_free import nnUNetTrainerDiffTumorLabelFree
 from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorTiny
 
 
-def make(dataset, trainer_class=nnUNetTrainerDiffTumor, *, fold=0, edit_plans=lambda plans: None):
-    plans = load_json(str(dataset.preprocessed / "nnUNetPlansDiffTumor.json"))
-    edit_plans(plans)
-    return trainer_class(
-        {**plans, "continue_training": False},
-        "3d_fullres",
-        fold,
-        load_json(str(dataset.preprocessed / "dataset.json")),
-        torch.device("cpu"),
-    )
+def make(dataset, trainer_class=nnUNetTrainerDiffTumor, **options):
+    return trainer_of(dataset.preprocessed, trainer_class, initialize=False, **options)
 
 
 @pytest.mark.slow

@@ -7,30 +7,16 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from trainer_of import trainer_of
 
 from nnunet_difftumor.preparation.prepare import prepare
 from nnunet_difftumor.prepared.config import DiffTumorConfig
 from nnunet_difftumor.prepared.intensity import CTIntensity
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
-from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorTiny
 
 pytestmark = pytest.mark.slow
-
-
-def make_trainer(folder):
-    plans = load_json(str(folder / "nnUNetPlansDiffTumor.json"))
-    trainer = nnUNetTrainerDiffTumorTiny(
-        {**plans, "continue_training": False},
-        "3d_fullres",
-        0,
-        load_json(str(folder / "dataset.json")),
-        torch.device("cpu"),
-    )
-    trainer.initialize()
-    return trainer
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +48,7 @@ def test_kits_like_regions_train_on_bases_with_tumors_in_every_region_they_belon
     organ = DiffTumorConfig.load(kits_like / "difftumor.json").organs[0]
     assert (organ.organ_labels, organ.tumor_label, organ.avoid_labels) == ((1,), 2, (2, 3))
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    trainer = make_trainer(kits_like)
+    trainer = trainer_of(kits_like)
     training, _ = trainer.get_dataloaders()
     seen = 0
     for _ in range(10):
@@ -99,7 +85,7 @@ def test_partly_annotated_cases_train_with_tumors_in_what_is_annotated(copy_of_p
             Path(folder, f"{case}{ending}").unlink()
         nnUNetDatasetBlosc2.save_case(data, seg, properties, f"{folder}/{case}", **chunks)
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    trainer = make_trainer(copy_of_prepared_phantom)
+    trainer = trainer_of(copy_of_prepared_phantom)
     training, _ = trainer.get_dataloaders()
     batches = [next(training) for _ in range(8)]
     samples = [sample for batch in batches for sample in batch["samples"]]
@@ -140,7 +126,7 @@ def test_training_from_a_bank_of_lesions(prepared_phantom, copy_of_prepared_phan
     (copy_of_prepared_phantom / "difftumor.json").write_text(json.dumps(record))
 
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    trainer = make_trainer(copy_of_prepared_phantom)
+    trainer = trainer_of(copy_of_prepared_phantom)
     training, _ = trainer.get_dataloaders()
     samples = [sample for _ in range(10) for sample in next(training)["samples"]]
     assert len(samples) > 10 and np.mean([sample["in_target"] for sample in samples]) >= 0.95
