@@ -15,8 +15,8 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.dataset import SyntheticTumorDataset
 from nnunet_difftumor.pipeline.live.synthesis import LiveSynthesis
 from nnunet_difftumor.pipeline.loader import SamplingPlan
+from nnunet_difftumor.pipeline.source_description import describe_source
 from nnunet_difftumor.pipeline.sources import TumorSource, make_source
-from nnunet_difftumor.prepared.bank_folder import describe_bank
 from nnunet_difftumor.prepared.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
 from nnunet_difftumor.prepared.grid import PreparedGrid
 from nnunet_difftumor.prepared.orientation import array_axes
@@ -170,19 +170,7 @@ class TrainingSynthesis:
         config = self.config
         organs = ", ".join(f"{organ.name} (tumor label {organ.tumor_label})" for organ in config.organs)
         return [
-            f"Synthetic tumors: {self._describe_source()}; preset {config.preset}; organs: {organs}",
+            f"Synthetic tumors: {describe_source(config, self.live)}; preset {config.preset}; organs: {organs}",
             f"{len(roles.train)} real training cases, {len(roles.bases)} bases, {len(roles.validation)} validation "
             f"cases; synthetic share asked: {config.synthetic_probability}",
         ]
-
-    def _describe_source(self) -> str:
-        config, by_hand = self.config, "hand-crafted, rendered while training"
-        if config.source == "handcrafted":
-            return by_hand
-        if config.source == "bank":
-            other = describe_bank(config.bank_folder)
-        else:
-            other = self.live.describe() if self.live else "live tumors"
-        if config.handcrafted_share == 0:
-            return other
-        return f"{config.handcrafted_share:.0%} {by_hand}; {1 - config.handcrafted_share:.0%} {other}"

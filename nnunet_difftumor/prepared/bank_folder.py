@@ -11,7 +11,6 @@ from typing import Any
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.synthesis.lesion_file import SUFFIX, write_lesion
-from nnunet_difftumor.synthesis.networks.weights import describe_files
 from nnunet_difftumor.synthesis.patch import RenderedTumor
 from nnunet_difftumor.synthesis.volume import Volume
 
@@ -117,18 +116,6 @@ class BankFolder:
                 f"{self.folder}: cannot be written ({error.strerror or error}); free disk space, or mend what "
                 "it says, and the same command goes on where it stopped"
             ) from error
-
-
-def describe_bank(folder: str | Path) -> str:
-    """How a bank was made, for the log of a training."""
-    try:
-        record = json.loads((Path(folder) / BANK_FILE).read_text())
-        files = {file["file"]: file for found in record["weights"].values() for file in found}
-        weights = f", weights {describe_files(files.values())}" if files else ""
-        return f"lesion files of {folder}, renderer {record['renderer']}{weights}"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        # One that a training fills, or another program has made.
-        return f"lesion files of {folder}, which do not say how they were made"
 
 
 def _names_of(number: int) -> tuple[str, str]:

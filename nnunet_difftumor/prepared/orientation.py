@@ -8,6 +8,7 @@ from nibabel.orientations import aff2axcodes
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.prepared.config import MIRROR_AXES
+from nnunet_difftumor.synthesis.volume import nearest_axes
 
 
 def directions(properties: Mapping[str, Any], transpose_forward: Sequence[int]) -> np.ndarray:
@@ -51,12 +52,7 @@ def patient_axes(properties: Mapping[str, Any], transpose_forward: Sequence[int]
 
     Arguments and errors are those of `directions`.
     """
-    columns = np.abs(directions(properties, transpose_forward))
-    nearest, remaining = [0, 0, 0], [0, 1, 2]
-    for patient in np.argsort(-columns.max(1), kind="stable"):
-        nearest[patient] = max(remaining, key=lambda axis: columns[patient, axis])
-        remaining.remove(nearest[patient])
-    return tuple(nearest)
+    return nearest_axes(directions(properties, transpose_forward))
 
 
 def array_axes(

@@ -125,3 +125,17 @@ def box_from_json(pairs: Sequence[Sequence[int]]) -> Box:
     """Reads what `box_to_json` wrote."""
     z, y, x = (slice(first, last) for first, last in pairs)
     return z, y, x
+
+
+def nearest_axes(direction: np.ndarray) -> tuple[int, int, int]:
+    """For left-right, front-back and head-foot the array axis (0, 1, 2) that is nearest to it.
+
+    Args:
+        direction: float (3, 3), its columns the directions of the array's axes in RAS+ space.
+    """
+    along_patient = np.abs(np.asarray(direction, float))
+    nearest, remaining = [0, 0, 0], [0, 1, 2]
+    for patient in np.argsort(-along_patient.max(1), kind="stable"):
+        nearest[patient] = max(remaining, key=lambda axis: along_patient[patient, axis])
+        remaining.remove(nearest[patient])
+    return nearest[0], nearest[1], nearest[2]

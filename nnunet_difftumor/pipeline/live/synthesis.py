@@ -11,7 +11,6 @@ from nnunet_difftumor.pipeline.live.source import LiveSource, PainterInProcess
 from nnunet_difftumor.prepared.config import DiffTumorConfig
 from nnunet_difftumor.prepared.live_settings import LiveSettings
 from nnunet_difftumor.prepared.statistics import StatisticsStore
-from nnunet_difftumor.synthesis.networks.weights import describe_files
 from nnunet_difftumor.synthesis.renderers import choose_renderer
 
 # Makes the renderer in the server's process.
@@ -102,12 +101,6 @@ class LiveSynthesis:
         else:
             painter = PainterInProcess(partial(make_renderer, FACTORY, self.choice.on("cpu").arguments()))
         return LiveSource(config, statistics, views=self.views, painter=painter)
-
-    def describe(self) -> str:
-        """For the log of a training."""
-        exactly = ", deterministic" if self.settings.deterministic else ""
-        weights = f"{describe_files(self.weights)} of {self.settings.folder.absolute()}"
-        return f"live, drawn by diffusion models while training{exactly}; weights {weights}"
 
 
 def hang_s(settings: LiveSettings) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_difftumor.files import atomic_path
-from nnunet_difftumor.synthesis.volume import Box
+from nnunet_difftumor.synthesis.volume import Box, nearest_axes
 
 WINDOW_HU = (-175.0, 250.0)
 PLANES = ("axial", "coronal", "sagittal")
@@ -93,11 +93,7 @@ class View:
 def views(directions: np.ndarray) -> list[View]:
     """Axial, coronal, sagittal for any orientation: the array axis nearest to each patient axis, and its sense."""
     directions = np.asarray(directions, float)
-    remaining, nearest = [0, 1, 2], [0, 0, 0]
-    for patient in np.argsort(-np.abs(directions).max(1)):
-        nearest[patient] = max(remaining, key=lambda axis: abs(directions[patient, axis]))
-        remaining.remove(nearest[patient])
-    x, y, z = nearest
+    x, y, z = nearest_axes(directions)
     to_left = directions[0, x] < 0  # index grows towards the patient's left when the RAS component is negative
     to_front, to_head = directions[1, y] > 0, directions[2, z] > 0
     return [

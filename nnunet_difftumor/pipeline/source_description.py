@@ -1,0 +1,46 @@
+"""Who draws the tumors of a training, in words for its log."""
+
+import json
+from pathlib import Path
+
+from nnunet_difftumor.pipeline.live.synthesis import LiveSynthesis
+from nnunet_difftumor.prepared.bank_folder import BANK_FILE
+from nnunet_difftumor.prepared.config import DiffTumorConfig
+from nnunet_difftumor.synthesis.networks.weights import describe_files
+
+_BY_HAND = "hand-crafted, rendered while training"
+
+
+def describe_source(config: DiffTumorConfig, live: LiveSynthesis | None) -> str:
+    """Renderers, their weights and shares.
+
+    Args:
+        config: of the training.
+        live: of its live tumors; None if it has none.
+    """
+    if config.source == "handcrafted":
+        return _BY_HAND
+    if config.source == "bank":
+        other = _describe_bank(config.bank_folder)
+    else:
+        other = "live tumors" if live is None else _describe_live(live)
+    if config.handcrafted_share == 0:
+        return other
+    return f"{config.handcrafted_share:.0%} {_BY_HAND}; {1 - config.handcrafted_share:.0%} {other}"
+
+
+def _describe_live(live: LiveSynthesis) -> str:
+    exactly = ", deterministic" if live.settings.deterministic else ""
+    weights = f"{describe_files(live.weights)} of {live.settings.folder.absolute()}"
+    return f"live, drawn by diffusion models while training{exactly}; weights {weights}"
+
+
+def _describe_bank(folder: str | Path) -> str:
+    try:
+        record = json.loads((Path(folder) / BANK_FILE).read_text())
+        files = {file["file"]: file for found in record["weights"].values() for file in found}
+        weights = f", weights {describe_files(files.values())}" if files else ""
+        return f"lesion files of {folder}, renderer {record['renderer']}{weights}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        # One that a training fills, or another program has made.
+        return f"lesion files of {folder}, which do not say how they were made"
