@@ -16,10 +16,10 @@ from nnunet_difftumor.kernels import (
     spatial_linear_attention,
     vector_quantize,
 )
+from nnunet_difftumor.kernels.cpu.vector_quantize import nearest_code
 from nnunet_difftumor.kernels.reference import depth_attention as plain_depth
 from nnunet_difftumor.kernels.reference import group_norm_modulate_silu as plain_norm
 from nnunet_difftumor.kernels.reference import spatial_linear_attention as plain_linear
-from nnunet_difftumor.kernels.reference import vector_quantize as plain_quantize
 
 HEADS, HEAD_DIM, CODES, CHANNELS = 8, 32, 16384, 8
 LEVELS = ((24, 24), (48, 12), (96, 6), (192, 3))  # channels and edge of the U-Net's levels, for a patch of 96^3
@@ -104,7 +104,7 @@ def _quantize(batch: int, dtype: torch.dtype, device: str, small: bool) -> Itera
         lambda vectors, codebook: vector_quantize(vectors, codebook).embeddings,
         plain,
         {"addmm, argmin in chunks": chunks},
-        lambda vectors, codebook: codebook[plain_quantize.nearest_code(vectors, codebook)],
+        lambda vectors, codebook: codebook[nearest_code(vectors, codebook)],
         bytes=vectors.nbytes * 2 + codebook.nbytes + codes * product * 2,
         flops=2.0 * count * codes * product,
         fusable=False,

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from nnunet_difftumor.kernels import depth_attention, spatial_linear_attention
-from nnunet_difftumor.kernels.implementation import without_gradients
+from nnunet_difftumor.kernels.implementation import is_cpu_inference
 
 NORM_EPS = 1e-5
 # Bytes of q, k and v that a CPU's cache holds beside what is made of them.
@@ -79,7 +79,7 @@ class _AttentionBlock(nn.Module):
 
     def in_parts(self, x: torch.Tensor, attend: Callable[[torch.Tensor], torch.Tensor], *, axis: int) -> torch.Tensor:
         """attend(x); on a CPU, in inference, piece by piece along an axis, so that q, k and v stay in the cache."""
-        if not without_gradients(x):
+        if not is_cpu_inference(x):
             return attend(x)
         out = torch.empty_like(x)
         of_one = x[:, 0].numel() // x.shape[axis] * self.to_qkv.out_features * x.element_size()

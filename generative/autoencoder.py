@@ -15,7 +15,7 @@ from nnunet_difftumor.generative import streaming
 from nnunet_difftumor.generative.codebook import Codebook
 from nnunet_difftumor.generative.convolutions import GroupNormSiLU, SamePadConv3d, SamePadConvTranspose3d
 from nnunet_difftumor.kernels import Quantized
-from nnunet_difftumor.kernels.implementation import without_gradients
+from nnunet_difftumor.kernels.implementation import is_cpu_inference
 
 NORM_EPS = 1e-6
 
@@ -101,7 +101,7 @@ class Autoencoder(nn.Module):
         if volume.ndim != 5 or volume.shape[1] != self.config.channels:
             raise InputError(f"volume: expected (b, {self.config.channels}, z, x, y), got {tuple(volume.shape)}")
         check_patch(volume.shape[2:], self.config.downsampling)
-        if without_gradients(volume):
+        if is_cpu_inference(volume):
             return streaming.encode(self, volume)
         return self.to_latent(self.encoder(volume))
 
@@ -115,7 +115,7 @@ class Autoencoder(nn.Module):
 
     def decode_embeddings(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Volume (b, channels, z, x, y) of codes (b, latent_channels, d, h, w); nominally in [-1, 1], not clipped."""
-        if without_gradients(embeddings):
+        if is_cpu_inference(embeddings):
             return streaming.decode(self, embeddings)
         dtype = self.from_latent.weight.dtype
         if dtype != embeddings.dtype and dtype == torch.bfloat16:

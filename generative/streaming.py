@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from nnunet_difftumor.kernels.reference.moments import Affine, Moments
+from nnunet_difftumor.kernels.moments import Affine, Moments
 
 # Padded input of a convolution: about what fits into a CPU's last cache, and well below the 32 MiB up to which malloc
 # keeps memory.

@@ -24,7 +24,7 @@ from nnunet_difftumor.generative.attention import (
 )
 from nnunet_difftumor.generative.autoencoder import check_patch
 from nnunet_difftumor.generative.convolutions import GroupNormSiLU, SliceConv2d, SliceConvTranspose2d
-from nnunet_difftumor.kernels.implementation import without_gradients
+from nnunet_difftumor.kernels.implementation import is_cpu_inference
 
 NORM_EPS = 1e-5
 
@@ -163,7 +163,7 @@ class UNet(nn.Module):
         else:
             bias, time = tables
         x = torch.cat((noisy, condition), dim=1)
-        if without_gradients(x):
+        if is_cpu_inference(x):
             x = x.contiguous(memory_format=torch.channels_last_3d)
         x = first = self.conv_first(x)
         x = self.first_attention(x, bias, frequencies)

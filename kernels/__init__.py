@@ -1,6 +1,8 @@
 """Public operations of the networks: one function each, the same call on every device.
 
-On CUDA they run as Triton kernels, elsewhere as their plain PyTorch references; `implementation` chooses otherwise.
+On CUDA they run as Triton kernels, elsewhere in PyTorch: inference on a CPU in forms that keep what they work on in its
+cache, all else as plain references. `implementation` chooses otherwise.
+
 Needs torch, and triton on CUDA.
 """
 

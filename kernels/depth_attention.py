@@ -4,7 +4,8 @@ import torch
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.kernels.checks import check_floating, check_reach, check_shape, check_volume
-from nnunet_difftumor.kernels.implementation import uses_triton
+from nnunet_difftumor.kernels.cpu import depth_attention as cpu
+from nnunet_difftumor.kernels.implementation import is_cpu_inference, uses_triton
 from nnunet_difftumor.kernels.reference import depth_attention as reference
 
 
@@ -42,10 +43,15 @@ def depth_attention(qkv: torch.Tensor, bias: torch.Tensor, frequencies: torch.Te
             f"qkv: expected 3 * {bias.shape[0]} heads * {2 * len(frequencies)} channels (as bias and frequencies say), "
             f"got {qkv.shape[1]}"
         )
-    if not uses_triton("qkv", qkv):
-        return reference.depth_attention(qkv, bias, frequencies)
+    if uses_triton("qkv", qkv):
+        return _by_triton(qkv, bias, frequencies)
+    form = cpu if is_cpu_inference(qkv) else reference
+    return form.depth_attention(qkv, bias, frequencies)
+
+
+def _by_triton(qkv: torch.Tensor, bias: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
     from nnunet_difftumor.kernels.triton import depth_attention as kernels
 
     check_reach("qkv", qkv)
     kernels.check(qkv, bias)
-    return kernels.depth_attention(qkv, bias.float().contiguous(), *kernels.rotation(frequencies, depth))
+    return kernels.depth_attention(qkv, bias.float().contiguous(), *kernels.rotation(frequencies, qkv.shape[2]))

@@ -7,7 +7,8 @@ import torch
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.kernels.checks import check_floating, check_reach, check_shape, check_volume
-from nnunet_difftumor.kernels.implementation import uses_triton
+from nnunet_difftumor.kernels.cpu import group_norm_modulate_silu as cpu
+from nnunet_difftumor.kernels.implementation import is_cpu_inference, uses_triton
 from nnunet_difftumor.kernels.reference import group_norm_modulate_silu as reference
 
 
@@ -60,14 +61,25 @@ def group_norm_modulate_silu(
             check_shape(name, tensor, (batch, channels))
     if replicate is not None and (len(replicate) != 6 or min(replicate) < 0):
         raise InputError(f"replicate: expected six numbers of voxels, none negative, got {tuple(replicate)}")
-    if not uses_triton("x", x):
-        return reference.group_norm_modulate_silu(
-            x, weight, bias=bias, groups=groups, eps=eps, scale=scale, shift=shift, replicate=replicate
-        )
+    if uses_triton("x", x):
+        return _by_triton(x, (weight, bias, scale, shift), groups, eps, tuple(replicate or (0,) * 6))
+    form = cpu if is_cpu_inference(x) and x.is_contiguous(memory_format=torch.channels_last_3d) else reference
+    return form.group_norm_modulate_silu(
+        x, weight, bias=bias, groups=groups, eps=eps, scale=scale, shift=shift, replicate=replicate
+    )
+
+
+def _by_triton(
+    x: torch.Tensor,
+    parameters: tuple[torch.Tensor | None, ...],
+    groups: int,
+    eps: float,
+    replicate: tuple[int, ...],
+) -> torch.Tensor:
     from nnunet_difftumor.kernels.triton import group_norm_modulate_silu as kernels
 
     x = x if kernels.is_dense(x) else x.contiguous()
     check_reach("x", x)
     kernels.check(x)
-    parameters = (None if given is None else given.float().contiguous() for given in (weight, bias, scale, shift))
-    return kernels.group_norm_modulate_silu(x, *parameters, groups, eps, tuple(replicate or (0,) * 6))[0]
+    parameters = (None if given is None else given.float().contiguous() for given in parameters)
+    return kernels.group_norm_modulate_silu(x, *parameters, groups, eps, replicate)[0]

@@ -1,4 +1,7 @@
-"""Which implementation of an operation runs: the Triton kernel on CUDA, the plain PyTorch reference elsewhere."""
+"""Which implementation of an operation runs: the Triton kernel on CUDA, elsewhere one in PyTorch.
+
+That is the CPU's own form in inference, and the plain reference otherwise.
+"""
 
 import importlib.util
 import threading
@@ -77,10 +80,10 @@ def _check_gpu(name: str, device: int | None) -> None:
         )
 
 
-def without_gradients(tensor: torch.Tensor) -> bool:
-    """Whether a CPU computes under `torch.inference_mode`, where references may write in place, in their own order.
+def is_cpu_inference(tensor: torch.Tensor) -> bool:
+    """Whether a CPU computes under `torch.inference_mode`: then memory may be written in place, in any order.
 
-    Training and its validation run without it, so that nothing changes for them. Where kernels are wanted on a CPU,
+    Training and its validation run without that mode, by the plain references. Where kernels are wanted on a CPU,
     from the interpreter, networks run as they do on CUDA.
     """
     # In this order: torch.compile cannot trace the question of the inference mode.

@@ -4,7 +4,8 @@ import torch
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.kernels.checks import check_reach, check_volume
-from nnunet_difftumor.kernels.implementation import uses_triton
+from nnunet_difftumor.kernels.cpu import spatial_linear_attention as cpu
+from nnunet_difftumor.kernels.implementation import is_cpu_inference, uses_triton
 from nnunet_difftumor.kernels.reference import spatial_linear_attention as reference
 
 
@@ -29,8 +30,13 @@ def spatial_linear_attention(qkv: torch.Tensor, *, heads: int) -> torch.Tensor:
     check_volume("qkv", qkv)
     if heads < 1 or qkv.shape[1] % (3 * heads):
         raise InputError(f"qkv: its {qkv.shape[1]} channels are not 3 * {heads} heads * head_dim")
-    if not uses_triton("qkv", qkv):
-        return reference.spatial_linear_attention(qkv, heads=heads)
+    if uses_triton("qkv", qkv):
+        return _by_triton(qkv, heads)
+    form = cpu if is_cpu_inference(qkv) else reference
+    return form.spatial_linear_attention(qkv, heads=heads)
+
+
+def _by_triton(qkv: torch.Tensor, heads: int) -> torch.Tensor:
     from nnunet_difftumor.kernels.triton import spatial_linear_attention as kernels
 
     check_reach("qkv", qkv)

@@ -6,8 +6,9 @@ import torch
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.kernels.checks import check_finite, check_floating
+from nnunet_difftumor.kernels.cpu.vector_quantize import nearest_code
 from nnunet_difftumor.kernels.implementation import uses_triton
-from nnunet_difftumor.kernels.reference import vector_quantize as reference
+from nnunet_difftumor.kernels.reference.vector_quantize import code_statistics
 
 
 class Quantized(NamedTuple):
@@ -56,7 +57,7 @@ def vector_quantize(vectors: torch.Tensor, codebook: torch.Tensor, *, statistics
     if uses_triton("vectors", vectors):
         indices, counts, sums = _by_triton(vectors, codebook, statistics=statistics)
     else:
-        indices, counts, sums = _by_reference(vectors, codebook, statistics=statistics)
+        indices, counts, sums = _by_blocks(vectors, codebook, statistics=statistics)
     codes = codebook.detach()[indices].to(vectors.dtype)
     commitment_loss = torch.nn.functional.mse_loss(vectors, codes)
     # The difference is exactly 0, so the values are the code's own.
@@ -64,15 +65,15 @@ def vector_quantize(vectors: torch.Tensor, codebook: torch.Tensor, *, statistics
     return Quantized(indices, embeddings, commitment_loss, counts, sums)
 
 
-def _by_reference(vectors: torch.Tensor, codebook: torch.Tensor, *, statistics: bool) -> tuple:
+def _by_blocks(vectors: torch.Tensor, codebook: torch.Tensor, *, statistics: bool) -> tuple:
     codebook = codebook.detach()
     if codebook.dtype.itemsize == 2:
         codebook = codebook.float()
     vectors = vectors.detach().to(codebook.dtype)
-    indices = reference.nearest_code(vectors, codebook)
+    indices = nearest_code(vectors, codebook)
     if not statistics:
         return indices, None, None
-    return indices, *reference.code_statistics(vectors, indices, codes=len(codebook))
+    return indices, *code_statistics(vectors, indices, codes=len(codebook))
 
 
 def _by_triton(vectors: torch.Tensor, codebook: torch.Tensor, *, statistics: bool) -> tuple:

@@ -1,1 +1,1 @@
-"""Plain PyTorch versions of the operations: what kernels are compared with, and what runs on a CPU."""
+"""Naive PyTorch versions of the operations, as the papers have them: what everything quicker is compared with."""

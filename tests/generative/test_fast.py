@@ -91,7 +91,7 @@ def test_norms_of_channels_last_volumes_keep_their_digits_far_from_zero():
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, CHANNELS_LAST])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_attention_without_gradients_is_the_same(layout, dtype):
+def test_attention_in_inference_on_a_cpu_is_that_of_the_reference(layout, dtype):
     generator = torch.Generator().manual_seed(1)
     qkv = torch.randn(2, 3 * 4 * 8, 6, 5, 3, generator=generator, dtype=torch.float64)
     bias, frequencies = torch.randn(4, 6, 6, generator=generator), torch.rand(4, generator=generator)

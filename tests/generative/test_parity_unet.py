@@ -10,7 +10,7 @@ from nnunet_difftumor.generative.attention import RelativePositionBias, rotary_f
 from nnunet_difftumor.generative.published_weights import published_name
 from nnunet_difftumor.generative.schedule import CosineSchedule
 from nnunet_difftumor.generative.unet import UNet, sinusoids
-from nnunet_difftumor.kernels.reference.depth_attention import _rotate
+from nnunet_difftumor.kernels.reference.depth_attention import rotate
 
 FIXTURES = [(8, "unet_dim8_8"), (24, "unet_dim24_8"), (24, "unet_dim24_nonsquare"), (24, "unet_dim24_24")]
 BLOCKS = ("residual1", "residual2", "spatial_attention", "depth_attention")
@@ -122,4 +122,4 @@ def test_sinusoids_and_rotation():
     frequencies = rotary_frequencies(32)
     parity.assert_close(frequencies, arrays["rotary/freqs"])
     angles = torch.arange(24)[:, None] * frequencies
-    parity.assert_close(_rotate(parity.tensor(arrays["rotary/in"]), angles.cos(), angles.sin()), arrays["rotary/out"])
+    parity.assert_close(rotate(parity.tensor(arrays["rotary/in"]), angles.cos(), angles.sin()), arrays["rotary/out"])

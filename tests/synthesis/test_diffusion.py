@@ -110,11 +110,11 @@ def test_the_fast_path_changes_no_manifest_and_voxels_by_rounding_only(monkeypat
     path = "nnunet_difftumor."
     users = [f"{path}generative.{name}" for name in ("attention", "autoencoder", "unet")]
     operations = ("depth_attention", "group_norm_modulate_silu", "spatial_linear_attention")
-    users += [f"{path}kernels.reference.{name}" for name in operations]
+    users += [f"{path}kernels.{name}" for name in operations]
     asked = []
     for user in users:
         answer = lambda x, user=user: asked.append(user)  # noqa: E731
-        monkeypatch.setattr(importlib.import_module(user), "without_gradients", answer)
+        monkeypatch.setattr(importlib.import_module(user), "is_cpu_inference", answer)
     (plain,), _ = inserted([one], before)
     assert set(asked) == set(users)
     assert renderer().record() == record
