@@ -9,6 +9,7 @@ PyTorch takes five passes with float32 between them. At 24^3, launches decide, t
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import triton
@@ -40,7 +41,7 @@ def group_norm_modulate_silu(
     launch = _Launch(x, groups, elements=_ELEMENTS)
     mean, reciprocal = launch.moments(eps)
     y = _padded_like(x, replicate)
-    launch.apply(y, (weight, bias, scale, shift, mean, reciprocal), replicate)
+    launch.apply(y, _Parameters(weight, bias, scale, shift, mean, reciprocal, groups), replicate)
     return y, mean, reciprocal
 
 
@@ -70,7 +71,7 @@ def group_norm_modulate_silu_backward(
     """
     # Sums over a rim take many registers.
     launch = _Launch(x, groups, elements=_ELEMENTS // 4 if any(replicate) else _ELEMENTS)
-    return launch.gradients(gradient, (weight, bias, scale, shift, mean, reciprocal), replicate)
+    return launch.gradients(gradient, _Parameters(weight, bias, scale, shift, mean, reciprocal, groups), replicate)
 
 
 @group_norm_modulate_silu_backward.register_fake
@@ -123,21 +124,51 @@ def _padded_like(x: torch.Tensor, replicate: Sequence[int]) -> torch.Tensor:
     )
 
 
+class _Volume(NamedTuple):
+    """A dense tensor (b, c, d, h, w), as kernels take it."""
+
+    elements: torch.Tensor
+    stride_sample: int
+    stride_channel: int
+    depth: int
+    height: int
+    width: int
+    voxels: int
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> "_Volume":
+        _, channels, *size = tensor.shape
+        voxels = size[0] * size[1] * size[2]
+        return cls(tensor, channels * voxels, voxels if tensor.is_contiguous() else 1, *size, voxels)
+
+
+class _Parameters(NamedTuple):
+    """Of the operation, and the moments of the groups, as kernels take them."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    scale: torch.Tensor | None
+    shift: torch.Tensor | None
+    means: torch.Tensor
+    reciprocals: torch.Tensor
+    groups: int
+
+
 class _Launch:
     """The launches for one tensor."""
 
     def __init__(self, x: torch.Tensor, groups: int, *, elements: int):
-        self.x, self.groups = x, groups
-        self.batch, self.channels, *self.volume = x.shape
-        self.voxels = self.volume[0] * self.volume[1] * self.volume[2]
+        self.x, self.groups, self.volume = x, groups, _Volume.of(x)
+        self.batch, self.channels = x.shape[:2]
+        voxels = self.volume.voxels
         # Voxels of a program: all channels where they lie together, one channel where its voxels do.
         together = not x.is_contiguous()
         self.tile_channels = triton.next_power_of_2(self.channels) if together else 1
         self.tile_voxels = max(16, elements // self.tile_channels)
         self.channel_tiles = 1 if together else self.channels
-        per_chunk = triton.cdiv(self.voxels, _MOST_CHUNKS)
+        per_chunk = triton.cdiv(voxels, _MOST_CHUNKS)
         self.tiles_per_chunk = triton.cdiv(max(per_chunk, self.tile_voxels), self.tile_voxels)
-        self.chunks = triton.cdiv(self.voxels, self.tiles_per_chunk * self.tile_voxels)
+        self.chunks = triton.cdiv(voxels, self.tiles_per_chunk * self.tile_voxels)
 
     def moments(self, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
         x = self.x
@@ -145,10 +176,10 @@ class _Launch:
         mean = x.new_empty((self.batch, self.groups), dtype=torch.float32)
         reciprocal = torch.empty_like(mean)
         _chunk_moments[(self.chunks, self.channel_tiles, self.batch)](
-            x, partial[0], partial[1], self.voxels, *self._strides(x), self.chunks, **self._tiles()
+            self.volume, partial[0], partial[1], self.chunks, **self._tiles()
         )
         _join_moments[(self.groups, self.batch)](
-            *(partial[0], partial[1], mean, reciprocal, self.voxels, self.chunks, eps),
+            *(partial[0], partial[1], mean, reciprocal, self.volume.voxels, self.chunks, eps),
             PER_CHUNK=self.tiles_per_chunk * self.tile_voxels,
             CHANNELS=self.channels,
             GROUP=self.channels // self.groups,
@@ -158,56 +189,40 @@ class _Launch:
         )
         return mean, reciprocal
 
-    def apply(self, y: torch.Tensor, parameters: tuple, replicate: Sequence[int]) -> None:
-        before = (replicate[4], replicate[2], replicate[0])
-        voxels = y.shape[2] * y.shape[3] * y.shape[4]
-        _apply[(triton.cdiv(voxels, self.tile_voxels), self.channel_tiles, self.batch)](
-            *(self.x, y, *self._given(parameters), self.groups),
-            *(*self.volume, *y.shape[3:], voxels, *before),
-            *(*self._strides(self.x), *self._strides(y)),
-            MODULATED=parameters[2] is not None,
+    def apply(self, y: torch.Tensor, parameters: _Parameters, replicate: Sequence[int]) -> None:
+        out, before = _Volume.of(y), (replicate[4], replicate[2], replicate[0])
+        _apply[self._grid(out.voxels)](
+            *(self.volume, out, parameters, before),
+            MODULATED=parameters.scale is not None,
             PADDED=any(replicate),
             **self._tiles(chunked=False),
         )
 
     def gradients(
-        self, gradient: torch.Tensor, parameters: tuple, replicate: Sequence[int]
+        self, gradient: torch.Tensor, parameters: _Parameters, replicate: Sequence[int]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         x = self.x
-        gradient = gradient.contiguous(
-            memory_format=torch.contiguous_format if x.is_contiguous() else torch.channels_last_3d
+        above = _Volume.of(
+            gradient.contiguous(memory_format=torch.contiguous_format if x.is_contiguous() else torch.channels_last_3d)
         )
         partial = x.new_empty((2, self.batch, self.chunks, self.channels), dtype=torch.float32)
-        rim = (replicate[4], replicate[5], replicate[2], replicate[3], replicate[0], replicate[1])
-        options = {
-            "MODULATED": parameters[2] is not None,
-            **dict(zip(("Z0", "Z1", "Y0", "Y1", "X0", "X1"), rim, strict=True)),
-        }
-        place = (*self.volume, *gradient.shape[3:], *self._strides(x), *self._strides(gradient))
-        given = self._given(parameters)
+        options = {"MODULATED": parameters.scale is not None, "RIM": tuple(replicate)}
         _channel_gradients[(self.chunks, self.channel_tiles, self.batch)](
-            *(x, gradient, *given, partial[0], partial[1], self.groups, self.voxels, self.chunks),
-            *place,
-            **options,
-            **self._tiles(),
+            *(self.volume, above, parameters, partial[0], partial[1], self.chunks), **options, **self._tiles()
         )
         of_slope, of_intercept = partial[0].sum(1), partial[1].sum(1)
-        slope = parameters[0] if parameters[2] is None else parameters[0] * (1 + parameters[2])
-        count = self.voxels * self.channels // self.groups
+        slope = parameters.weight if parameters.scale is None else parameters.weight * (1 + parameters.scale)
+        count = self.volume.voxels * self.channels // self.groups
         means = [(slope * total).view(self.batch, self.groups, -1).sum(2) / count for total in (of_intercept, of_slope)]
         of_x = torch.empty_like(x)
-        _input_gradient[(triton.cdiv(self.voxels, self.tile_voxels), self.channel_tiles, self.batch)](
-            *(x, gradient, of_x, *given, *means, self.groups, self.voxels),
-            *(*place, *self._strides(of_x)),
-            **options,
-            **self._tiles(chunked=False),
+        _input_gradient[self._grid(self.volume.voxels)](
+            *(self.volume, above, _Volume.of(of_x), parameters, *means), **options, **self._tiles(chunked=False)
         )
         return of_x, of_slope, of_intercept
 
-    def _given(self, parameters: tuple) -> tuple:
-        """Parameters, with something in the place of a modulation that is not there and not read."""
-        weight, bias, scale, shift, mean, reciprocal = parameters
-        return weight, bias, weight if scale is None else scale, bias if shift is None else shift, mean, reciprocal
+    def _grid(self, voxels: int) -> tuple[int, int, int]:
+        """One program for a tile of voxels and channels of a sample."""
+        return triton.cdiv(voxels, self.tile_voxels), self.channel_tiles, self.batch
 
     def _tiles(self, *, chunked: bool = True) -> dict:
         # Known when they compile, so that they read 16 bytes at once also where 16 does not divide the channels.
@@ -215,15 +230,14 @@ class _Launch:
         tiles = {"TILE_VOXELS": self.tile_voxels, "TILE_CHANNELS": self.tile_channels, "num_warps": 4}
         return fixed | tiles | ({"TILES": self.tiles_per_chunk} if chunked else {})
 
-    @staticmethod
-    def _strides(tensor: torch.Tensor) -> tuple[int, int]:
-        """Of sample and channel of a dense tensor."""
-        channels = tensor.shape[1]
-        voxels = tensor.shape[2] * tensor.shape[3] * tensor.shape[4]
-        return channels * voxels, voxels if tensor.is_contiguous() else 1
-
 
 _LOG2E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def _channels_of(volume, sample, channel):
+    """Pointers (1, channels) to the first voxel of a sample's channels."""
+    return volume.elements + sample.to(tl.int64) * volume.stride_sample + channel[None, :] * volume.stride_channel
 
 
 @triton.jit
@@ -231,9 +245,6 @@ def _chunk_moments(
     x,
     means,
     deviations,
-    voxels,
-    stride_sample,
-    stride_channel,
     chunks,
     CHANNELS: tl.constexpr,
     STRIDE_VOXEL: tl.constexpr,
@@ -244,15 +255,15 @@ def _chunk_moments(
     """Mean and sum of squared deviations of every channel over a chunk of voxels."""
     chunk, sample = tl.program_id(0), tl.program_id(2)
     channel = tl.program_id(1) * TILE_CHANNELS + tl.arange(0, TILE_CHANNELS)
-    source = x + sample.to(tl.int64) * stride_sample + channel[None, :] * stride_channel
+    source = _channels_of(x, sample, channel)
     count = 0.0
     mean = tl.zeros((TILE_CHANNELS,), tl.float32)
     deviation = tl.zeros((TILE_CHANNELS,), tl.float32)
     for tile in range(TILES):
         voxel = (chunk * TILES + tile) * TILE_VOXELS + tl.arange(0, TILE_VOXELS)
-        inside = (voxel < voxels)[:, None] & (channel < CHANNELS)[None, :]
+        inside = (voxel < x.voxels)[:, None] & (channel < CHANNELS)[None, :]
         values = tl.load(source + voxel[:, None].to(tl.int64) * STRIDE_VOXEL, mask=inside, other=0.0).to(tl.float32)
-        here = tl.maximum(tl.minimum(voxels - (chunk * TILES + tile) * TILE_VOXELS, TILE_VOXELS), 0).to(tl.float32)
+        here = tl.maximum(tl.minimum(x.voxels - (chunk * TILES + tile) * TILE_VOXELS, TILE_VOXELS), 0).to(tl.float32)
         own = tl.sum(values, 0) / tl.maximum(here, 1.0)
         apart = tl.where(inside, values - own[None, :], 0.0)
         # Chan et al.: two sets joined.
@@ -311,30 +322,18 @@ def _join_moments(
 
 
 @triton.jit
-def _per_channel(
-    weight,
-    bias,
-    scale,
-    shift,
-    means,
-    reciprocals,
-    sample,
-    channel,
-    groups,
-    CHANNELS: tl.constexpr,
-    MODULATED: tl.constexpr,
-):
+def _per_channel(parameters, sample, channel, CHANNELS: tl.constexpr, MODULATED: tl.constexpr):
     """Mean, reciprocal deviation, slope and intercept of each channel."""
     real = channel < CHANNELS
-    group = sample * groups + channel // (CHANNELS // groups)
-    slope = tl.load(weight + channel, mask=real, other=0.0)
-    intercept = tl.load(bias + channel, mask=real, other=0.0)
+    group = sample * parameters.groups + channel // (CHANNELS // parameters.groups)
+    slope = tl.load(parameters.weight + channel, mask=real, other=0.0)
+    intercept = tl.load(parameters.bias + channel, mask=real, other=0.0)
     if MODULATED:
-        factor = 1.0 + tl.load(scale + sample * CHANNELS + channel, mask=real, other=0.0)
+        factor = 1.0 + tl.load(parameters.scale + sample * CHANNELS + channel, mask=real, other=0.0)
         slope *= factor
-        intercept = intercept * factor + tl.load(shift + sample * CHANNELS + channel, mask=real, other=0.0)
-    mean = tl.load(means + group, mask=real, other=0.0)
-    reciprocal = tl.load(reciprocals + group, mask=real, other=0.0)
+        intercept = intercept * factor + tl.load(parameters.shift + sample * CHANNELS + channel, mask=real, other=0.0)
+    mean = tl.load(parameters.means + group, mask=real, other=0.0)
+    reciprocal = tl.load(parameters.reciprocals + group, mask=real, other=0.0)
     return mean, reciprocal, slope, intercept
 
 
@@ -342,26 +341,8 @@ def _per_channel(
 def _apply(
     x,
     y,
-    weight,
-    bias,
-    scale,
-    shift,
-    means,
-    reciprocals,
-    groups,
-    depth,
-    height,
-    width,
-    out_height,
-    out_width,
-    out_voxels,
-    before_z,
-    before_y,
-    before_x,
-    stride_sample,
-    stride_channel,
-    out_sample,
-    out_channel,
+    parameters,
+    before,
     MODULATED: tl.constexpr,
     PADDED: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -371,68 +352,65 @@ def _apply(
 ):
     sample = tl.program_id(2)
     channel = tl.program_id(1) * TILE_CHANNELS + tl.arange(0, TILE_CHANNELS)
-    mean, reciprocal, slope, intercept = _per_channel(
-        weight, bias, scale, shift, means, reciprocals, sample, channel, groups, CHANNELS, MODULATED
-    )
+    mean, reciprocal, slope, intercept = _per_channel(parameters, sample, channel, CHANNELS, MODULATED)
     at = tl.program_id(0) * TILE_VOXELS + tl.arange(0, TILE_VOXELS)
     voxel = at
     if PADDED:
         # Of the rim, the nearest voxel inside.
-        column = tl.minimum(tl.maximum(at % out_width - before_x, 0), width - 1)
-        row = tl.minimum(tl.maximum(at // out_width % out_height - before_y, 0), height - 1)
-        slice_ = tl.minimum(tl.maximum(at // (out_width * out_height) - before_z, 0), depth - 1)
-        voxel = (slice_ * height + row) * width + column
-    inside = (at < out_voxels)[:, None] & (channel < CHANNELS)[None, :]
-    source = x + sample.to(tl.int64) * stride_sample + channel[None, :] * stride_channel
+        column = tl.minimum(tl.maximum(at % y.width - before[2], 0), x.width - 1)
+        row = tl.minimum(tl.maximum(at // y.width % y.height - before[1], 0), x.height - 1)
+        slice_ = tl.minimum(tl.maximum(at // (y.width * y.height) - before[0], 0), x.depth - 1)
+        voxel = (slice_ * x.height + row) * x.width + column
+    inside = (at < y.voxels)[:, None] & (channel < CHANNELS)[None, :]
+    source = _channels_of(x, sample, channel)
     values = tl.load(source + voxel[:, None].to(tl.int64) * STRIDE_VOXEL, mask=inside, other=0.0).to(tl.float32)
     argument = (values - mean[None, :]) * (reciprocal * slope)[None, :] + intercept[None, :]
     activated = argument / (1.0 + tl.exp2(-argument * _LOG2E))
-    target = y + sample.to(tl.int64) * out_sample + channel[None, :] * out_channel
-    tl.store(target + at[:, None].to(tl.int64) * STRIDE_VOXEL, activated.to(y.dtype.element_ty), mask=inside)
+    target = _channels_of(y, sample, channel) + at[:, None].to(tl.int64) * STRIDE_VOXEL
+    tl.store(target, activated.to(y.elements.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _gathered(
     gradient,
+    above,
+    x,
     first,
     voxel,
     inside,
-    depth,
-    height,
-    width,
-    out_height,
-    out_width,
+    RIM: tl.constexpr,
     STRIDE_VOXEL: tl.constexpr,
-    Z0: tl.constexpr,
-    Z1: tl.constexpr,
-    Y0: tl.constexpr,
-    Y1: tl.constexpr,
-    X0: tl.constexpr,
-    X1: tl.constexpr,
     TILE_VOXELS: tl.constexpr,
     TILE_CHANNELS: tl.constexpr,
 ):
     """Sum of the gradients of all places to which the voxels of a tile, from `first` on, were repeated, float32."""
-    column = voxel % width
-    row = voxel // width % height
-    slice_ = voxel // (width * height)
+    # Named one by one: an element of a constexpr tuple is none itself, and static_range takes nothing else.
+    x0: tl.constexpr = RIM[0]
+    x1: tl.constexpr = RIM[1]
+    y0: tl.constexpr = RIM[2]
+    y1: tl.constexpr = RIM[3]
+    z0: tl.constexpr = RIM[4]
+    z1: tl.constexpr = RIM[5]
+    column = voxel % x.width
+    row = voxel // x.width % x.height
+    slice_ = voxel // (x.width * x.height)
     total = tl.zeros((TILE_VOXELS, TILE_CHANNELS), tl.float32)
-    for z in range(-Z0, Z1 + 1):
+    for dz in range(-z0, z1 + 1):
         # Most tiles have no voxel of the first or last slice.
-        of_rim = (z < 0) & (first < width * height)
-        of_rim = of_rim | ((z > 0) & (first + TILE_VOXELS > width * height * (depth - 1)))
-        if (z == 0) | of_rim:
-            there_z = (z == 0) | ((z < 0) & (slice_ == 0)) | ((z > 0) & (slice_ == depth - 1))
-            for y in range(-Y0, Y1 + 1):
-                there_y = there_z & ((y == 0) | ((y < 0) & (row == 0)) | ((y > 0) & (row == height - 1)))
-                for x in tl.static_range(-X0, X1 + 1):
+        of_rim = (dz < 0) & (first < x.width * x.height)
+        of_rim = of_rim | ((dz > 0) & (first + TILE_VOXELS > x.width * x.height * (x.depth - 1)))
+        if (dz == 0) | of_rim:
+            there_z = (dz == 0) | ((dz < 0) & (slice_ == 0)) | ((dz > 0) & (slice_ == x.depth - 1))
+            for dy in range(-y0, y1 + 1):
+                there_y = there_z & ((dy == 0) | ((dy < 0) & (row == 0)) | ((dy > 0) & (row == x.height - 1)))
+                for dx in tl.static_range(-x0, x1 + 1):
                     there = there_y
-                    if x < 0:
+                    if dx < 0:
                         there = there & (column == 0)
-                    if x > 0:
-                        there = there & (column == width - 1)
-                    at = ((slice_ + Z0 + z) * out_height + row + Y0 + y) * out_width + column + X0 + x
-                    pointers = gradient + at[:, None].to(tl.int64) * STRIDE_VOXEL
+                    if dx > 0:
+                        there = there & (column == x.width - 1)
+                    at = ((slice_ + z0 + dz) * gradient.height + row + y0 + dy) * gradient.width + column + x0 + dx
+                    pointers = above + at[:, None].to(tl.int64) * STRIDE_VOXEL
                     total += tl.load(pointers, mask=inside & there[:, None], other=0.0).to(tl.float32)
     return total
 
@@ -441,33 +419,12 @@ def _gathered(
 def _channel_gradients(
     x,
     gradient,
-    weight,
-    bias,
-    scale,
-    shift,
-    means,
-    reciprocals,
+    parameters,
     of_slope,
     of_intercept,
-    groups,
-    voxels,
     chunks,
-    depth,
-    height,
-    width,
-    out_height,
-    out_width,
-    stride_sample,
-    stride_channel,
-    out_sample,
-    out_channel,
     MODULATED: tl.constexpr,
-    Z0: tl.constexpr,
-    Z1: tl.constexpr,
-    Y0: tl.constexpr,
-    Y1: tl.constexpr,
-    X0: tl.constexpr,
-    X1: tl.constexpr,
+    RIM: tl.constexpr,
     CHANNELS: tl.constexpr,
     STRIDE_VOXEL: tl.constexpr,
     TILE_VOXELS: tl.constexpr,
@@ -477,40 +434,20 @@ def _channel_gradients(
     """Gradients of slope and intercept, summed over a chunk of voxels."""
     chunk, sample = tl.program_id(0), tl.program_id(2)
     channel = tl.program_id(1) * TILE_CHANNELS + tl.arange(0, TILE_CHANNELS)
-    mean, reciprocal, slope, intercept = _per_channel(
-        weight, bias, scale, shift, means, reciprocals, sample, channel, groups, CHANNELS, MODULATED
-    )
-    source = x + sample.to(tl.int64) * stride_sample + channel[None, :] * stride_channel
-    above = gradient + sample.to(tl.int64) * out_sample + channel[None, :] * out_channel
+    mean, reciprocal, slope, intercept = _per_channel(parameters, sample, channel, CHANNELS, MODULATED)
+    source = _channels_of(x, sample, channel)
+    above = _channels_of(gradient, sample, channel)
     slopes = tl.zeros((TILE_CHANNELS,), tl.float32)
     intercepts = tl.zeros((TILE_CHANNELS,), tl.float32)
     for tile in range(TILES):
         voxel = (chunk * TILES + tile) * TILE_VOXELS + tl.arange(0, TILE_VOXELS)
-        inside = (voxel < voxels)[:, None] & (channel < CHANNELS)[None, :]
+        inside = (voxel < x.voxels)[:, None] & (channel < CHANNELS)[None, :]
         values = tl.load(source + voxel[:, None].to(tl.int64) * STRIDE_VOXEL, mask=inside, other=0.0).to(tl.float32)
         normalized = (values - mean[None, :]) * reciprocal[None, :]
         argument = normalized * slope[None, :] + intercept[None, :]
         sigmoid = 1.0 / (1.0 + tl.exp2(-argument * _LOG2E))
-        g = _gathered(
-            above,
-            (chunk * TILES + tile) * TILE_VOXELS,
-            voxel,
-            inside,
-            depth,
-            height,
-            width,
-            out_height,
-            out_width,
-            STRIDE_VOXEL,
-            Z0,
-            Z1,
-            Y0,
-            Y1,
-            X0,
-            X1,
-            TILE_VOXELS,
-            TILE_CHANNELS,
-        )
+        first = (chunk * TILES + tile) * TILE_VOXELS
+        g = _gathered(gradient, above, x, first, voxel, inside, RIM, STRIDE_VOXEL, TILE_VOXELS, TILE_CHANNELS)
         g *= sigmoid * (1.0 + argument * (1.0 - sigmoid))
         slopes += tl.sum(g * normalized, 0)
         intercepts += tl.sum(g, 0)
@@ -524,34 +461,11 @@ def _input_gradient(
     x,
     gradient,
     of_x,
-    weight,
-    bias,
-    scale,
-    shift,
-    means,
-    reciprocals,
+    parameters,
     mean_gradients,
     mean_products,
-    groups,
-    voxels,
-    depth,
-    height,
-    width,
-    out_height,
-    out_width,
-    stride_sample,
-    stride_channel,
-    out_sample,
-    out_channel,
-    own_sample,
-    own_channel,
     MODULATED: tl.constexpr,
-    Z0: tl.constexpr,
-    Z1: tl.constexpr,
-    Y0: tl.constexpr,
-    Y1: tl.constexpr,
-    X0: tl.constexpr,
-    X1: tl.constexpr,
+    RIM: tl.constexpr,
     CHANNELS: tl.constexpr,
     STRIDE_VOXEL: tl.constexpr,
     TILE_VOXELS: tl.constexpr,
@@ -559,41 +473,21 @@ def _input_gradient(
 ):
     sample = tl.program_id(2)
     channel = tl.program_id(1) * TILE_CHANNELS + tl.arange(0, TILE_CHANNELS)
-    mean, reciprocal, slope, intercept = _per_channel(
-        weight, bias, scale, shift, means, reciprocals, sample, channel, groups, CHANNELS, MODULATED
-    )
-    group = sample * groups + channel // (CHANNELS // groups)
+    mean, reciprocal, slope, intercept = _per_channel(parameters, sample, channel, CHANNELS, MODULATED)
+    group = sample * parameters.groups + channel // (CHANNELS // parameters.groups)
     mean_gradient = tl.load(mean_gradients + group, mask=channel < CHANNELS, other=0.0)
     mean_product = tl.load(mean_products + group, mask=channel < CHANNELS, other=0.0)
     voxel = tl.program_id(0) * TILE_VOXELS + tl.arange(0, TILE_VOXELS)
-    inside = (voxel < voxels)[:, None] & (channel < CHANNELS)[None, :]
-    source = x + sample.to(tl.int64) * stride_sample + channel[None, :] * stride_channel
-    above = gradient + sample.to(tl.int64) * out_sample + channel[None, :] * out_channel
+    inside = (voxel < x.voxels)[:, None] & (channel < CHANNELS)[None, :]
+    source = _channels_of(x, sample, channel)
+    above = _channels_of(gradient, sample, channel)
     values = tl.load(source + voxel[:, None].to(tl.int64) * STRIDE_VOXEL, mask=inside, other=0.0).to(tl.float32)
     normalized = (values - mean[None, :]) * reciprocal[None, :]
     argument = normalized * slope[None, :] + intercept[None, :]
     sigmoid = 1.0 / (1.0 + tl.exp2(-argument * _LOG2E))
-    g = _gathered(
-        above,
-        tl.program_id(0) * TILE_VOXELS,
-        voxel,
-        inside,
-        depth,
-        height,
-        width,
-        out_height,
-        out_width,
-        STRIDE_VOXEL,
-        Z0,
-        Z1,
-        Y0,
-        Y1,
-        X0,
-        X1,
-        TILE_VOXELS,
-        TILE_CHANNELS,
-    )
+    first = tl.program_id(0) * TILE_VOXELS
+    g = _gathered(gradient, above, x, first, voxel, inside, RIM, STRIDE_VOXEL, TILE_VOXELS, TILE_CHANNELS)
     g *= sigmoid * (1.0 + argument * (1.0 - sigmoid)) * slope[None, :]
     result = reciprocal[None, :] * (g - mean_gradient[None, :] - normalized * mean_product[None, :])
-    target = of_x + sample.to(tl.int64) * own_sample + channel[None, :] * own_channel
-    tl.store(target + voxel[:, None].to(tl.int64) * STRIDE_VOXEL, result.to(of_x.dtype.element_ty), mask=inside)
+    target = _channels_of(of_x, sample, channel) + voxel[:, None].to(tl.int64) * STRIDE_VOXEL
+    tl.store(target, result.to(of_x.elements.dtype.element_ty), mask=inside)

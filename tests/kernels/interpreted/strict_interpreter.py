@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import triton.language as tl
+from torch.utils._pytree import tree_leaves
 from triton.runtime import interpreter
 
 
@@ -238,7 +239,7 @@ def _check_memory(builder: Any) -> None:
         global _memory
         host, named_host = collect(self, arguments, named)
         _memory = _Memory()
-        for argument in (*host, *named_host.values()):
+        for argument in tree_leaves((host, named_host)):
             argument = interpreter._unwrap_tensor(argument)
             if hasattr(argument, "untyped_storage"):
                 _memory.add(argument.untyped_storage())

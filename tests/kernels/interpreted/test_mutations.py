@@ -143,18 +143,16 @@ MUTATIONS = [
     ),
     Mutation(
         group_norm_modulate_silu,
-        "factor = 1.0 + tl.load(scale",
-        "factor = tl.load(scale",
+        "factor = 1.0 + tl.load(parameters.scale",
+        "factor = tl.load(parameters.scale",
         norm.test_any_shape,
         norm.CASES[1],
     ),
-    Mutation(
-        group_norm_modulate_silu, "at % out_width - before_x", "at % out_width", norm.test_any_shape, norm.CASES[2]
-    ),
+    Mutation(group_norm_modulate_silu, "at % y.width - before[2]", "at % y.width", norm.test_any_shape, norm.CASES[2]),
     Mutation(
         group_norm_modulate_silu,
-        "(z > 0) & (slice_ == depth - 1)",
-        "(z > 0) & (slice_ == depth - 2)",
+        "(dz > 0) & (slice_ == x.depth - 1)",
+        "(dz > 0) & (slice_ == x.depth - 2)",
         norm.test_any_shape,
         norm.CASES[2],
     ),
