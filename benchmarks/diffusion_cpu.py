@@ -17,11 +17,12 @@ from statistics import median
 import numpy as np
 import public_steps
 import torch
+from blending import blend
 from torch import nn
 
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.generative.autoencoder import Autoencoder
-from nnunet_difftumor.generative.fast import FastSampler, blend
+from nnunet_difftumor.generative.fast import FastSampler
 from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.samplers import sample_ddpm
 from nnunet_difftumor.generative.unet import UNet

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from blending import blend
 from kernel_checks import relative
 
 from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig
-from nnunet_difftumor.generative.fast import FastSampler, blend
+from nnunet_difftumor.generative.fast import FastSampler
 from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.samplers import sample_ddim, sample_ddpm
 from nnunet_difftumor.generative.unet import UNet, UNetConfig
@@ -181,8 +182,14 @@ class Graph(Kernels):
         return self.fast.replay(stage, *inputs)
 
     def draw(self, patches: Patches) -> torch.Tensor:
-        noises = patches.noise[: self.fast.draws]
-        return self.fast.blended(patches.volume, patches.tumor, noises, sigma_voxels=deviation(patches.volume))
+        noises, sigma = patches.noise[: self.fast.draws], deviation(patches.volume)
+        return self.fast.replay(self.draw_blended, patches.volume, patches.tumor, noises, sigma)
+
+    def draw_blended(
+        self, volume: torch.Tensor, tumor: torch.Tensor, noises: torch.Tensor, sigma_voxels: torch.Tensor
+    ) -> torch.Tensor:
+        """All stages, as one graph."""
+        return blend(volume, self.fast.draw(volume, tumor, noises), tumor, sigma_voxels=sigma_voxels)
 
 
 class BFloat16Graph(Graph):

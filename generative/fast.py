@@ -1,11 +1,10 @@
 """Sampling made ready once: what depends on the time step only is in tables, and on CUDA all of it is one graph.
 
-`FastSampler` computes what `LatentDiffusion` and the samplers do, with the same numbers up to rounding. `blend` is what
-the public code does with the picture, as operations of one device.
+`FastSampler` computes what `LatentDiffusion` and the samplers do, with the same numbers up to rounding.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -13,13 +12,12 @@ from torch import nn
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.attention import ChannelNorm
 from nnunet_difftumor.generative.autoencoder import Autoencoder
+from nnunet_difftumor.generative.cuda_graph import Graph
 from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.samplers import ddim_steps_taken, sample_ddim, sample_ddpm
 from nnunet_difftumor.generative.unet import StepTables, UNet
 
 SAMPLERS = ("ddpm", "ddim")
-# Standard deviations up to which the blur of a mask reaches, as scipy.ndimage.gaussian_filter has it.
-_TRUNCATE = 4.0
 # Graphs that a sampler keeps; the oldest goes.
 _GRAPHS = 8
 
@@ -81,15 +79,9 @@ class FastSampler:
         """
         return self.replay(self.draw, volume, tumor, noises)
 
-    def blended(
-        self, volume: torch.Tensor, tumor: torch.Tensor, noises: torch.Tensor, *, sigma_voxels: torch.Tensor
-    ) -> torch.Tensor:
-        """Pictures as by a call, in their volumes: see `blend`, which is in the same graph."""
-        return self.replay(self.draw_blended, volume, tumor, noises, sigma_voxels)
-
     @torch.inference_mode()
     def replay(self, function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
-        """function(*inputs), from a graph where there are any: a method of this sampler, or a part of what it draws."""
+        """function(*inputs), from a graph where there are any: `draw`, a part of what it draws, or more around it."""
         if not (self.graphs and inputs[0].is_cuda):
             return function(*inputs)
         # Of all inputs: what does not fit together has no graph, and is refused where one would be made.
@@ -100,12 +92,6 @@ class FastSampler:
             pool = next(iter(self._graphs.values())).graph.pool() if self._graphs else None
             self._graphs[key] = Graph(function, inputs, pool=pool)
         return self._graphs[key](*inputs)
-
-    def draw_blended(
-        self, volume: torch.Tensor, tumor: torch.Tensor, noises: torch.Tensor, sigma_voxels: torch.Tensor
-    ) -> torch.Tensor:
-        """`blended` without a graph."""
-        return blend(volume, self.draw(volume, tumor, noises), tumor, sigma_voxels=sigma_voxels)
 
     def draw(self, volume: torch.Tensor, tumor: torch.Tensor, noises: torch.Tensor) -> torch.Tensor:
         """The same without a graph. After the first batch of a shape, nothing in it waits for the device."""
@@ -138,46 +124,6 @@ class FastSampler:
         return self._tables[batch, depth]
 
 
-class Graph:
-    """A function of CUDA tensors as one CUDA graph: for inputs of these shapes, dtypes and device only.
-
-    Args:
-        function: of tensors, to a tensor; waits for nothing from its second call on.
-        inputs: of the first call.
-        pool: of another graph, to share the memory for all that is between input and output; they must not run at the
-            same time.
-    """
-
-    def __init__(
-        self,
-        function: Callable[..., torch.Tensor],
-        inputs: Sequence[torch.Tensor],
-        *,
-        pool: tuple[int, int] | None = None,
-    ):
-        self.inputs = [given.clone() for given in inputs]
-        self.device = self.inputs[0].device
-        with torch.cuda.device(self.device):
-            # Tables, compiled kernels and algorithms are made before the capture, on another stream, as CUDA wants it.
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(2):
-                    function(*self.inputs)
-            torch.cuda.current_stream().wait_stream(stream)
-            self.graph = torch.cuda.CUDAGraph()
-            # Of this thread: others may go on using the device, as those that load a training's data do.
-            with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
-                self.output = function(*self.inputs)
-
-    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        with torch.cuda.device(self.device):
-            for own, given in zip(self.inputs, inputs, strict=True):
-                own.copy_(given)
-            self.graph.replay()
-            return self.output.clone()
-
-
 def in_bfloat16(model: LatentDiffusion) -> LatentDiffusion:
     """A copy whose U-Net and decoder multiply in bfloat16; encoder, codebook and the norms' weights stay float32."""
     autoencoder: Autoencoder = copy.deepcopy(model.autoencoder)
@@ -199,37 +145,3 @@ def use_channels_last(network: nn.Module) -> None:
         if parameter.ndim in (4, 5):
             layout = torch.channels_last if parameter.ndim == 4 else torch.channels_last_3d
             parameter.data = parameter.data.contiguous(memory_format=layout)
-
-
-def blend(
-    volume: torch.Tensor, decoded: torch.Tensor, tumor: torch.Tensor, *, sigma_voxels: torch.Tensor
-) -> torch.Tensor:
-    """Volume outside of the tumor, picture inside, by the blurred mask: what the public code does for liver and kidney.
-
-    Args:
-        volume: (b, 1, z, x, y) in [-1, 1].
-        decoded: likewise; cut to [-1, 1].
-        tumor: boolean of the same shape.
-        sigma_voxels: 0-dimensional, on the same device, above 0; of the Gaussian that blurs the mask.
-
-    Returns:
-        (b, 1, z, x, y) in [-1, 1].
-    """
-    weight = tumor.to(volume.dtype)
-    matrices = {size: _gaussian(size, sigma_voxels) for size in set(weight.shape[2:])}
-    for axis in (2, 3, 4):
-        weight = (weight.movedim(axis, -1) @ matrices[weight.shape[axis]].T).movedim(-1, axis)
-    return volume.clamp(-1, 1).lerp(decoded.clamp(-1, 1), weight)
-
-
-def _gaussian(size: int, sigma: torch.Tensor) -> torch.Tensor:
-    """(size, size) that blurs an axis, which goes on mirrored at its ends: scipy's mode "reflect"."""
-    position = torch.arange(size, device=sigma.device, dtype=sigma.dtype)
-    radius = (_TRUNCATE * sigma + 0.5).floor()
-
-    def kernel(distance: torch.Tensor) -> torch.Tensor:
-        return torch.exp(-0.5 * (distance / sigma).square()) * (distance.abs() <= radius)
-
-    images = (position, -1 - position, 2 * size - 1 - position)
-    matrix = sum(kernel(position[:, None] - image) for image in images)
-    return matrix / matrix.sum(1, keepdim=True)

@@ -8,7 +8,6 @@ import parity
 import pytest
 import seeded
 import torch
-from scipy.ndimage import gaussian_filter
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -16,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative import fast
 from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig
-from nnunet_difftumor.generative.fast import FastSampler, blend
+from nnunet_difftumor.generative.fast import FastSampler
 from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.samplers import sample_ddim, sample_ddpm
 from nnunet_difftumor.generative.unet import UNet, UNetConfig
@@ -191,13 +190,13 @@ def test_nothing_waits_for_the_device_once_the_tables_are_made(monkeypatch, step
                     if tensor is not None:
                         empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
                         store[name] = torch.nn.Parameter(empty, False) if store is part._parameters else empty
-        volume, sigma = torch.empty(2, 1, 4, 8, 8), torch.empty(())
-        inputs = volume, torch.empty(volume.shape, dtype=torch.bool), torch.empty(quick.draws, 2, 8, 2, 4, 4), sigma
+        volume = torch.empty(2, 1, 4, 8, 8)
+        inputs = volume, torch.empty(volume.shape, dtype=torch.bool), torch.empty(quick.draws, 2, 8, 2, 4, 4)
         with NoWaiting(), pytest.raises(AssertionError, match="lift_fresh waits"):
-            quick.draw_blended(*inputs)  # makes the tables
-        quick.draw_blended(*inputs)
+            quick.draw(*inputs)  # makes the tables
+        quick.draw(*inputs)
         with NoWaiting():
-            assert quick.draw_blended(*inputs).shape == volume.shape
+            assert quick.draw(*inputs).shape == volume.shape
 
 
 def test_what_waits_for_the_device_is_found():
@@ -261,12 +260,9 @@ def test_a_graph_draws_other_patches_as_eager_does(recorded_graphs):
         volume = torch.rand(2, 1, 4, 8, size, generator=generator) * 2 - 1
         tumor = torch.rand(volume.shape, generator=generator) < 0.3
         noises = torch.randn(quick.draws, 2, 8, 2, 4, size // 2, generator=generator)
-        sigma = torch.rand((), generator=generator) + 0.5
-        found = quick.blended(volume, tumor, noises, sigma_voxels=sigma)
-        assert distance(found, eager.blended(volume, tumor, noises, sigma_voxels=sigma)) < 1e-6
+        assert distance(quick(volume, tumor, noises), eager(volume, tumor, noises)) < 1e-6
     assert len(quick._graphs) == 2
-    composed = blend(volume, quick(volume, tumor, noises), tumor, sigma_voxels=sigma)
-    assert distance(found, composed) < 1e-6
+    quick.replay(quick.model.condition, volume, tumor)
     assert len(quick._graphs) == 3
 
 
@@ -284,16 +280,6 @@ def test_no_more_graphs_are_kept_than_said_and_none_of_what_does_not_fit(recorde
         quick(volume, volume > 0, torch.zeros(3, 1, 8, 2, 2, 2))
     assert volume.shape in [key[1][0] for key in quick._graphs]
     assert all(key[2][1] == torch.bool for key in quick._graphs)
-
-
-@pytest.mark.parametrize("sigma", [0.4, 1.7, 4.0])
-def test_the_blend_is_that_of_a_gaussian_filter(sigma):
-    volume, tumor = seeded.patch()
-    picture = volume.flip(2) * 1.5
-    found = blend(volume, picture, tumor, sigma_voxels=torch.tensor(sigma))
-    weight = gaussian_filter(tumor.numpy().astype(np.float64), (0, 0, sigma, sigma, sigma))
-    expected = volume.numpy() * (1 - weight) + picture.clamp(-1, 1).numpy() * weight
-    np.testing.assert_allclose(found.numpy(), expected, atol=2e-6)
 
 
 def test_what_does_not_fit_is_refused():
