@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative.architectures import patch_multiples
 from nnunet_difftumor.generative.autoencoder import Autoencoder
 from nnunet_difftumor.generative.samplers import Denoise
 from nnunet_difftumor.generative.schedule import CosineSchedule
@@ -42,9 +43,7 @@ class LatentDiffusion(nn.Module):
 
     def patch_multiples(self) -> tuple[int, int, int]:
         """A patch must be a multiple of these, (z, x, y)."""
-        factor = 2 ** (len(self.unet.config.multipliers) - 1)
-        z, x, y = self.autoencoder.config.downsampling
-        return z, x * factor, y * factor
+        return patch_multiples(self.autoencoder.config, self.unet.config)
 
     def latent_shape(self, volume_shape: Sequence[int]) -> tuple[int, int, int, int]:
         """(c, d, h, w) of the latent of a volume (b, 1, z, x, y)."""

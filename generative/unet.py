@@ -68,6 +68,12 @@ class UNetConfig:
         """Channels of each level."""
         return tuple(self.channels * multiplier for multiplier in self.multipliers)
 
+    @property
+    def downsampling(self) -> tuple[int, int, int]:
+        """Voxels of the latent per voxel of the coarsest level, along z, x and y."""
+        factor = 2 ** (len(self.multipliers) - 1)
+        return 1, factor, factor
+
 
 class StepTables(NamedTuple):
     """What depends on the time steps of a batch and the depth of its latents, but not on the latents.
@@ -196,8 +202,7 @@ class UNet(nn.Module):
                 f"batch: {batch} latents need as many conditions and steps, got {condition.shape[0]} and "
                 f"steps of shape {tuple(steps.shape)}"
             )
-        factor = 2 ** (len(self.config.multipliers) - 1)
-        check_patch(noisy.shape[2:], (1, factor, factor))
+        check_patch(noisy.shape[2:], self.config.downsampling)
 
 
 class Level(nn.Module):

@@ -16,9 +16,9 @@ from torch import nn
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path, write_json
-from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig
+from nnunet_difftumor.generative.architectures import Architecture, architecture, name_of
+from nnunet_difftumor.generative.autoencoder import Autoencoder
 from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
-from nnunet_difftumor.generative.unet import UNet, UNetConfig
 from nnunet_difftumor.generative.weights_folder import check_stage
 from nnunet_difftumor.names import check_plain_name
 
@@ -70,11 +70,13 @@ class Description:
 
     Attributes:
         kind: autoencoder or diffusion.
-        architecture: fields of AutoencoderConfig or UNetConfig.
+        architecture: fields of the architecture's configuration, such as AutoencoderConfig or UNetConfig.
         volumes: what the network sees.
         codebook_range: smallest and largest value of the codes; autoencoder only.
         diffusion: diffusion model only.
         source: free text and figures: files and their hashes, training data, settings, commit.
+        network: name of the architecture in `architectures`, filled in when saved; None: the published one, as in files
+            that have no name.
         sha256: of the safetensors file; filled in when saved.
         version: of this format.
     """
@@ -85,6 +87,7 @@ class Description:
     codebook_range: tuple[float, float] | None = None
     diffusion: DiffusionSettings | None = None
     source: dict[str, Any] = field(default_factory=dict)
+    network: str | None = None
     sha256: str = ""
     version: int = VERSION
 
@@ -93,14 +96,15 @@ def save_weights(path: Path, module: nn.Module, *, description: Description) -> 
     """Writes PATH (.safetensors) and the JSON beside it.
 
     Raises:
-        InputError: for another suffix, or weights that are not finite.
+        InputError: for another suffix, a class that is not listed in `architectures`, or weights that are not finite.
     """
     path = _with_suffix(path)
+    network = name_of(description.kind, module)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     check_finite(str(path), tensors)
     with atomic_path(path) as temporary:
         save_file(tensors, temporary)
-    content = asdict(description) | {"sha256": file_sha256(path)}
+    content = asdict(description) | {"network": network, "sha256": file_sha256(path)}
     write_json(path.with_suffix(".json"), content)
 
 
@@ -139,6 +143,18 @@ def read_description(path: Path) -> Description:
         raise InputError(f"{page}: not the description of weights ({error})") from error
 
 
+def config_of(path: Path, description: Description) -> Any:
+    """The configuration of the network that PATH (.safetensors) holds, such as AutoencoderConfig or UNetConfig.
+
+    Raises:
+        InputError: for an unknown architecture, or sizes that it does not have or that are not possible.
+    """
+    try:
+        return _architecture(path, description).config(**description.architecture)
+    except TypeError as error:
+        raise InputError(f"{Path(path).with_suffix('.json')}: architecture: {error}") from error
+
+
 class LoadedAutoencoder(NamedTuple):
     """An autoencoder that several diffusion models share.
 
@@ -157,12 +173,10 @@ def load_autoencoder(path: Path) -> tuple[Autoencoder, Description]:
     """Autoencoder in evaluation mode on the CPU, and its description.
 
     Raises:
-        InputError: for damaged or foreign files, or tensors that do not fit the architecture.
+        InputError: for damaged or foreign files, an unknown architecture, or tensors that do not fit it.
     """
     description = _expect(path, "autoencoder")
-    model = Autoencoder(_config(AutoencoderConfig, description, path))
-    _load(model, path, description)
-    return model.eval(), description
+    return _network(path, description).eval(), description
 
 
 def load_diffusion(path: Path, *, autoencoder: Path | LoadedAutoencoder) -> tuple[LatentDiffusion, Description]:
@@ -183,8 +197,7 @@ def load_diffusion(path: Path, *, autoencoder: Path | LoadedAutoencoder) -> tupl
         raise InputError(f"{path}: trained with another autoencoder than {where} (their codebooks differ)")
     if of_autoencoder.volumes != description.volumes:
         raise InputError(f"{path}: made for {description.volumes}, while {where} is for {of_autoencoder.volumes}")
-    unet = UNet(_config(UNetConfig, description, path))
-    _load(unet, path, description)
+    unet = _network(path, description)
     return LatentDiffusion(first_stage, unet, steps=description.diffusion.steps).eval(), description
 
 
@@ -223,14 +236,15 @@ def _expect(path: Path, kind: str) -> Description:
     return description
 
 
-def _config(config: type, description: Description, path: Path) -> Any:
+def _architecture(path: Path, description: Description) -> Architecture:
     try:
-        return config(**description.architecture)
-    except TypeError as error:
-        raise InputError(f"{Path(path).with_suffix('.json')}: architecture: {error}") from error
+        return architecture(description.kind, description.network)
+    except InputError as error:
+        raise InputError(f"{Path(path).with_suffix('.json')}: {error}") from error
 
 
-def _load(model: nn.Module, path: Path, description: Description) -> None:
+def _network(path: Path, description: Description) -> Any:
+    model = _architecture(path, description).network(config_of(path, description))
     path = _with_suffix(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -243,6 +257,7 @@ def _load(model: nn.Module, path: Path, description: Description) -> None:
     check_finite(str(path), tensors)
     check_shapes(str(path), tensors, model)
     model.load_state_dict(tensors)
+    return model
 
 
 def check_shapes(where: str, tensors: dict[str, torch.Tensor], model: nn.Module) -> None:

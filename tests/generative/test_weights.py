@@ -1,13 +1,14 @@
 """Safetensors with their JSON: round trips, and every kind of mix-up."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import pytest
 import seeded
 import torch
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative import architectures
 from nnunet_difftumor.generative.weights import (
     Description,
     DiffusionSettings,
@@ -102,12 +103,52 @@ def test_missing_files_are_named(saved):
         ({"diffusion": None}, "kind"),
         ({"diffusion": {"organ": "liver"}}, "not the description"),
         ({"surprise": 1}, "unknown keys"),
+        ({"network": "gan"}, r"liver_early\.json: network is 'gan', expected one of difftumor_unet"),
+        ({"network": ["difftumor_unet"]}, "network is .*expected one of difftumor_unet"),
     ],
 )
 def test_a_wrong_description_is_explained(saved, changed, message):
     change_json(saved / "liver_early.json", **changed)
     with pytest.raises(InputError, match=message):
         load(saved)
+
+
+def test_the_architecture_is_stored_by_name_and_files_without_one_are_of_the_published(saved):
+    for file, name in (("autoencoder.json", "difftumor_vqgan"), ("liver_early.json", "difftumor_unet")):
+        content = json.loads((saved / file).read_text())
+        assert content.pop("network") == name
+        (saved / file).write_text(json.dumps(content))
+    model, _ = load(saved)
+    assert torch.equal(model.unet.conv_first.weight, seeded.unet().conv_first.weight)
+
+
+def test_another_architecture_stands_beside_the_published_ones(tmp_path, monkeypatch):
+    @dataclass(frozen=True)
+    class FlatConfig:
+        latent_channels: int = 8
+        condition_channels: int = 9
+        downsampling: tuple[int, int, int] = (2, 1, 1)
+
+    class Flat(torch.nn.Conv3d):
+        def __init__(self, config):
+            super().__init__(config.latent_channels + config.condition_channels, config.latent_channels, 1)
+            self.config = config
+
+    network, first = Flat(FlatConfig()), seeded.autoencoder()
+    settings = DiffusionSettings("liver", "late", 4, "ddpm", 4, codebook_sha256(first.codebook.embeddings))
+    description = Description("diffusion", {"latent_channels": 8}, diffusion=settings)
+    path = tmp_path / "liver_late.safetensors"
+    with pytest.raises(InputError, match="Flat: not listed"):
+        save_weights(path, network, description=description)
+    monkeypatch.setitem(architectures.DENOISERS, "flat", architectures.Architecture(FlatConfig, Flat))
+    save_weights(path, network, description=description)
+    save_weights(
+        tmp_path / "autoencoder.safetensors", first, description=Description("autoencoder", asdict(first.config))
+    )
+    model, found = load_diffusion(path, autoencoder=tmp_path / "autoencoder.safetensors")
+    assert found.network == "flat"
+    assert torch.equal(model.unet.weight, network.weight)
+    assert model.patch_multiples() == (8, 4, 4)
 
 
 def test_nan_is_neither_saved_nor_loaded(saved):
