@@ -24,7 +24,7 @@ class Checker:
     def value(self, key: str, good: Callable[[Any], Any], expected: str) -> None:
         """Raises an InputError if the record has the key with a value that is not good."""
         if key in self.record and not good(self.record[key]):
-            raise InputError(f"{self.where}: {key} is {json.dumps(self.record[key])}, expected {expected}")
+            raise InputError(f"{self.where}: {key} is {json.dumps(self.record[key], default=str)}, expected {expected}")
 
 
 def check_keys(record: Any, cls: type, where: str) -> None:

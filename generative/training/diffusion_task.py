@@ -56,10 +56,20 @@ class DiffusionTask(TrainingTask):
             self.unet, decay=settings.ema_decay, start=settings.ema_start, every=settings.ema_every
         )
         frozen = autoencoder.eval().requires_grad_(False)
-        steps = diffusion_steps(settings, stage)
+        steps = settings.diffusion_steps or _STEPS[stage]
         # Not parts of this module: the autoencoder is neither trained nor stored.
         self._models = tuple(LatentDiffusion(frozen, unet, steps=steps) for unet in (self.unet, self.average.network))
         check_patch(settings.patch_size, self._models[0].patch_multiples())
+
+    @property
+    def diffusion_steps(self) -> int:
+        """T of the schedule: that of the settings, or the stage's."""
+        return self._models[0].schedule.steps
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """(c, d, h, w) of the latent of a patch."""
+        return self._models[0].latent_shape((1, 1, *self.settings.patch_size))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.adam(self.unet.parameters())
@@ -146,11 +156,6 @@ def noise_loss(model: LatentDiffusion, batch: dict[str, torch.Tensor], *, kind: 
     predicted = model.unet(noisy, batch["step"], condition=condition).float()
     error = functional.l1_loss if kind == "l1" else functional.mse_loss
     return error(predicted, batch["noise"], reduction="none").flatten(1).mean(1)
-
-
-def diffusion_steps(settings: DiffusionTrainingSettings, stage: str) -> int:
-    """T of the schedule: that of the settings, or the stage's."""
-    return settings.diffusion_steps or _STEPS[stage]
 
 
 def ddim_steps(steps: int) -> int:

@@ -34,7 +34,7 @@ def fit(
     overwrite: bool = False,
     report: Callable[[str], None] = print,
 ) -> bool:
-    """Trains until the settings' steps are done or a signal stops it; goes on where an earlier call was stopped.
+    """Trains until the settings' steps are done or a signal stops it; resumes where an earlier call was stopped.
 
     Args:
         task: with its settings.
@@ -44,14 +44,14 @@ def fit(
         about: what is trained on; goes into the weights' JSON.
         parts: batches that make one step.
         device: one of DEVICES.
-        overwrite: start anew.
+        overwrite: start again.
         report: gets a line about the run, in the first process.
 
     Returns:
         Whether all steps are done.
 
     Raises:
-        InputError: if the run cannot go on with these settings, or the GPU's memory is not enough.
+        InputError: if the run cannot be resumed with these settings, or the GPU's memory is not enough.
         DivergedError: if the loss is not finite; the last checkpoint is from before.
     """
     # torchrun sets these.
@@ -169,10 +169,10 @@ def _out_of_memory(settings: TrainingSettings) -> str:
     else:
         # Multiples of 32 are possible for the published architecture: 96 becomes 64, and 64 becomes 32.
         advice = "`patch_size` " + " ".join(str(max(32, n * 2 // 3 // 32 * 32)) for n in patch)
-    more = "" if settings.precision == "bf16" else ", or `set` precision=bf16"
+    more = "" if settings.precision == "bf16" else ", or `assignments` precision=bf16"
     return (
         f"out of GPU memory with patches of {' x '.join(map(str, patch))} and a batch of {batch}; try {advice}{more}; "
-        "a run that has a checkpoint starts anew then (`overwrite`)"
+        "a run that has a checkpoint starts again then (`overwrite`)"
     )
 
 

@@ -101,14 +101,14 @@ class RunFolder:
         step = 0
         if self.last.is_file():
             if not page.is_file():
-                raise InputError(f"{page}: not found, but there is a checkpoint; start anew with `overwrite`")
+                raise InputError(f"{page}: not found, but there is a checkpoint; start again with `overwrite`")
             stored = json.loads(page.read_text())
             for key, value in {**about, "processes": world_size}.items():
                 before = stored["processes"] if key == "processes" else stored["about"].get(key)
                 if before != json.loads(json.dumps(value)):
                     raise InputError(
                         f"{self.folder}: was started with {key} {_short(before)}, now {_short(value)}; give the same, "
-                        "or start anew with `overwrite`"
+                        "or start again with `overwrite`"
                     )
             check_unchanged(stored["settings"], settings, where=str(self.folder))
             step = stored_step(self.last)
@@ -163,7 +163,7 @@ def stored_step(checkpoint: Path) -> int:
         return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["step"])
     except Exception as error:
         raise InputError(
-            f"{checkpoint}: not a checkpoint of a training ({error}); start anew with `overwrite`"
+            f"{checkpoint}: not a checkpoint of a training ({error}); start again with `overwrite`"
         ) from error
 
 

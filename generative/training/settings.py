@@ -1,18 +1,18 @@
-"""Settings of a training: a preset, then a YAML file, then the command line; each key is checked.
+"""Settings of a training: a preset, over it a YAML file, over that what is given by name; each key is checked.
 
 Presets are `paper` (Chen et al., CVPR 2024; where it says nothing, the public code's values), `code` (what the public
 code does) and `tiny` (a small network for CPUs).
 """
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.json_checks import Checker, check_keys, is_integer, is_number
 
 PRESETS = ("paper", "code", "tiny")
 # What a resumed training may change: none of it changes what a step computes.
@@ -24,12 +24,12 @@ def _field(default: Any, good: Callable[[Any], bool], allowed: str) -> Any:
 
 
 def _count(default: int, least: int = 1) -> Any:
-    return _field(default, lambda v: _whole(v) and v >= least, f"a whole number of at least {least}")
+    return _field(default, lambda v: is_integer(v) and v >= least, f"a whole number of at least {least}")
 
 
 def _number(default: float, least: float = 0.0, most: float = float("inf")) -> Any:
     bounds = f"of at least {least:g}" if most == float("inf") else f"from {least:g} to {most:g}"
-    return _field(default, lambda v: isinstance(v, float) and least <= v <= most, f"a number {bounds}")
+    return _field(default, lambda v: is_number(v) and least <= v <= most, f"a number {bounds}")
 
 
 def _choice(default: str, *names: str) -> Any:
@@ -41,7 +41,7 @@ def _counts(default: tuple[int, ...], length: int | None = None, *, least: int =
 
     def good(value: Any) -> bool:
         fits = isinstance(value, tuple) and (len(value) == length if length else len(value) > 0)
-        return fits and all(_whole(n) and n >= least for n in value)
+        return fits and all(is_integer(n) and n >= least for n in value)
 
     return _field(default, good, what)
 
@@ -78,7 +78,7 @@ class TrainingSettings:
     learning_rate: float = _number(1e-4, 1e-9, 1.0)
     betas: tuple[float, ...] = _field(
         (0.9, 0.999),
-        lambda v: isinstance(v, tuple) and len(v) == 2 and all(isinstance(b, float) and 0 <= b < 1 for b in v),
+        lambda v: isinstance(v, tuple) and len(v) == 2 and all(is_number(b) and 0 <= b < 1 for b in v),
         "two numbers from 0 to below 1",
     )
     gradient_clip: float = _number(1.0)
@@ -197,7 +197,10 @@ _DIFFUSION = {
 }
 
 
-def preset(kind: type[TrainingSettings], name: str) -> TrainingSettings:
+Settings = TypeVar("Settings", bound=TrainingSettings)
+
+
+def preset(kind: type[Settings], name: str) -> Settings:
     """Settings of one of PRESETS.
 
     Raises:
@@ -210,41 +213,44 @@ def preset(kind: type[TrainingSettings], name: str) -> TrainingSettings:
 
 
 def resolve(
-    kind: type[TrainingSettings],
+    kind: type[Settings],
     *,
     preset_name: str,
-    file: Path | None = None,
+    settings: Path | Mapping[str, Any] | None = None,
     assignments: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
-) -> TrainingSettings:
-    """The settings of a run: later sources go before earlier ones.
+) -> Settings:
+    """The settings of a run. Each source overrides those that stand before it here.
 
     Args:
         kind: AutoencoderTrainingSettings or DiffusionTrainingSettings.
         preset_name: one of PRESETS.
-        file: YAML with some of the keys.
-        assignments: "key=value" of the command line; values as in YAML.
-        options: options of the command line with a name of their own; None values do not count.
+        settings: YAML file, or mapping, with some of the keys.
+        assignments: "key=value"; values as in YAML.
+        options: keys that are arguments of their own; None values do not count.
 
     Raises:
         InputError: naming the source, the key, its value and what is allowed.
     """
-    settings = preset(kind, preset_name)
-    if file is not None:
-        settings = _changed(settings, _yaml_file(Path(file)), where=str(file))
+    found = preset(kind, preset_name)
+    if isinstance(settings, Mapping):
+        found = _changed(found, settings, where="`settings`")
+    elif settings is not None:
+        found = _changed(found, _yaml_file(Path(settings)), where=str(settings))
     for text in assignments:
+        where = f"`assignments` {text}"
         key, separator, value = text.partition("=")
         if not separator:
-            raise InputError(f"`set` {text}: expected key=value")
-        settings = _changed(settings, {key.strip(): _yaml(value, f"`set` {text}")}, where=f"`set` {text}")
-    given = {key: value for key, value in (options or {}).items() if value is not None}
-    for key, value in given.items():
-        settings = _changed(settings, {key: value}, where=f"--{key.replace('_', '-')}")
-    return settings
+            raise InputError(f"{where}: expected key=value")
+        found = _changed(found, {key.strip(): _yaml(value, where)}, where=where)
+    for key, value in (options or {}).items():
+        if value is not None:
+            found = _changed(found, {key: value}, where=f"`{key}`")
+    return found
 
 
 def check_unchanged(stored: Mapping[str, Any], settings: TrainingSettings, *, where: str) -> None:
-    """Whether a run may go on with these settings.
+    """Refuses to resume a run with settings that change what a step computes.
 
     Args:
         stored: those that the run was started with, as JSON.
@@ -262,25 +268,21 @@ def check_unchanged(stored: Mapping[str, Any], settings: TrainingSettings, *, wh
     ]
     if changed:
         raise InputError(
-            f"{where}: was started with other settings ({'; '.join(changed)}); give the same, or start anew with "
+            f"{where}: was started with other settings ({'; '.join(changed)}); give the same, or start again with "
             f"`overwrite`. Only {', '.join(sorted(RESUMABLE_KEYS))} may change"
         )
 
 
-def _changed(settings: TrainingSettings, values: Mapping[str, Any], *, where: str) -> TrainingSettings:
-    fields = {field.name: field for field in dataclasses.fields(settings)}
-    checked = {}
-    for key, value in values.items():
-        if key not in fields:
-            close = difflib.get_close_matches(str(key), fields, 1)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(fields))}"
-            raise InputError(f"{where}: unknown key {key!r}; {hint}")
-        field = fields[key]
-        fitted = _fitted(value, getattr(settings, key))
-        if not field.metadata["good"](fitted):
-            raise InputError(f"{where}: {key} is {value!r}, expected {field.metadata['allowed']}")
-        checked[key] = fitted
-    return dataclasses.replace(settings, **checked)
+def _changed(settings: Settings, values: Mapping[str, Any], *, where: str) -> Settings:
+    check_keys(dict(values), type(settings), where)
+    fitted = {key: _fitted(value, getattr(settings, key)) for key, value in values.items()}
+    check = Checker(values, where)
+    for field in dataclasses.fields(settings):
+        # What is shown is the value as it was given.
+        check.value(
+            field.name, lambda _, field=field: field.metadata["good"](fitted[field.name]), field.metadata["allowed"]
+        )
+    return dataclasses.replace(settings, **fitted)
 
 
 def _fitted(value: Any, like: Any) -> Any:
@@ -288,7 +290,7 @@ def _fitted(value: Any, like: Any) -> Any:
     if isinstance(like, float) and isinstance(value, int | str) and not isinstance(value, bool):
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return value
     if isinstance(like, tuple) and isinstance(value, list | tuple):
         floats = len(like) > 0 and isinstance(like[0], float)
@@ -315,7 +317,3 @@ def _yaml(text: str, where: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise InputError(f"{where}: not YAML ({error})") from error
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

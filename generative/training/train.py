@@ -1,17 +1,20 @@
 """`train_autoencoder` and `train_diffusion`: from the files that `preprocess-generative` writes to weights."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative.autoencoder import Autoencoder
 from nnunet_difftumor.generative.stages import ORGANS, STAGES
-from nnunet_difftumor.generative.stored_cases import StoredDataset
+from nnunet_difftumor.generative.stored_cases import Lesion, StoredDataset
 from nnunet_difftumor.generative.training.crops import LesionCrops, Split, VolumeCrops, lesions_of_stage, split
 from nnunet_difftumor.generative.training.run_folder import RunFolder
 from nnunet_difftumor.generative.training.settings import (
     AutoencoderTrainingSettings,
     DiffusionTrainingSettings,
+    Settings,
     resolve,
 )
 from nnunet_difftumor.generative.weights import file_sha256, load_autoencoder
@@ -19,27 +22,58 @@ from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, diffusi
 from nnunet_difftumor.nnunet_folders import PREPROCESSED, RESULTS, find_dataset, nnunet_folder
 
 
-def train_autoencoder(
-    dataset_id: int,
-    *,
-    preset: str = "code",
-    settings_file: Path | None = None,
-    assignments: Sequence[str] = (),
-    options: Mapping[str, Any] | None = None,
-    output: Path | None = None,
-    overwrite: bool = False,
-    device: str = "auto",
-    report: Callable[[str], None] = print,
-) -> bool:
-    """Trains the autoencoder; called again, it goes on where it was stopped.
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Keyword arguments that both trainings take, by the names of the command line.
+
+    Attributes:
+        output: folder of weights; None: `generative` in the dataset's folder in nnUNet_results.
+        preset: one of `settings.PRESETS`.
+        settings: YAML file, or mapping, with some of the keys; over the preset.
+        assignments: "key=value", values as in YAML; over `settings`.
+        steps, batch_size, patch_size, seed: settings of these names; over `assignments`. None: not given.
+        device: auto, cpu or cuda.
+        overwrite: start again, and remove the run that is there.
+        report: gets a line per message.
+    """
+
+    output: Path | None = None
+    preset: str = "code"
+    settings: Path | Mapping[str, Any] | None = None
+    assignments: Sequence[str] = ()
+    steps: int | None = None
+    batch_size: int | None = None
+    patch_size: Sequence[int] | None = None
+    seed: int | None = None
+    device: str = "auto"
+    overwrite: bool = False
+    report: Callable[[str], None] = print
+
+    def resolved(self, kind: type[Settings]) -> Settings:
+        """The settings that follow.
+
+        Raises:
+            InputError: see `settings.resolve`.
+        """
+        return resolve(
+            kind,
+            preset_name=self.preset,
+            settings=self.settings,
+            assignments=self.assignments,
+            options={name: getattr(self, name) for name in ("steps", "batch_size", "patch_size", "seed")},
+        )
+
+    def of_fit(self) -> dict[str, Any]:
+        """Those that `fit` takes as they are."""
+        return {"device": self.device, "overwrite": self.overwrite, "report": self.report}
+
+
+def train_autoencoder(dataset_id: int, **options: Any) -> bool:
+    """Trains the autoencoder; called again, it resumes where it was stopped.
 
     Args:
         dataset_id: of a dataset that `preprocess-generative` has written.
-        preset, settings_file, assignments, options: see `settings.resolve`.
-        output: folder of weights; None: `generative` in the dataset's folder in nnUNet_results.
-        overwrite: start anew.
-        device: auto, cpu or cuda.
-        report: gets a line per message.
+        options: see `TrainingOptions`.
 
     Returns:
         Whether all steps are done; False after an interruption.
@@ -48,13 +82,8 @@ def train_autoencoder(
         InputError: for whatever is missing or does not fit.
         DivergedError: if the loss became NaN.
     """
-    settings = resolve(
-        AutoencoderTrainingSettings,
-        preset_name=preset,
-        file=settings_file,
-        assignments=assignments,
-        options=options,
-    )
+    given = TrainingOptions(**options)
+    settings = given.resolved(AutoencoderTrainingSettings)
     dataset = StoredDataset(stored_folder(dataset_id))
     cases = split(list(dataset.cases), settings, known=list(dataset.cases))
 
@@ -66,39 +95,25 @@ def train_autoencoder(
 
     return fit(
         AutoencoderTask(settings, volumes=dataset.index.volumes),
-        run=RunFolder(output or weights_folder(dataset), Path(AUTOENCODER_FILE).stem),
+        run=RunFolder(given.output or weights_folder(dataset), Path(AUTOENCODER_FILE).stem),
         crops=crops(cases.training, validation=False),
         validation=crops(cases.validation, validation=True),
         about=_about(dataset, cases),
-        device=device,
-        overwrite=overwrite,
-        report=report,
+        **given.of_fit(),
     )
 
 
 def train_diffusion(
-    dataset_id: int,
-    *,
-    organ: str,
-    stage: str,
-    autoencoder: Path | None = None,
-    preset: str = "code",
-    settings_file: Path | None = None,
-    assignments: Sequence[str] = (),
-    options: Mapping[str, Any] | None = None,
-    output: Path | None = None,
-    overwrite: bool = False,
-    device: str = "auto",
-    report: Callable[[str], None] = print,
+    dataset_id: int, *, organ: str, stage: str, autoencoder: Path | None = None, **options: Any
 ) -> bool:
-    """Trains a diffusion model of the tumors of one organ; called again, it goes on where it was stopped.
+    """Trains a diffusion model of the tumors of one organ; called again, it resumes where it was stopped.
 
     Args:
         dataset_id: of a dataset that `preprocess-generative` has written.
         organ: liver, pancreas or kidney.
         stage: early (lesions below 20 mm) or late (the others).
         autoencoder: its weights; None: autoencoder.safetensors in `output`.
-        preset, settings_file, assignments, options, output, overwrite, device, report: as in `train_autoencoder`.
+        options: see `TrainingOptions`.
 
     Returns:
         Whether all steps are done; False after an interruption.
@@ -109,59 +124,30 @@ def train_diffusion(
     """
     if organ not in ORGANS or stage not in STAGES:
         raise InputError(f"organ {organ}, stage {stage}: expected {', '.join(ORGANS)} and {', '.join(STAGES)}")
-    settings = resolve(
-        DiffusionTrainingSettings,
-        preset_name=preset,
-        file=settings_file,
-        assignments=assignments,
-        options=options,
-    )
+    given = TrainingOptions(**options)
+    settings = given.resolved(DiffusionTrainingSettings)
     dataset = StoredDataset(stored_folder(dataset_id))
     lesions = lesions_of_stage(dataset, organ=organ, stage=stage)
     cases = split(list(lesions), settings, known=list(dataset.cases))
-    output = output or weights_folder(dataset)
+    output = given.output or weights_folder(dataset)
     autoencoder = Path(autoencoder or output / AUTOENCODER_FILE)
-    first_stage, description = load_autoencoder(autoencoder)
-    if description.volumes != dataset.index.volumes:
-        raise InputError(
-            f"{autoencoder}: was trained on {description.volumes}, while {dataset.folder} has {dataset.index.volumes}"
-        )
+    first_stage = _autoencoder_for(dataset, autoencoder)
 
-    from nnunet_difftumor.generative.training.diffusion_task import DiffusionTask, diffusion_steps
+    from nnunet_difftumor.generative.training.diffusion_task import DiffusionTask
     from nnunet_difftumor.generative.training.fit import fit
 
     task = DiffusionTask(settings, autoencoder=first_stage, volumes=dataset.index.volumes, organ=organ, stage=stage)
-    config = first_stage.config
-    grid = [n // factor for n, factor in zip(settings.patch_size, config.downsampling, strict=True)]
-
-    def crops(names: Sequence[str], *, validation: int) -> LesionCrops:
-        return LesionCrops(
-            dataset,
-            {name: lesions[name] for name in names},
-            size=settings.patch_size,
-            seed=settings.seed,
-            jitter_mm=settings.jitter_mm,
-            latent_shape=(config.latent_channels, *grid),
-            diffusion_steps=diffusion_steps(settings, stage),
-            validation=validation,
-        )
-
-    used = [lesion.diameter_mm for name in cases.training for lesion in lesions[name]]
+    training, validation = _lesion_crops(dataset, lesions, cases, task)
     return fit(
         task,
         run=RunFolder(output, Path(diffusion_file(organ, stage)).stem),
-        crops=crops(cases.training, validation=0),
-        validation=crops(cases.validation, validation=settings.validation_crops),
+        crops=training,
+        validation=validation,
         about=_about(dataset, cases)
-        | {
-            "lesions": len(used),
-            "lesion_diameters_mm": [min(used), max(used)],
-            "autoencoder_sha256": file_sha256(autoencoder),
-        },
+        | _about_lesions([lesion for name in cases.training for lesion in lesions[name]])
+        | {"autoencoder_sha256": file_sha256(autoencoder)},
         parts=settings.accumulation,
-        device=device,
-        overwrite=overwrite,
-        report=report,
+        **given.of_fit(),
     )
 
 
@@ -184,6 +170,36 @@ def weights_folder(dataset: StoredDataset) -> Path:
     return nnunet_folder(RESULTS, instead="name a folder with `output`") / dataset.index.dataset / "generative"
 
 
+def _autoencoder_for(dataset: StoredDataset, weights: Path) -> Autoencoder:
+    model, description = load_autoencoder(weights)
+    if description.volumes != dataset.index.volumes:
+        raise InputError(
+            f"{weights}: was trained on {description.volumes}, while {dataset.folder} has {dataset.index.volumes}"
+        )
+    return model
+
+
+def _lesion_crops(
+    dataset: StoredDataset, lesions: dict[str, list[Lesion]], cases: Split, task: Any
+) -> tuple[LesionCrops, LesionCrops]:
+    """Of the training and of the validation, as a DiffusionTask takes them."""
+    settings = task.settings
+
+    def crops(names: Sequence[str], *, validation: int) -> LesionCrops:
+        return LesionCrops(
+            dataset,
+            {name: lesions[name] for name in names},
+            size=settings.patch_size,
+            seed=settings.seed,
+            jitter_mm=settings.jitter_mm,
+            latent_shape=task.latent_shape,
+            diffusion_steps=task.diffusion_steps,
+            validation=validation,
+        )
+
+    return crops(cases.training, validation=0), crops(cases.validation, validation=settings.validation_crops)
+
+
 def _about(dataset: StoredDataset, cases: Split) -> dict[str, Any]:
     return {
         "dataset": dataset.index.dataset,
@@ -191,3 +207,8 @@ def _about(dataset: StoredDataset, cases: Split) -> dict[str, Any]:
         "training_cases": list(cases.training),
         "validation_cases": list(cases.validation),
     }
+
+
+def _about_lesions(lesions: Sequence[Lesion]) -> dict[str, Any]:
+    diameters_mm = [lesion.diameter_mm for lesion in lesions]
+    return {"lesions": len(diameters_mm), "lesion_diameters_mm": [min(diameters_mm), max(diameters_mm)]}

@@ -8,6 +8,20 @@ import argparse
 import sys
 from pathlib import Path
 
+# By the names that the trainings have for them (`TrainingOptions`).
+_OPTIONS = (
+    "output",
+    "preset",
+    "settings",
+    "assignments",
+    "steps",
+    "batch_size",
+    "patch_size",
+    "seed",
+    "device",
+    "overwrite",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training_arguments(parser)
@@ -38,6 +52,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML with some settings, over the preset")
     parser.add_argument(
         "--set",
+        dest="assignments",
         action="append",
         default=[],
         metavar="KEY=VALUE",
@@ -55,19 +70,9 @@ def run_training(train, args: argparse.Namespace, **more) -> int:
     """Calls a training; 0 if it is done, 1 if it diverged, 130 if it was interrupted."""
     from nnunet_difftumor.generative.training.task import DivergedError
 
-    options = {name: getattr(args, name) for name in ("steps", "batch_size", "patch_size", "seed")}
+    options = {name: getattr(args, name) for name in _OPTIONS}
     try:
-        done = train(
-            args.dataset_id,
-            preset=args.preset,
-            settings_file=args.settings,
-            assignments=args.set,
-            options=options,
-            output=args.output,
-            overwrite=args.overwrite,
-            device=args.device,
-            **more,
-        )
+        done = train(args.dataset_id, **options, **more)
     except DivergedError as error:
         print(
             f"training stopped: {error}. The last checkpoint is from before; to start anew, take a smaller "

@@ -66,5 +66,9 @@ def test_interrupted_command_goes_on_and_its_weights_draw_tumors(tmp_path, monke
     DiffusionWeights(run.weights_folder, "liver").check(["early"])
     source = json.loads(weights.with_suffix(".json").read_text())["source"]
     assert source["trained_on"]["lesions"] == 2
+    assert main([*draw, "--steps", "3", "--set", "loss"]) == 2
+    assert "--set loss: expected key=value" in capsys.readouterr().err
+    assert main([*draw, "--steps", "0"]) == 2
+    assert "--steps: steps is 0, expected a whole number of at least 1" in capsys.readouterr().err
     assert main([*draw, "--steps", "3", "--set", "loss=l2"]) == 2
     assert "loss was 'l1', now 'l2'" in capsys.readouterr().err

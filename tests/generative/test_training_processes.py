@@ -87,7 +87,7 @@ def autoencoder(host) -> Path:
 
 def autoencoder_call(output: Path, *, steps: int, assignments=(), **more) -> dict:
     chosen = [*AUTOENCODER, *OFTEN, *assignments]
-    arguments = {"preset": "tiny", "assignments": chosen, "output": str(output), "options": {"steps": steps}}
+    arguments = {"preset": "tiny", "assignments": chosen, "output": str(output), "steps": steps}
     return {"function": "train_autoencoder", "arguments": arguments, **more}
 
 

@@ -1,9 +1,10 @@
-"""Preset, file and command line: which goes before which, and what is refused."""
+"""Preset, file and command line: which overrides which, and what is refused."""
 
 import dataclasses
 import json
 
 import pytest
+import yaml
 from pages import REPOSITORY
 
 from nnunet_difftumor.errors import InputError
@@ -23,10 +24,12 @@ def resolved(**more):
     return resolve(AutoencoderTrainingSettings, preset_name="tiny", **more)
 
 
-def test_command_line_goes_before_file_and_file_before_preset(tmp_path):
+def test_options_override_assignments_those_the_file_and_the_file_the_preset(tmp_path):
     file = tmp_path / "settings.yaml"
     file.write_text("steps: 7\nseed: 8\nbatch_size: 9\nlearning_rate: 1e-4\n")
-    settings = resolved(file=file, assignments=["seed=10", "batch_size=11"], options={"batch_size": 12, "steps": None})
+    given = {"assignments": ["seed=10", "batch_size=11"], "options": {"batch_size": 12, "steps": None}}
+    settings = resolved(settings=file, **given)
+    assert settings == resolved(settings=yaml.safe_load(file.read_text()), **given)
     assert (settings.steps, settings.seed, settings.batch_size) == (7, 10, 12)
     assert settings.learning_rate == 1e-4
     assert settings.codes == preset(AutoencoderTrainingSettings, "tiny").codes
@@ -35,10 +38,10 @@ def test_command_line_goes_before_file_and_file_before_preset(tmp_path):
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("step=3", "--set step=3: unknown key 'step'; did you mean steps?"),
+        ("step=3", "`assignments` step=3: unknown key 'step'; did you mean steps?"),
         ("steps=0", "steps is 0, expected a whole number of at least 1"),
         ("steps=1.5", "steps is 1.5, expected a whole number"),
-        ("learning_rate=fast", "learning_rate is 'fast', expected a number from 1e-09 to 1"),
+        ("learning_rate=fast", 'learning_rate is "fast", expected a number from 1e-09 to 1'),
         ("patch_size=[32, 32]", r"patch_size is \[32, 32\], expected 3 whole numbers of at least 8"),
         ("precision=16", "precision is 16, expected one of 32, bf16"),
         ("betas=[0.9, 1]", "betas is .*expected two numbers from 0 to below 1"),
@@ -47,6 +50,9 @@ def test_command_line_goes_before_file_and_file_before_preset(tmp_path):
         ("steps", "expected key=value"),
         ("steps: [", "expected key=value"),
         ("steps=[", "not YAML"),
+        ("steps=2026-11-28", 'steps is "2026-11-28", expected a whole number'),
+        ("gradient_clip=.inf", "gradient_clip is Infinity, expected a number of at least 0"),
+        (f"learning_rate=1{'0' * 400}", "expected a number from 1e-09 to 1"),
     ],
 )
 def test_wrong_settings_name_key_value_and_what_is_allowed(assignment, message):
@@ -54,13 +60,20 @@ def test_wrong_settings_name_key_value_and_what_is_allowed(assignment, message):
         resolved(assignments=[assignment])
 
 
+def test_arguments_are_named_so_that_the_command_line_can_name_its_options():
+    with pytest.raises(InputError, match=r"^`batch_size`: batch_size is 0, expected a whole number of at least 1$"):
+        resolved(options={"batch_size": 0})
+    with pytest.raises(InputError, match=r"^`settings`: unknown key 'batch'; did you mean batch_size\?"):
+        resolved(settings={"batch": 2})
+
+
 def test_files_that_are_no_settings_are_explained(tmp_path):
     file = tmp_path / "settings.yaml"
     with pytest.raises(InputError, match=r"settings\.yaml: cannot be read"):
-        resolved(file=file)
+        resolved(settings=file)
     file.write_text("- steps\n")
     with pytest.raises(InputError, match="expected lines of `key: value`, got list"):
-        resolved(file=file)
+        resolved(settings=file)
     with pytest.raises(InputError, match="preset 'huge': expected one of paper, code, tiny"):
         resolve(DiffusionTrainingSettings, preset_name="huge")
 

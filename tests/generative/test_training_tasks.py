@@ -155,7 +155,7 @@ SMALL += ["batch_size=1", "validation_crops=1", "log_every=1", "checkpoint_every
 
 def train_small(*assignments, steps=2, **more):
     lines = []
-    options = {"preset": "tiny", "options": {"steps": steps}, "device": "cpu", "report": lines.append}
+    options = {"preset": "tiny", "steps": steps, "device": "cpu", "report": lines.append}
     train_autoencoder(700, assignments=[*SMALL, *assignments], **(options | more))
     return lines
 
@@ -185,7 +185,7 @@ def test_damaged_checkpoint_is_explained(dataset, tmp_path):
     train_small(output=tmp_path, steps=1)
     checkpoint = tmp_path / "runs" / "autoencoder" / "last.ckpt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
-    with pytest.raises(InputError, match=r"last\.ckpt: not a checkpoint of a training.*--overwrite"):
+    with pytest.raises(InputError, match=r"last\.ckpt: not a checkpoint of a training.*start again with `overwrite`"):
         train_small(output=tmp_path)
 
 
@@ -228,9 +228,9 @@ def test_too_little_gpu_memory_is_explained(dataset, tmp_path, monkeypatch):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(AutoencoderTask, "learn", learn)
-    with pytest.raises(InputError, match=r"patches of 8 x 8 x 16 and a batch of 4; try --batch-size 2"):
+    with pytest.raises(InputError, match=r"patches of 8 x 8 x 16 and a batch of 4; try `batch_size` 2"):
         train_small("batch_size=4", output=tmp_path)
-    with pytest.raises(InputError, match=r"try --patch-size 64 64 64, or --set precision=bf16"):
+    with pytest.raises(InputError, match=r"try `patch_size` 64 64 64, or `assignments` precision=bf16"):
         train_small("patch_size=[96, 96, 96]", output=tmp_path)
 
 
@@ -262,5 +262,7 @@ def test_autoencoder_of_other_volumes_and_lesions_that_are_not_there_are_explain
 
 
 def test_dataset_that_is_not_preprocessed_is_explained(dataset):
-    with pytest.raises(InputError, match=r"-d 5: expected one Dataset005_NAME/generative.*preprocess-generative -d 5"):
+    with pytest.raises(
+        InputError, match=r"`dataset_id` 5: expected one Dataset005_NAME/generative.*preprocess-generative -d 5"
+    ):
         train_autoencoder(5)
