@@ -22,10 +22,15 @@ def as_one_graph(model):
 
 def assert_equal_with_gradients(seen: torch.Tensor, wanted: torch.Tensor, model: torch.nn.Module) -> None:
     torch.testing.assert_close(seen, wanted, rtol=1e-5, atol=1e-6)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    gradients = [torch.autograd.grad(out.square().mean(), parameters) for out in (seen, wanted)]
-    for name, pair in zip(model.state_dict(), zip(*gradients, strict=True), strict=False):
-        torch.testing.assert_close(*pair, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    found, expected = (
+        dict(zip(parameters, torch.autograd.grad(out.square().mean(), [*parameters.values()]), strict=True))
+        for out in (seen, wanted)
+    )
+    for name, gradient in expected.items():
+        torch.testing.assert_close(
+            found[name], gradient, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 @pytest.mark.parametrize("training", [False, True])

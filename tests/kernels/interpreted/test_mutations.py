@@ -26,9 +26,10 @@ from nnunet_difftumor.kernels.triton import (
 
 @dataclass(frozen=True)
 class Mutation:
-    """A fault: `old` in the module's source becomes `new`; `test` called with `arguments` must fail.
+    """A fault: `old`, which is in the module's source once, becomes `new`; `test` called with `arguments` must fail.
 
-    With `one_program` the search goes over all codes in one program.
+    `within` names the function that has it once, if the module has it more often. With `one_program` the search goes
+    over all codes in one program.
     """
 
     module: object
@@ -36,13 +37,25 @@ class Mutation:
     new: str
     test: object
     arguments: tuple = ()
+    within: str = ""
     one_program: bool = False
 
     def __str__(self) -> str:
-        return f"{self.module.__name__.rpartition('.')[2]}: {self.old.strip()} -> {self.new.strip()}"
+        where = " ".join(filter(None, (self.module.__name__.rpartition(".")[2], self.within)))
+        return f"{where}: {self.old.strip()} -> {self.new.strip()}"
+
+    def applied(self, source: str) -> str:
+        """The module's source with this fault, and no other."""
+        start, end, next_function = 0, len(source), "\n@triton.jit"
+        if self.within:
+            start = source.index(f"\ndef {self.within}(")
+            end = (source + next_function).index(next_function, start)
+        assert source.count(self.old, start, end) == 1, "not one place of the kernel; change the mutation too"
+        return source[:start] + source[start:end].replace(self.old, self.new) + source[end:]
 
 
 SMALL = depth.SHAPES[1]
+BOTH_WAYS = ("_forward", "_backward")
 MUTATIONS = [
     Mutation(depth_attention, '"scale": head_dim**-0.5', '"scale": head_dim**-0.25', depth.test_any_shape, (SMALL,)),
     Mutation(
@@ -73,13 +86,27 @@ MUTATIONS = [
         depth.test_any_shape,
         (SMALL,),
     ),
-    Mutation(depth_attention, "row = column // width % height", "row = column % width", depth.test_any_shape, (SMALL,)),
-    Mutation(
-        depth_attention,
-        "inside = (slices < SLICES) & (column < columns)",
-        "inside = slices < SLICES",
-        depth.test_any_shape,
-        (SMALL,),
+    *(
+        Mutation(
+            depth_attention,
+            "row = column // width % height",
+            "row = column % width",
+            depth.test_any_shape,
+            (SMALL,),
+            within=name,
+        )
+        for name in BOTH_WAYS
+    ),
+    *(
+        Mutation(
+            depth_attention,
+            "inside = (slices < SLICES) & (column < columns)",
+            "inside = slices < SLICES",
+            depth.test_any_shape,
+            (SMALL,),
+            within=name,
+        )
+        for name in BOTH_WAYS
     ),
     Mutation(depth_attention, "of_bias += of_logits", "of_bias = of_logits", depth.test_any_shape, (SMALL,)),
     Mutation(
@@ -96,30 +123,50 @@ MUTATIONS = [
         linear.test_any_shape,
         (linear.SHAPES[1],),
     ),
-    Mutation(
-        spatial_linear_attention,
-        'tl.where((here < count)[:, None], k.to(tl.float32) * _LOG2E, float("-inf"))',
-        "k.to(tl.float32) * _LOG2E",
-        linear.test_any_shape,
-        (linear.SHAPES[4],),
+    *(
+        Mutation(
+            spatial_linear_attention,
+            'tl.where((here < count)[:, None], k.to(tl.float32) * _LOG2E, float("-inf"))',
+            "k.to(tl.float32) * _LOG2E",
+            linear.test_any_shape,
+            (linear.SHAPES[4],),
+            within=name,
+        )
+        for name in BOTH_WAYS
     ),
-    Mutation(
-        spatial_linear_attention,
-        "context = context * shrink[:, None]",
-        "context = context",
-        linear.test_any_shape,
-        (linear.SHAPES[1],),
+    *(
+        Mutation(
+            spatial_linear_attention,
+            "context = context * shrink[:, None]",
+            "context = context",
+            linear.test_any_shape,
+            (linear.SHAPES[1],),
+            within=name,
+        )
+        for name in BOTH_WAYS
     ),
-    Mutation(
-        spatial_linear_attention, "total = total * shrink", "total = total", linear.test_any_shape, (linear.SHAPES[1],)
+    *(
+        Mutation(
+            spatial_linear_attention,
+            "total = total * shrink",
+            "total = total",
+            linear.test_any_shape,
+            (linear.SHAPES[1],),
+            within=name,
+        )
+        for name in BOTH_WAYS
     ),
     Mutation(spatial_linear_attention, "(of_k - mean[None, :])", "of_k", linear.test_any_shape, (linear.SHAPES[1],)),
-    Mutation(
-        spatial_linear_attention,
-        "position // width * stride_row + position % width * stride_column",
-        "position // width * stride_column + position % width * stride_row",
-        linear.test_any_shape,
-        (linear.SHAPES[4],),
+    *(
+        Mutation(
+            spatial_linear_attention,
+            "position // width * stride_row + position % width * stride_column",
+            "position // width * stride_column + position % width * stride_row",
+            linear.test_any_shape,
+            (linear.SHAPES[4],),
+            within=name,
+        )
+        for name in ("_tile", "_put")
     ),
     Mutation(
         spatial_linear_attention,
@@ -217,9 +264,8 @@ def mutate(tmp_path, monkeypatch):
         name = mutation.module.__name__
         with open(mutation.module.__file__) as file:
             source = file.read()
-        assert mutation.old in source, "the kernel has changed; change the mutation too"
         path = tmp_path / f"{name.rpartition('.')[2]}.py"
-        path.write_text(source.replace(mutation.old, mutation.new))
+        path.write_text(mutation.applied(source))
         spec = importlib.util.spec_from_file_location(name, path)
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, name, module)
