@@ -3,7 +3,7 @@
 Two CTs without tumors are the bases (liver_healthy, portal venous, and abdomen_3mm, without contrast agent); the CT
 with eight metastases (liver_tumors) is never trained on. Small plans at 2 mm, the same length of training and the same
 first weights for every run; prediction by nnU-Net, figures by `difftumor evaluate`. Everything lies in --out; what is
-done there already is kept, so that an interrupted call goes on: other settings need another --out. A comparison, not a
+done there already is kept, so that an interrupted call resumes: other settings need another --out. A comparison, not a
 bar: the exit status is 0.
 
 Runs: the presets `realistic` and `hu2023`; `diffusion_bank`, early tumors that the diffusion models of --weights drew
@@ -44,6 +44,7 @@ SPACING_MM, PATCH_SIZE, FEATURES = (2.0, 2.0, 2.0), (32, 64, 64), (8, 16, 32, 64
 SIZE_WEIGHTS = {"tiny": 0.1, "small": 0.35, "medium": 0.35, "large": 0.2}
 SYNTHETIC_PROBABILITY = 0.7
 DATASET_ID, DATASET_NAME, CONFIGURATION = 9, "Healthy", "3d_fullres"
+DATASET = f"Dataset{DATASET_ID:03d}_{DATASET_NAME}"
 TRAINER = "nnUNetTrainerDiffTumorLabelFreeDemo"
 # Models of the early stage draw tumors below 20 mm.
 EARLY_WEIGHTS = {"tiny": 0.2, "small": 0.8}
@@ -102,38 +103,56 @@ def run(folder: Path, data: Path, name: str, training: dict[str, int], args: arg
     if done.is_file():
         return json.loads(done.read_text())
     commands = Commands(nnunet_variables(folder) | {"nnUNet_n_proc_DA": "1"}, folder / "logs")
-    dataset = f"Dataset{DATASET_ID:03d}_{DATASET_NAME}"
-    preprocessed = folder / "nnUNet_preprocessed" / dataset
+    preprocessed = folder / "nnUNet_preprocessed" / DATASET
     if not (preprocessed / f"{SMALL_PLANS_NAME}.json").is_file():
-        commands.run(
-            *("difftumor", "convert", "folder", "-i", scans(folder / "scans", data, args.bases), "-d", DATASET_ID),
-            *(
-                "--name",
-                DATASET_NAME,
-                "--labels",
-                *(f"{name}={value}" for name, value in LABELS.items()),
-                "--overwrite",
-            ),
-        )
-        commands.run(
-            *("difftumor", "prepare", "-d", DATASET_ID, "--planner", "ExperimentPlanner", "--overwrite"),
-            *("--preset", kind.preset, "--spacing", *SPACING_MM),
-            show=r"^prepared:",
-        )
-        settings = preprocessed / FILE_NAME
-        changed = {"size_weights": SIZE_WEIGHTS, "synthetic_probability": SYNTHETIC_PROBABILITY, **kind.settings}
-        replace(DiffTumorConfig.load(settings), seed=training["seed"], **changed).save(settings)
-        write_small_plans(preprocessed, **training, patch_size=PATCH_SIZE, features=FEATURES)
+        prepare(commands, preprocessed, scans(folder / "scans", data, args.bases), kind, training)
     if kind.bank:
-        bank = folder / "bank"
-        commands.run(
-            *("difftumor", "synthesize", "--bank", "-d", DATASET_ID, "--per-case", args.per_case, "-o", bank),
-            *("--renderer", "diffusion", "--weights", args.weights.absolute()),
-            show=r"lesions made|contrast of",
-        )
-        settings = preprocessed / FILE_NAME
-        replace(DiffTumorConfig.load(settings), source="bank", bank_folder=str(bank)).save(settings)
-    model = folder / "nnUNet_results" / dataset / f"{TRAINER}__{SMALL_PLANS_NAME}__{CONFIGURATION}" / "fold_all"
+        fill_bank(commands, folder / "bank", preprocessed / FILE_NAME, args)
+    minutes, resumed = train(commands, folder)
+    predict(commands, folder, data)
+    commands.run(
+        *("difftumor", "evaluate", folder / "labels", folder / "predictions", "-o", folder / "tumors.json"),
+        show=r"(?!)",
+    )
+    figures = {
+        "minutes": round(minutes, 1),
+        "resumed": resumed,
+        "evaluation": json.loads((folder / "tumors.json").read_text()),
+    }
+    write_json(done, figures)
+    return figures
+
+
+def prepare(commands: Commands, preprocessed: Path, bases: Path, kind: Kind, training: dict[str, int]) -> None:
+    """A dataset of the bases, with the settings of this kind of tumors and the small plans."""
+    commands.run(
+        *("difftumor", "convert", "folder", "-i", bases, "-d", DATASET_ID, "--name", DATASET_NAME),
+        *("--labels", *(f"{name}={value}" for name, value in LABELS.items()), "--overwrite"),
+    )
+    commands.run(
+        *("difftumor", "prepare", "-d", DATASET_ID, "--planner", "ExperimentPlanner", "--overwrite"),
+        *("--preset", kind.preset, "--spacing", *SPACING_MM),
+        show=r"^prepared:",
+    )
+    settings = preprocessed / FILE_NAME
+    changed = {"size_weights": SIZE_WEIGHTS, "synthetic_probability": SYNTHETIC_PROBABILITY, **kind.settings}
+    replace(DiffTumorConfig.load(settings), seed=training["seed"], **changed).save(settings)
+    write_small_plans(preprocessed, **training, patch_size=PATCH_SIZE, features=FEATURES)
+
+
+def fill_bank(commands: Commands, bank: Path, settings: Path, args: argparse.Namespace) -> None:
+    """Tumors that diffusion models draw beforehand, as the source of the run's."""
+    commands.run(
+        *("difftumor", "synthesize", "--bank", "-d", DATASET_ID, "--per-case", args.per_case, "-o", bank),
+        *("--renderer", "diffusion", "--weights", args.weights.absolute()),
+        show=r"lesions made|contrast of",
+    )
+    replace(DiffTumorConfig.load(settings), source="bank", bank_folder=str(bank)).save(settings)
+
+
+def train(commands: Commands, folder: Path) -> tuple[float, bool]:
+    """Minutes of the training, and whether it resumed one."""
+    model = folder / "nnUNet_results" / DATASET / f"{TRAINER}__{SMALL_PLANS_NAME}__{CONFIGURATION}" / "fold_all"
     resume = ["--c"] if (model / "checkpoint_latest.pth").is_file() else []
     started = time.time()
     commands.run(
@@ -141,26 +160,23 @@ def run(folder: Path, data: Path, name: str, training: dict[str, int], args: arg
         *("-device", "cpu", *resume),
         show=_PROGRESS,
     )
-    minutes = (time.time() - started) / 60
-    (folder / "images").mkdir(exist_ok=True)
-    (folder / "labels").mkdir(exist_ok=True)
-    shutil.copyfile(data / TEST_CASE / "ct.nii.gz", folder / "images" / f"{TEST_CASE}_0000.nii.gz")
-    shutil.copyfile(data / TEST_CASE / "labels.nii.gz", folder / "labels" / f"{TEST_CASE}.nii.gz")
-    predictions = folder / "predictions"
+    return (time.time() - started) / 60, bool(resume)
+
+
+def predict(commands: Commands, folder: Path, data: Path) -> None:
+    """The CT with metastases: images/, labels/ and predictions/ of the run's folder."""
+    for made, source, target in (
+        ("images", "ct.nii.gz", f"{TEST_CASE}_0000.nii.gz"),
+        ("labels", "labels.nii.gz", f"{TEST_CASE}.nii.gz"),
+    ):
+        (folder / made).mkdir(exist_ok=True)
+        shutil.copyfile(data / TEST_CASE / source, folder / made / target)
     commands.run(
-        *("nnUNetv2_predict", "-i", folder / "images", "-o", predictions, "-d", DATASET_ID, "-c", CONFIGURATION),
-        *("-f", "all", "-tr", TRAINER, "-p", SMALL_PLANS_NAME, "-chk", "checkpoint_final.pth", "-device", "cpu"),
-        *("--disable_tta", "-npp", 0, "-nps", 0),
+        *("nnUNetv2_predict", "-i", folder / "images", "-o", folder / "predictions", "-d", DATASET_ID),
+        *("-c", CONFIGURATION, "-f", "all", "-tr", TRAINER, "-p", SMALL_PLANS_NAME, "-chk", "checkpoint_final.pth"),
+        *("-device", "cpu", "--disable_tta", "-npp", 0, "-nps", 0),
         show=r"^There are",
     )
-    commands.run("difftumor", "evaluate", folder / "labels", predictions, "-o", folder / "tumors.json", show=r"(?!)")
-    figures = {
-        "minutes": round(minutes, 1),
-        "resumed": bool(resume),
-        "evaluation": json.loads((folder / "tumors.json").read_text()),
-    }
-    write_json(done, figures)
-    return figures
 
 
 def scans(folder: Path, data: Path, bases: Sequence[str]) -> Path:

@@ -56,67 +56,101 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+class Scan:
+    """The liver that tumors are put into; `reference` has the seconds of each Gaussian filter of it."""
+
+    def __init__(self):
+        self.hu, self.labels = liver_like()
+        self.untouched = self.hu.copy(), self.labels.copy()
+        self.in_float64 = self.hu.astype(np.float64)
+        self.statistics = self.measured()
+        self.sampler = TumorSampler(ORGAN)
+        self.reference: list[float] = []
+
+    def measured(self) -> OrganStatistics:
+        return OrganStatistics.measure(self.hu, self.labels, organ=ORGAN, spacing_mm=SPACING_MM)
+
+    def filter(self) -> None:
+        """Times the reference once more."""
+        self.reference.append(seconds(lambda: gaussian_filter(self.in_float64, 1)))
+
+    def one_tumor(self, size: str, seed: int) -> list[RenderedTumor]:
+        volume = ArrayVolume(self.hu, self.labels, SPACING_MM)
+        placed, _ = self.sampler.sample_scene(volume, self.statistics, np.random.default_rng(seed), size=size, count=1)
+        return insert_tumors(volume, [placement.spec for placement in placed], ORGAN)
+
+    def timed(self, size: str, seed: int) -> float:
+        """Seconds of one tumor; the next finds the scan as it was."""
+        start = time.perf_counter()
+        rendered = self.one_tumor(size, seed)
+        elapsed = time.perf_counter() - start
+        assert len(rendered) == 1 and rendered[0].mask.any(), f"no {size} tumor was placed with seed {seed}"
+        box = rendered[0].box
+        self.hu[box], self.labels[box] = self.untouched[0][box], self.untouched[1][box]
+        return elapsed
+
+    def missed(self, name: str, times: list[float], bar: float) -> bool:
+        """Prints a line; whether these times, in reference filters, are above the bar."""
+        ratio = median(times) / median(self.reference)
+        print(f"{name:<10} {median(times) * 1e3:7.1f} ms   ratio {ratio:.3f}   bar {bar}")
+        return ratio > bar
+
+
+def tumors(scan: Scan, size: str, repeats: int) -> list[float]:
+    """Seconds of each tumor of a size, with filters of the scan among them."""
+    scan.timed(size, 10_000)
+    times = []
+    for seed in range(repeats):
+        if seed % 5 == 0:
+            scan.filter()
+        times.append(scan.timed(size, seed))
+    return times
+
+
+def measurements(scan: Scan) -> list[float]:
+    """Seconds of measuring the organ, likewise."""
+    times = []
+    for _ in range(5):
+        times.append(seconds(scan.measured))
+        scan.filter()
+    return times
+
+
+def peak_mb(scan: Scan) -> float:
+    """Memory that a large tumor takes over the scan."""
+    tracemalloc.start()
+    scan.one_tumor("large", 0)
+    peak = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    return peak
+
+
+def handcrafted(repeats: int) -> int:
+    """Measures and prints; 1 if a bar is missed."""
+    scan = Scan()
+    for _ in range(3):
+        scan.filter()
+    print(f"reference: {median(scan.reference) * 1e3:.0f} ms")
+    missed = [scan.missed(size, tumors(scan, size, repeats), bar) for size, bar in BARS.items()]
+    missed.append(scan.missed("statistics", measurements(scan), STATISTICS_BAR))
+    peak = peak_mb(scan)
+    missed.append(peak > MEMORY_BAR_MB)
+    print(f"memory     {peak:7.1f} MB over the input   bar {MEMORY_BAR_MB}")
+    print("MISSED" if any(missed) else "all bars held")
+    return int(any(missed))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--renderer", choices=("handcrafted", "diffusion"), default="handcrafted")
     parser.add_argument("--repeats", type=int, help="default: 20, of diffusion 5")
     parser.add_argument("--table", action="store_true", help="of diffusion: print the stored result, measure nothing")
     args = parser.parse_args()
-    if args.renderer == "diffusion":
-        import diffusion_cpu
+    if args.renderer == "handcrafted":
+        return handcrafted(args.repeats or 20)
+    import diffusion_cpu
 
-        return diffusion_cpu.main(args.repeats or 5, stored=args.table)
-    repeats = args.repeats or 20
-
-    hu, labels = liver_like()
-    untouched = hu.copy(), labels.copy()
-    in_float64 = hu.astype(np.float64)
-    statistics = OrganStatistics.measure(hu, labels, organ=ORGAN, spacing_mm=SPACING_MM)
-    sampler = TumorSampler(ORGAN)
-
-    def one_tumor(size: str, seed: int) -> list[RenderedTumor]:
-        volume = ArrayVolume(hu, labels, SPACING_MM)
-        placed, _ = sampler.sample_scene(volume, statistics, np.random.default_rng(seed), size=size, count=1)
-        return insert_tumors(volume, [placement.spec for placement in placed], ORGAN)
-
-    def timed(size: str, seed: int) -> float:
-        start = time.perf_counter()
-        rendered = one_tumor(size, seed)
-        elapsed = time.perf_counter() - start
-        assert len(rendered) == 1 and rendered[0].mask.any(), f"no {size} tumor was placed with seed {seed}"
-        box = rendered[0].box  # the next tumor finds the scan as it was
-        hu[box], labels[box] = untouched[0][box], untouched[1][box]
-        return elapsed
-
-    missed = False
-    reference = [seconds(lambda: gaussian_filter(in_float64, 1)) for _ in range(3)]
-    print(f"reference: {median(reference) * 1e3:.0f} ms")
-    for size, bar in BARS.items():
-        timed(size, 10_000)
-        times = []
-        for seed in range(repeats):
-            if seed % 5 == 0:
-                reference.append(seconds(lambda: gaussian_filter(in_float64, 1)))
-            times.append(timed(size, seed))
-        ratio = median(times) / median(reference)
-        missed |= ratio > bar
-        print(f"{size:<10} {median(times) * 1e3:7.1f} ms   ratio {ratio:.3f}   bar {bar}")
-    times = []
-    for _ in range(5):
-        times.append(seconds(lambda: OrganStatistics.measure(hu, labels, organ=ORGAN, spacing_mm=SPACING_MM)))
-        reference.append(seconds(lambda: gaussian_filter(in_float64, 1)))
-    ratio = median(times) / median(reference)
-    missed |= ratio > STATISTICS_BAR
-    print(f"statistics {median(times) * 1e3:7.1f} ms   ratio {ratio:.3f}   bar {STATISTICS_BAR}")
-
-    tracemalloc.start()
-    one_tumor("large", 0)
-    peak_mb = tracemalloc.get_traced_memory()[1] / 1e6
-    tracemalloc.stop()
-    missed |= peak_mb > MEMORY_BAR_MB
-    print(f"memory     {peak_mb:7.1f} MB over the input   bar {MEMORY_BAR_MB}")
-    print("MISSED" if missed else "all bars held")
-    return int(missed)
+    return diffusion_cpu.main(args.repeats or 5, stored=args.table)
 
 
 if __name__ == "__main__":
