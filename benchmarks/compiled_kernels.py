@@ -167,7 +167,7 @@ def cases() -> list[Case]:
 
 
 def quantize() -> None:
-    # The operation itself would go on with the indices that nothing has computed.
+    # The operation itself would then use the indices that nothing has computed.
     vectors, codebook = torch.randn(13824, 8), torch.randn(16384, 8)
     indices, _ = launchers.nearest_code(vectors, *launchers.packed_codebook(codebook))
     launchers.code_statistics(vectors, torch.zeros_like(indices), len(codebook))

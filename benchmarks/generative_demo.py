@@ -1,7 +1,7 @@
 """Generative models trained on a handful of public CT scans, on a CPU: how far that goes, and weights for tests.
 
 Two pairs of weights, each made by the package's own commands with the settings and seeds below. What is done is kept;
-an interrupted call goes on.
+an interrupted call resumes.
 
 seen: the autoencoder on liver_tumors and liver_healthy, without a slab of 20 slices of the latter, which with
     abdomen_3mm is kept for measuring; the early diffusion model on the metastases below 20 mm of liver_tumors.

@@ -39,7 +39,7 @@ def loader_of(trainer_class: type, dataset: Path, *, epoch: int):
     """The training loader, with workers running.
 
     Args:
-        epoch: where the run goes on. Our batches are a function of their number, and batches differ by a factor of
+        epoch: where the run resumes. Our batches are a function of their number, and batches differ by a factor of
             three with what augmentation draws: every run must see others, as nnU-Net's do.
     """
     import torch

@@ -27,7 +27,7 @@ class Codebook(nn.Module):
         embeddings: (codes, channels).
         counts: (codes,), moving average of how many vectors of a batch took a code.
         sums: (codes, channels), moving average of their sums.
-        initialized: bool scalar; stored with the weights, so that resumed training goes on from its codes.
+        initialized: bool scalar; stored with the weights, so that a resumed training keeps its codes.
     """
 
     def __init__(self, codes: int, channels: int):

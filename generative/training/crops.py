@@ -188,7 +188,7 @@ class BatchNumbers:
 
     Args:
         size: crops of one process.
-        first: gives the first batch; asked when iteration starts, so that a resumed run goes on where it was.
+        first: gives the first batch; asked when iteration starts, so that a resumed run starts where it was.
         rank, world_size: of this process, and how many there are.
     """
 

@@ -62,7 +62,7 @@ def fit(
         if step >= settings.steps:
             report(f"{run.folder}: all {step} steps are done; more with `steps`")
             return True
-        report(f"{run.folder}: {f'goes on after step {step} of ' if step else ''}{settings.steps} steps")
+        report(f"{run.folder}: {f'resumes after step {step} of ' if step else ''}{settings.steps} steps")
         keeper = Keeper(run, source=_source(settings, about), validation=_batches(validation, settings))
         numbers = BatchNumbers(settings.batch_size * parts, first=lambda: task.step, rank=rank, world_size=world_size)
         loader = torch.utils.data.DataLoader(
@@ -74,7 +74,7 @@ def fit(
         )
         _train(task, loader, keeper=keeper, device=device, checkpoint=run.last if step else None)
     if keeper.interrupted:
-        report(f"stopped after step {task.step} of {settings.steps}; the same command goes on there")
+        report(f"stopped after step {task.step} of {settings.steps}; the same command resumes there")
     else:
         report(f"done: {run.weights}")
     return not keeper.interrupted
@@ -93,7 +93,7 @@ def _train(
     settings = task.settings
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        # About numbers of workers, loaders that cannot be resumed (ours goes on by step) and missing validation loops.
+        # About numbers of workers, loaders that cannot be resumed (ours resumes by step) and missing validation loops.
         warnings.filterwarnings("ignore", module="lightning")
         trainer = lightning.Trainer(
             accelerator="gpu" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu",

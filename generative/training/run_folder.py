@@ -2,7 +2,7 @@
 
 FOLDER/autoencoder.safetensors, liver_early.safetensors, ...   weights of the last checkpoint, each with a JSON
 FOLDER/runs/NAME/settings.json      resolved settings, and what is trained on
-FOLDER/runs/NAME/last.ckpt          Lightning's checkpoint, with which the run goes on
+FOLDER/runs/NAME/last.ckpt          Lightning's checkpoint, with which the run resumes
 FOLDER/runs/NAME/best.ckpt, best/   of the lowest validation figure: checkpoint and weights
 FOLDER/runs/NAME/curve.jsonl        a line per entry: step and figures
 FOLDER/runs/NAME/tensorboard/, pictures/
@@ -81,11 +81,11 @@ class RunFolder:
             lock.release()
 
     def begin(self, settings: TrainingSettings, about: dict[str, Any], *, world_size: int, overwrite: bool) -> int:
-        """Step that the run goes on after; 0 for a new one.
+        """Step that the run resumes after; 0 for a new one.
 
         Args:
             settings: of the run.
-            about: what is trained on; a run does not go on with anything else.
+            about: what is trained on; a run does not resume with anything else.
             world_size: number of processes, which decides what a batch is.
             overwrite: removes an older run.
 
@@ -129,7 +129,7 @@ class Curve:
 
     Args:
         path: the file.
-        step: the one that the run goes on after.
+        step: the one that the run resumes after.
     """
 
     def __init__(self, path: Path, *, step: int):

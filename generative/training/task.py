@@ -21,7 +21,7 @@ class TrainingTask(lightning.LightningModule):
     """A network in training. `step` counts the batches that are done; it is stored with the checkpoint.
 
     All randomness comes from the crops (`crops.py`) and from generators seeded by (seed, step): nothing else has to be
-    stored for a run to go on exactly.
+    stored for a run to resume exactly.
 
     Attributes:
         step: batches done.

@@ -1,4 +1,4 @@
-"""The training commands from the console: interruption, going on, weights that load."""
+"""The training commands from the console: interruption, resuming, weights that load."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def options(settings: list[str]) -> list[str]:
 
 
 @pytest.mark.slow
-def test_interrupted_command_goes_on_and_its_weights_draw_tumors(tmp_path, monkeypatch, capsys):
+def test_interrupted_command_resumes_and_its_weights_draw_tumors(tmp_path, monkeypatch, capsys):
     write_stored(tmp_path / "pre" / "Dataset700_Small" / "generative", diameters_mm={"a": (6.0,), "b": (5.0,)})
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "pre"))
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
@@ -49,10 +49,10 @@ def test_interrupted_command_goes_on_and_its_weights_draw_tumors(tmp_path, monke
     assert process.returncode == 130
     # No checkpoint was due: this one is the interruption's.
     reached = stored_step(run.last)
-    assert f"stopped after step {reached} of 100000; the same command goes on there" in output
+    assert f"stopped after step {reached} of 100000; the same command resumes there" in output
 
     assert main([*words, "--steps", str(reached + 2)]) == 0
-    assert f"goes on after step {reached} of {reached + 2} steps" in capsys.readouterr().out
+    assert f"resumes after step {reached} of {reached + 2} steps" in capsys.readouterr().out
     assert [line["step"] for line in read_curve(run.folder / "curve.jsonl")][-2:] == [reached + 2] * 2
     assert list((run.folder / "tensorboard").glob("events*"))
     assert list((run.folder / "pictures").glob("*.png"))

@@ -37,7 +37,7 @@ def first_batches(crops, workers: int, *, start: int = 0, count: int = 3):
 
 
 @pytest.mark.parametrize("kind", ["volumes", "lesions"])
-def test_crops_do_not_depend_on_workers_nor_on_where_a_run_goes_on(kind, stored):
+def test_crops_do_not_depend_on_workers_nor_on_where_a_run_resumes(kind, stored):
     crops = VolumeCrops(stored, ["a", "b", "c"], size=SIZE, seed=3) if kind == "volumes" else lesion_crops(stored)
     expected = first_batches(crops, 0)
     for batches in (first_batches(crops, 1), first_batches(crops, 2)):

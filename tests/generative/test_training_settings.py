@@ -95,7 +95,7 @@ def test_presets_are_valid_and_their_networks_possible(name):
     check_patch(second["patch_size"], (4, factor, factor))
 
 
-def test_only_what_leaves_the_steps_alone_may_change_when_a_run_goes_on():
+def test_only_what_leaves_the_steps_alone_may_change_when_a_run_resumes():
     settings = resolved()
     stored = json.loads(json.dumps(vars(settings)))
     check_unchanged(stored, dataclasses.replace(settings, steps=9, workers=3, checkpoint_every=4), where="run")

@@ -160,14 +160,14 @@ def train_small(*assignments, steps=2, **more):
     return lines
 
 
-def test_a_run_does_not_go_on_with_other_settings_or_data(dataset, tmp_path):
+def test_a_run_does_not_resume_with_other_settings_or_data(dataset, tmp_path):
     assert "2 steps" in train_small(output=tmp_path)[0]
     assert "all 2 steps are done" in train_small(output=tmp_path)[0]
     with pytest.raises(InputError, match=r"learning_rate was 0\.0003, now 0\.01"):
         train_small("learning_rate=0.01", output=tmp_path)
     with pytest.raises(InputError, match="training_cases"):
         train_small("training_cases=[a]", output=tmp_path)
-    assert "goes on after step 2 of 3 steps" in train_small(output=tmp_path, steps=3)[0]
+    assert "resumes after step 2 of 3 steps" in train_small(output=tmp_path, steps=3)[0]
     assert [line["step"] for line in read_curve(tmp_path / "runs" / "autoencoder" / "curve.jsonl")] == [1, 2, 2, 3, 3]
     assert "1 steps" in train_small("learning_rate=0.01", output=tmp_path, steps=1, overwrite=True)[0]
 

@@ -1,6 +1,6 @@
 """Triton's interpreter, made strict: what is silently wrong or undefined on a GPU fails on a CPU too.
 
-`install()` once, in a process that was started with TRITON_INTERPRET=1, before the first launch. It mends the
+`install()` once, in a process that was started with TRITON_INTERPRET=1, before the first launch. It fixes the
 interpreter where its numbers are wrong:
 
 - bfloat16 is stored as its bits: products, sums and dots of it computed with the bits; here with the values, rounded to
@@ -102,8 +102,8 @@ def install() -> None:
     if getattr(builder, "strict", False):
         return
     builder.strict = True
-    _mend_loops()
-    _mend_bfloat16(builder)
+    _fix_loops()
+    _fix_bfloat16(builder)
     _check_dots(builder)
     _check_memory(builder)
     _patch_language_once()
@@ -135,7 +135,7 @@ def _handle(data: np.ndarray, dtype: Any) -> Any:
     return interpreter.TensorHandle(data, dtype)
 
 
-def _mend_loops() -> None:
+def _fix_loops() -> None:
     patch = interpreter._patch_lang_tensor
 
     def with_index(tensor: Any, scope: Any) -> None:
@@ -145,7 +145,7 @@ def _mend_loops() -> None:
     interpreter._patch_lang_tensor = with_index
 
 
-def _mend_bfloat16(builder: Any) -> None:
+def _fix_bfloat16(builder: Any) -> None:
     binary, unary, cast, convert = builder.binary_op, builder.unary_op, builder.cast_impl, builder.create_fp_to_fp
     total = interpreter.ReduceOps.sum
 
