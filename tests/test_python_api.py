@@ -29,10 +29,8 @@ NO_FUNCTION = {"doctor", "env", "convert"}
 OF_THE_TERMINAL = {
     "synthesize": {"bank", "dataset_id", "per_case", "configuration"},
     "monitor": {"interval", "once"},
-    "train-autoencoder": {"set"},
-    "train-diffusion": {"set"},
 }
-OF_THE_LIBRARY = {"report", "assignments"}
+OF_THE_LIBRARY = {"report"}
 
 
 def test_importing_the_package_is_quick_and_imports_neither_torch_nor_numpy():

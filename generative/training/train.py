@@ -1,7 +1,6 @@
 """`train_autoencoder` and `train_diffusion`: from the files that `preprocess-generative` writes to weights."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from nnunet_difftumor.generative.training.run_folder import RunFolder
 from nnunet_difftumor.generative.training.settings import (
     AutoencoderTrainingSettings,
     DiffusionTrainingSettings,
-    Settings,
     resolve,
 )
 from nnunet_difftumor.generative.weights import file_sha256, load_autoencoder
@@ -22,11 +20,25 @@ from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, diffusi
 from nnunet_difftumor.nnunet_folders import PREPROCESSED, RESULTS, find_dataset, nnunet_folder
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """Keyword arguments that both trainings take, by the names of the command line.
+def train_autoencoder(
+    dataset_id: int,
+    *,
+    output: Path | None = None,
+    preset: str = "code",
+    settings: Path | Mapping[str, Any] | None = None,
+    assignments: Sequence[str] = (),
+    steps: int | None = None,
+    batch_size: int | None = None,
+    patch_size: Sequence[int] | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    report: Callable[[str], None] = print,
+) -> bool:
+    """Trains the autoencoder; called again, it resumes where it was stopped.
 
-    Attributes:
+    Args:
+        dataset_id: of a dataset that `preprocess-generative` has written.
         output: folder of weights; None: `generative` in the dataset's folder in nnUNet_results.
         preset: one of `settings.PRESETS`.
         settings: YAML file, or mapping, with some of the keys; over the preset.
@@ -35,45 +47,6 @@ class TrainingOptions:
         device: auto, cpu or cuda.
         overwrite: start again, and remove the run that is there.
         report: gets a line per message.
-    """
-
-    output: Path | None = None
-    preset: str = "code"
-    settings: Path | Mapping[str, Any] | None = None
-    assignments: Sequence[str] = ()
-    steps: int | None = None
-    batch_size: int | None = None
-    patch_size: Sequence[int] | None = None
-    seed: int | None = None
-    device: str = "auto"
-    overwrite: bool = False
-    report: Callable[[str], None] = print
-
-    def resolved(self, kind: type[Settings]) -> Settings:
-        """The settings that follow.
-
-        Raises:
-            InputError: see `settings.resolve`.
-        """
-        return resolve(
-            kind,
-            preset_name=self.preset,
-            settings=self.settings,
-            assignments=self.assignments,
-            options={name: getattr(self, name) for name in ("steps", "batch_size", "patch_size", "seed")},
-        )
-
-    def of_fit(self) -> dict[str, Any]:
-        """Those that `fit` takes as they are."""
-        return {"device": self.device, "overwrite": self.overwrite, "report": self.report}
-
-
-def train_autoencoder(dataset_id: int, **options: Any) -> bool:
-    """Trains the autoencoder; called again, it resumes where it was stopped.
-
-    Args:
-        dataset_id: of a dataset that `preprocess-generative` has written.
-        options: see `TrainingOptions`.
 
     Returns:
         Whether all steps are done; False after an interruption.
@@ -82,29 +55,51 @@ def train_autoencoder(dataset_id: int, **options: Any) -> bool:
         InputError: for whatever is missing or does not fit.
         DivergedError: if the loss became NaN.
     """
-    given = TrainingOptions(**options)
-    settings = given.resolved(AutoencoderTrainingSettings)
+    resolved = resolve(
+        AutoencoderTrainingSettings,
+        preset_name=preset,
+        settings=settings,
+        assignments=assignments,
+        options={"steps": steps, "batch_size": batch_size, "patch_size": patch_size, "seed": seed},
+    )
     dataset = StoredDataset(stored_folder(dataset_id))
-    cases = split(list(dataset.cases), settings, known=list(dataset.cases))
+    cases = split(list(dataset.cases), resolved, known=list(dataset.cases))
 
     from nnunet_difftumor.generative.training.autoencoder_task import AutoencoderTask
     from nnunet_difftumor.generative.training.fit import fit
 
     def crops(names: Sequence[str], *, validation: bool) -> VolumeCrops:
-        return VolumeCrops(dataset, names, size=settings.patch_size, seed=settings.seed, validation=validation)
+        return VolumeCrops(dataset, names, size=resolved.patch_size, seed=resolved.seed, validation=validation)
 
     return fit(
-        AutoencoderTask(settings, volumes=dataset.index.volumes),
-        run=RunFolder(given.output or weights_folder(dataset), Path(AUTOENCODER_FILE).stem),
+        AutoencoderTask(resolved, volumes=dataset.index.volumes),
+        run=RunFolder(output or weights_folder(dataset), Path(AUTOENCODER_FILE).stem),
         crops=crops(cases.training, validation=False),
         validation=crops(cases.validation, validation=True),
         about=_about(dataset, cases),
-        **given.of_fit(),
+        device=device,
+        overwrite=overwrite,
+        report=report,
     )
 
 
 def train_diffusion(
-    dataset_id: int, *, organ: str, stage: str, autoencoder: Path | None = None, **options: Any
+    dataset_id: int,
+    *,
+    organ: str,
+    stage: str,
+    autoencoder: Path | None = None,
+    output: Path | None = None,
+    preset: str = "code",
+    settings: Path | Mapping[str, Any] | None = None,
+    assignments: Sequence[str] = (),
+    steps: int | None = None,
+    batch_size: int | None = None,
+    patch_size: Sequence[int] | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    report: Callable[[str], None] = print,
 ) -> bool:
     """Trains a diffusion model of the tumors of one organ; called again, it resumes where it was stopped.
 
@@ -113,7 +108,7 @@ def train_diffusion(
         organ: liver, pancreas or kidney.
         stage: early (lesions below 20 mm) or late (the others).
         autoencoder: its weights; None: autoencoder.safetensors in `output`.
-        options: see `TrainingOptions`.
+        The others: as for `train_autoencoder`.
 
     Returns:
         Whether all steps are done; False after an interruption.
@@ -124,19 +119,24 @@ def train_diffusion(
     """
     if organ not in ORGANS or stage not in STAGES:
         raise InputError(f"organ {organ}, stage {stage}: expected {', '.join(ORGANS)} and {', '.join(STAGES)}")
-    given = TrainingOptions(**options)
-    settings = given.resolved(DiffusionTrainingSettings)
+    resolved = resolve(
+        DiffusionTrainingSettings,
+        preset_name=preset,
+        settings=settings,
+        assignments=assignments,
+        options={"steps": steps, "batch_size": batch_size, "patch_size": patch_size, "seed": seed},
+    )
     dataset = StoredDataset(stored_folder(dataset_id))
     lesions = lesions_of_stage(dataset, organ=organ, stage=stage)
-    cases = split(list(lesions), settings, known=list(dataset.cases))
-    output = given.output or weights_folder(dataset)
+    cases = split(list(lesions), resolved, known=list(dataset.cases))
+    output = output or weights_folder(dataset)
     autoencoder = Path(autoencoder or output / AUTOENCODER_FILE)
     first_stage = _autoencoder_for(dataset, autoencoder)
 
     from nnunet_difftumor.generative.training.diffusion_task import DiffusionTask
     from nnunet_difftumor.generative.training.fit import fit
 
-    task = DiffusionTask(settings, autoencoder=first_stage, volumes=dataset.index.volumes, organ=organ, stage=stage)
+    task = DiffusionTask(resolved, autoencoder=first_stage, volumes=dataset.index.volumes, organ=organ, stage=stage)
     training, validation = _lesion_crops(dataset, lesions, cases, task)
     return fit(
         task,
@@ -146,8 +146,10 @@ def train_diffusion(
         about=_about(dataset, cases)
         | _about_lesions([lesion for name in cases.training for lesion in lesions[name]])
         | {"autoencoder_sha256": file_sha256(autoencoder)},
-        parts=settings.accumulation,
-        **given.of_fit(),
+        parts=resolved.accumulation,
+        device=device,
+        overwrite=overwrite,
+        report=report,
     )
 
 

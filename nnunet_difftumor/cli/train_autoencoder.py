@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-# By the names that the trainings have for them (`TrainingOptions`).
+# By the names that both trainings have for them.
 _OPTIONS = (
     "output",
     "preset",

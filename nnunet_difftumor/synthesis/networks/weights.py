@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.autoencoder import AutoencoderConfig
+from nnunet_difftumor.generative.architectures import patch_multiples
 from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.registry import published_as
-from nnunet_difftumor.generative.unet import UNetConfig
 from nnunet_difftumor.generative.weights import (
     Description,
     LoadedAutoencoder,
+    config_of,
     load_autoencoder,
     load_diffusion,
     read_description,
@@ -70,16 +70,15 @@ class DiffusionWeights:
         return found
 
     def view(self, stage: str) -> NetworkView:
-        """What a stage's model sees of a scan, as `LatentDiffusion.patch_multiples` and its description have it.
+        """What a stage's model sees of a scan, by the descriptions of its files.
 
         Raises:
             InputError: for missing, damaged or wrong descriptions.
         """
-        found, coder = self.description(stage), read_description(self.folder / AUTOENCODER_FILE)
-        factor = 2 ** (len(UNetConfig(**found.architecture).multipliers) - 1)
-        z, x, y = AutoencoderConfig(**coder.architecture).downsampling
-        volumes = found.volumes
-        return NetworkView(volumes.axes, volumes.spacing_mm, found.diffusion.patch_size, (z, x * factor, y * factor))
+        found, coder = self.description(stage), self.folder / AUTOENCODER_FILE
+        model = self.folder / diffusion_file(self.organ, stage)
+        multiples = patch_multiples(config_of(coder, read_description(coder)), config_of(model, found))
+        return NetworkView(found.volumes.axes, found.volumes.spacing_mm, found.diffusion.patch_size, multiples)
 
     def load(self, stage: str, *, autoencoder: LoadedAutoencoder) -> tuple[LatentDiffusion, Description]:
         """The model, on the CPU, and its description.
