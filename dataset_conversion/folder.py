@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_difftumor.ct import read_ct, read_labels
+from nnunet_difftumor.dataset_conversion.case_folders import case_folders, dataset_name_after
 from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, SourceCase, write_raw_dataset
 from nnunet_difftumor.errors import InputError
 
@@ -77,11 +78,7 @@ def convert(
         raise InputError(f"labels {', '.join(names)}: expected each name once, and no background (it is always 0)")
     values_by_name = dict(labels)
     _check_values(values_by_name, "labels")
-    if not input_folder.is_dir():
-        raise InputError(f"{input_folder}: no such folder; expected one with a sub-folder for each case")
-    folders = sorted(path for path in input_folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if not folders:
-        raise InputError(f"{input_folder}: has no sub-folders; expected one for each case, with {ct_name}")
+    folders = case_folders(input_folder, ct_name=ct_name)
     load = functools.partial(
         _load,
         values_by_name=values_by_name,
@@ -98,7 +95,7 @@ def convert(
             for folder in folders
         },
         dataset_id,
-        name=re.sub(r"[^A-Za-z0-9]+", "_", input_folder.name).strip("_") if name is None else name,
+        name=dataset_name_after(input_folder) if name is None else name,
         labels={"background": 0} | {label: number for number, label in enumerate(names, 1)},
         settings={"values": values_by_name, "ignore_other_labels": ignore_other_labels},
         overwrite=overwrite,

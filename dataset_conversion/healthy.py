@@ -16,6 +16,7 @@ from typing import Any
 
 import nibabel as nib
 
+from nnunet_difftumor.dataset_conversion.case_folders import case_folders, dataset_name_after
 from nnunet_difftumor.dataset_conversion.healthy_layouts import (
     CT_NAME,
     LAYOUTS,
@@ -109,48 +110,39 @@ def convert(
     input_folder = Path(input_folder).absolute()
     organs = list(organs.items() if isinstance(organs, Mapping) else organs)
     names = [organ for organ, _ in organs]
-    if len(set(names)) < len(names) or any(organ == "background" or is_tumor_name(organ) for organ in names):
-        raise InputError(f"organs {', '.join(names)}: expected each once, without background and tumors")
+    _check_organ_names(names)
     if not margin_mm >= MIN_MARGIN_MM:
         raise InputError(f"margin {margin_mm:g} mm: expected {MIN_MARGIN_MM:g} or more, tumors need surroundings")
-    if not input_folder.is_dir():
-        raise InputError(f"{input_folder}: no such folder; expected one with a sub-folder for each case")
-    folders = sorted(path for path in input_folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if not folders:
-        raise InputError(f"{input_folder}: has no sub-folders; expected one for each case, with {CT_NAME}")
+    folders = case_folders(input_folder, ct_name=CT_NAME)
     layout = detect_layout(folders) if layout is None else layout
     parts = organ_parts(layout, dict(organs))
     labelling = new_labelling(names) if like is None else labelling_like(like, names)
     print(f"{input_folder}: {len(folders)} cases in the layout {layout}", flush=True)
-    load = functools.partial(
-        _load,
-        layout=layout,
-        parts=parts,
-        labelling=labelling,
-        margin_mm=margin_mm if crop else None,
-        keep_unknown_spacing=keep_unknown_spacing,
-    )
+    loading = {
+        "layout": layout,
+        "parts": parts,
+        "margin_mm": margin_mm if crop else None,
+        "keep_unknown_spacing": keep_unknown_spacing,
+    }
+    load = functools.partial(_load, labelling=labelling, **loading)
+    cases = {
+        folder.name: SourceCase(functools.partial(load, folder), (folder / CT_NAME, *mask_files(layout, folder, parts)))
+        for folder in folders
+    }
     return write_raw_dataset(
-        {
-            folder.name: SourceCase(
-                functools.partial(load, folder), (folder / CT_NAME, *mask_files(layout, folder, parts))
-            )
-            for folder in folders
-        },
+        cases,
         dataset_id,
-        name=re.sub(r"[^A-Za-z0-9]+", "_", input_folder.name).strip("_") if name is None else name,
+        name=dataset_name_after(input_folder) if name is None else name,
         labels=labelling.labels,
-        settings={
-            "layout": layout,
-            "parts": parts,
-            "values": labelling.values,
-            "orientation": labelling.orientation,
-            "margin_mm": margin_mm if crop else None,
-            "keep_unknown_spacing": keep_unknown_spacing,
-        },
+        settings={**loading, "values": labelling.values, "orientation": labelling.orientation},
         overwrite=overwrite,
         about={"description": f"healthy {', '.join(names)}; no case has a tumor label", **labelling.about},
     )
+
+
+def _check_organ_names(names: Sequence[str]) -> None:
+    if len(set(names)) < len(names) or any(organ == "background" or is_tumor_name(organ) for organ in names):
+        raise InputError(f"organs {', '.join(names)}: expected each once, without background and tumors")
 
 
 def new_labelling(organs: Sequence[str]) -> Labelling:

@@ -73,14 +73,9 @@ def convert(
             source=input_folder,
             keep_unknown_spacing=keep_unknown_spacing,
         )
+        names = [file.name.removesuffix("_0000.nii.gz") for file in files]
         return write_raw_dataset(
-            {
-                case: SourceCase(
-                    functools.partial(load, case),
-                    (input_folder / "imagesTr" / f"{case}.nii.gz", input_folder / "labelsTr" / f"{case}.nii.gz"),
-                )
-                for case in (file.name[: -len("_0000.nii.gz")] for file in files)
-            },
+            {case: SourceCase(functools.partial(load, case), _source_files(input_folder, case)) for case in names},
             dataset_id,
             name=name,
             labels=labels,
@@ -94,6 +89,10 @@ def convert(
             },
             test_images=converted / "imagesTs",
         )
+
+
+def _source_files(folder: Path, case: str) -> tuple[Path, Path]:
+    return folder / "imagesTr" / f"{case}.nii.gz", folder / "labelsTr" / f"{case}.nii.gz"
 
 
 def _read_task(folder: Path) -> dict:

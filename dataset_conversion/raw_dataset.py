@@ -80,32 +80,12 @@ def write_raw_dataset(
     Raises:
         InputError: nnUNet_raw is not set, id or name are not free, no case is left, or the disk is full.
     """
-    from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
-
     target = dataset_folder(dataset_id, name, overwrite=overwrite)
-    report = {"converted_by": f"difftumor {__version__}", "labels": dict(labels), "cases": {}, "rejected": {}}
+    report: dict[str, Any] = {"converted_by": f"difftumor {__version__}", "labels": dict(labels)}
     request = {"converted_by": report["converted_by"], "labels": dict(labels), "settings": dict(settings or {})}
     try:
         with unfinished_dataset(target, request) as unfinished:
-            for number, (case, source) in enumerate(cases.items(), 1):
-                progress = f"[{number}/{len(cases)}] {case}:"
-                kept = unfinished.kept_facts(case, source.files)
-                if kept is not None:
-                    report["cases"][case] = kept
-                    print(f"{progress} kept from the interrupted run", flush=True)
-                    continue
-                try:
-                    _check_case_name(case)
-                    loaded = source.load()
-                    _check_nnunet_reads_the_same(loaded.scan)
-                except InputError as error:
-                    report["rejected"][case] = str(error)
-                    print(f"{progress} REJECTED: {error}", flush=True)
-                    continue
-                report["cases"][case] = _facts(loaded, labels)
-                _write_case(unfinished, case, loaded)
-                unfinished.record(case, source.files, report["cases"][case])
-                print(f"{progress} {_line(report['cases'][case])}", flush=True)
+            report["cases"], report["rejected"] = _convert(cases, unfinished, labels)
             if not report["cases"]:
                 unfinished.discard()
                 reasons = "".join(f"\n  {case}: {reason}" for case, reason in report["rejected"].items())
@@ -115,16 +95,7 @@ def write_raw_dataset(
             if test_images is not None:
                 shutil.rmtree(unfinished.folder / "imagesTs", ignore_errors=True)
                 shutil.move(test_images, unfinished.folder / "imagesTs")
-            generate_dataset_json(
-                str(unfinished.folder),
-                channel_names={"0": "CT"},
-                labels=dict(labels),
-                num_training_cases=len(report["cases"]),
-                file_ending=FILE_ENDING,
-                dataset_name=name,
-                converted_by=report["converted_by"],
-                **{"license": "see the source of the images", **(about or {})},
-            )
+            _write_dataset_json(unfinished.folder, name, report, about or {})
             write_json(unfinished.folder / "conversion_report.json", report)
             unfinished.finish(report["cases"])
     except OSError as error:
@@ -134,6 +105,48 @@ def write_raw_dataset(
 
 
 _GOES_ON = "the cases that are done are kept, the same command goes on there"
+
+
+def _convert(
+    cases: Mapping[str, SourceCase], unfinished: UnfinishedDataset, labels: Mapping[str, int | Sequence[int]]
+) -> tuple[dict[str, dict], dict[str, str]]:
+    """Writes the cases; returns facts of those that are there, and why the others were rejected."""
+    facts, rejected = {}, {}
+    for number, (case, source) in enumerate(cases.items(), 1):
+        progress = f"[{number}/{len(cases)}] {case}:"
+        kept = unfinished.kept_facts(case, source.files)
+        if kept is not None:
+            facts[case] = kept
+            print(f"{progress} kept from the interrupted run", flush=True)
+            continue
+        try:
+            _check_case_name(case)
+            loaded = source.load()
+            _check_nnunet_reads_the_same(loaded.scan)
+        except InputError as error:
+            rejected[case] = str(error)
+            print(f"{progress} REJECTED: {error}", flush=True)
+            continue
+        facts[case] = _facts(loaded, labels)
+        _write_case(unfinished, case, loaded)
+        unfinished.record(case, source.files, facts[case])
+        print(f"{progress} {_line(facts[case])}", flush=True)
+    return facts, rejected
+
+
+def _write_dataset_json(folder: Path, name: str, report: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
+
+    generate_dataset_json(
+        str(folder),
+        channel_names={"0": "CT"},
+        labels=report["labels"],
+        num_training_cases=len(report["cases"]),
+        file_ending=FILE_ENDING,
+        dataset_name=name,
+        converted_by=report["converted_by"],
+        **{"license": "see the source of the images", **about},
+    )
 
 
 def read_source_ct(path: Path, *, keep_unknown_spacing: bool) -> Scan:

@@ -13,6 +13,7 @@ from nnunet_difftumor.generative.training.run_folder import RunFolder
 from nnunet_difftumor.generative.training.settings import (
     AutoencoderTrainingSettings,
     DiffusionTrainingSettings,
+    TrainingSettings,
     resolve,
 )
 from nnunet_difftumor.generative.weights import file_sha256, load_autoencoder
@@ -55,12 +56,9 @@ def train_autoencoder(
         InputError: for whatever is missing or does not fit.
         DivergedError: if the loss became NaN.
     """
+    options = {"steps": steps, "batch_size": batch_size, "patch_size": patch_size, "seed": seed}
     resolved = resolve(
-        AutoencoderTrainingSettings,
-        preset_name=preset,
-        settings=settings,
-        assignments=assignments,
-        options={"steps": steps, "batch_size": batch_size, "patch_size": patch_size, "seed": seed},
+        AutoencoderTrainingSettings, preset_name=preset, settings=settings, assignments=assignments, options=options
     )
     dataset = StoredDataset(stored_folder(dataset_id))
     cases = split(list(dataset.cases), resolved, known=list(dataset.cases))
@@ -68,14 +66,12 @@ def train_autoencoder(
     from nnunet_difftumor.generative.training.autoencoder_task import AutoencoderTask
     from nnunet_difftumor.generative.training.fit import fit
 
-    def crops(names: Sequence[str], *, validation: bool) -> VolumeCrops:
-        return VolumeCrops(dataset, names, size=resolved.patch_size, seed=resolved.seed, validation=validation)
-
+    training, validation = _volume_crops(dataset, cases, resolved)
     return fit(
         AutoencoderTask(resolved, volumes=dataset.index.volumes),
         run=RunFolder(output or weights_folder(dataset), Path(AUTOENCODER_FILE).stem),
-        crops=crops(cases.training, validation=False),
-        validation=crops(cases.validation, validation=True),
+        crops=training,
+        validation=validation,
         about=_about(dataset, cases),
         device=device,
         overwrite=overwrite,
@@ -119,12 +115,9 @@ def train_diffusion(
     """
     if organ not in ORGANS or stage not in STAGES:
         raise InputError(f"organ {organ}, stage {stage}: expected {', '.join(ORGANS)} and {', '.join(STAGES)}")
+    options = {"steps": steps, "batch_size": batch_size, "patch_size": patch_size, "seed": seed}
     resolved = resolve(
-        DiffusionTrainingSettings,
-        preset_name=preset,
-        settings=settings,
-        assignments=assignments,
-        options={"steps": steps, "batch_size": batch_size, "patch_size": patch_size, "seed": seed},
+        DiffusionTrainingSettings, preset_name=preset, settings=settings, assignments=assignments, options=options
     )
     dataset = StoredDataset(stored_folder(dataset_id))
     lesions = lesions_of_stage(dataset, organ=organ, stage=stage)
@@ -138,14 +131,13 @@ def train_diffusion(
 
     task = DiffusionTask(resolved, autoencoder=first_stage, volumes=dataset.index.volumes, organ=organ, stage=stage)
     training, validation = _lesion_crops(dataset, lesions, cases, task)
+    about_lesions = _about_lesions([lesion for name in cases.training for lesion in lesions[name]])
     return fit(
         task,
         run=RunFolder(output, Path(diffusion_file(organ, stage)).stem),
         crops=training,
         validation=validation,
-        about=_about(dataset, cases)
-        | _about_lesions([lesion for name in cases.training for lesion in lesions[name]])
-        | {"autoencoder_sha256": file_sha256(autoencoder)},
+        about=_about(dataset, cases) | about_lesions | {"autoencoder_sha256": file_sha256(autoencoder)},
         parts=resolved.accumulation,
         device=device,
         overwrite=overwrite,
@@ -179,6 +171,15 @@ def _autoencoder_for(dataset: StoredDataset, weights: Path) -> Autoencoder:
             f"{weights}: was trained on {description.volumes}, while {dataset.folder} has {dataset.index.volumes}"
         )
     return model
+
+
+def _volume_crops(dataset: StoredDataset, cases: Split, settings: TrainingSettings) -> tuple[VolumeCrops, VolumeCrops]:
+    """Of the training and of the validation."""
+    training, validation = (
+        VolumeCrops(dataset, names, size=settings.patch_size, seed=settings.seed, validation=held_out)
+        for names, held_out in ((cases.training, False), (cases.validation, True))
+    )
+    return training, validation
 
 
 def _lesion_crops(

@@ -19,6 +19,11 @@ from nnunet_difftumor.evaluation.summary import RESAMPLES, summarize
 from nnunet_difftumor.files import write_json
 
 NSD_TOLERANCE_MM = 2.0
+_DEFINITIONS = {
+    "connectivity": CONNECTIVITY,
+    "detected": "at least one voxel of the tumor is predicted",
+    "size_bands_mm": {band: [low, high if np.isfinite(high) else None] for band, (low, high) in BANDS_MM.items()},
+}
 
 
 def evaluate(
@@ -68,48 +73,25 @@ def evaluate(
         raise InputError(f"`nsd_tolerance_mm`: expected more than 0 mm, got {nsd_tolerance_mm:g}")
     labels = _choose_labels(prediction, tumor_label, dataset_json, report)
     organ_labels = (organ_label,) if isinstance(organ_label, int) else tuple(organ_label)
-    truths, predictions = _label_maps(ground_truth), _label_maps(prediction)
-    names = _common_names(truths, predictions, predicted_only=predicted_only)
-    organs = _label_maps(organ_masks) if organ_masks is not None else None
-    if organs is not None and (missing := [name for name in names if name not in organs]):
-        raise InputError(f"{organ_masks}: no organ mask for {_some(missing)}; expected the file names of {prediction}")
+    files = _matched_files(ground_truth, prediction, organ_masks, predicted_only=predicted_only)
     cases: dict[str, dict[str, CaseResult]] = {tumor: {} for tumor in labels.tumors}
-    for name in tqdm(names, desc="evaluate", unit="case", disable=None):
-        truth = _read_as_grid(truths[name])
-        predicted = read_labels(predictions[name], like=truth)
-        organ_map = read_labels(organs[name], like=truth) if organs is not None else None
-        counted = _counted(truth.hu, organ_map, organ_labels, labels)
-        for tumor, values in labels.tumors.items():
-            cases[tumor][name] = compare(
-                np.isin(truth.hu, list(values)),
-                np.isin(predicted, list(values)) & counted,
-                spacing_mm=truth.spacing_mm,
-                nsd_tolerance_mm=nsd_tolerance_mm,
-            )
+    for name, paths in tqdm(files.items(), desc="evaluate", unit="case", disable=None):
+        for tumor, found in _compared(paths, labels, organ_labels, nsd_tolerance_mm).items():
+            cases[tumor][name] = found
+    settings = {
+        "nsd_tolerance_mm": nsd_tolerance_mm,
+        **_DEFINITIONS,
+        "organ_masks": str(Path(organ_masks).resolve()) if organ_masks is not None else None,
+        "organ_labels": sorted(organ_labels),
+        "ignore_label": labels.ignored,
+        "bootstrap": {"resamples": RESAMPLES, "seed": seed, "interval": "95 % percentile, over cases"},
+    }
     result = {
         "version": __version__,
         "ground_truth": str(Path(ground_truth).resolve()),
         "prediction": str(Path(prediction).resolve()),
-        "settings": {
-            "nsd_tolerance_mm": nsd_tolerance_mm,
-            "connectivity": CONNECTIVITY,
-            "detected": "at least one voxel of the tumor is predicted",
-            "size_bands_mm": {
-                band: [low, high if np.isfinite(high) else None] for band, (low, high) in BANDS_MM.items()
-            },
-            "organ_masks": str(Path(organ_masks).resolve()) if organ_masks is not None else None,
-            "organ_labels": sorted(organ_labels),
-            "ignore_label": labels.ignored,
-            "bootstrap": {"resamples": RESAMPLES, "seed": seed, "interval": "95 % percentile, over cases"},
-        },
-        "tumors": {
-            tumor: {
-                "label_values": sorted(values),
-                "summary": summarize(list(cases[tumor].values()), seed=seed),
-                "cases": {name: _as_json(case) for name, case in cases[tumor].items()},
-            }
-            for tumor, values in labels.tumors.items()
-        },
+        "settings": settings,
+        "tumors": {tumor: _of_tumor(cases[tumor], values, seed) for tumor, values in labels.tumors.items()},
     }
     if output is not None:
         write_json(output, result)
@@ -149,6 +131,57 @@ def _choose_labels(
     if ignored is not None:
         report(f"left out: voxels of value {ignored} in GT, the label ignore of {page}")
     return _Labels(tumors, ignored)
+
+
+@dataclass(frozen=True)
+class _CaseFiles:
+    """Of one case: true and predicted label map, and that of the organ, if any."""
+
+    truth: Path
+    prediction: Path
+    organ: Path | None
+
+
+def _matched_files(
+    ground_truth: str | os.PathLike,
+    prediction: str | os.PathLike,
+    organ_masks: str | os.PathLike | None,
+    *,
+    predicted_only: bool,
+) -> dict[str, _CaseFiles]:
+    truths, predictions = _label_maps(ground_truth), _label_maps(prediction)
+    names = _common_names(truths, predictions, predicted_only=predicted_only)
+    organs: Mapping[str, Path] = _label_maps(organ_masks) if organ_masks is not None else {}
+    if organ_masks is not None and (missing := [name for name in names if name not in organs]):
+        raise InputError(f"{organ_masks}: no organ mask for {_some(missing)}; expected the file names of {prediction}")
+    return {name: _CaseFiles(truths[name], predictions[name], organs.get(name)) for name in names}
+
+
+def _compared(
+    files: _CaseFiles, labels: _Labels, organ_labels: Sequence[int], nsd_tolerance_mm: float
+) -> dict[str, CaseResult]:
+    """By tumor name."""
+    truth = _read_as_grid(files.truth)
+    predicted = read_labels(files.prediction, like=truth)
+    organ_map = read_labels(files.organ, like=truth) if files.organ is not None else None
+    counted = _counted(truth.hu, organ_map, organ_labels, labels)
+    return {
+        tumor: compare(
+            np.isin(truth.hu, list(values)),
+            np.isin(predicted, list(values)) & counted,
+            spacing_mm=truth.spacing_mm,
+            nsd_tolerance_mm=nsd_tolerance_mm,
+        )
+        for tumor, values in labels.tumors.items()
+    }
+
+
+def _of_tumor(cases: Mapping[str, CaseResult], values: Collection[int], seed: int) -> dict[str, Any]:
+    return {
+        "label_values": sorted(values),
+        "summary": summarize(list(cases.values()), seed=seed),
+        "cases": {name: _as_json(case) for name, case in cases.items()},
+    }
 
 
 def _counted(

@@ -88,10 +88,7 @@ def make_bank(
         InputError: if the dataset was not prepared or has no base, diffusion models are missing or do not fit, the
             folder holds a bank of other settings, or cannot be written.
     """
-    if per_case < 1:
-        raise InputError(f"`per_case` is {per_case}, expected at least 1")
-    if seed is not None and seed < 0:
-        raise InputError(f"`seed` is {seed}, expected at least 0")
+    _check_numbers(per_case=per_case, seed=seed)
     dataset_folder = prepared_folder(dataset_id)
     synthesis = _synthesis(dataset_folder, configuration, renderer=renderer, seed=seed)
     cases, config = _bases(synthesis), synthesis.config
@@ -116,6 +113,13 @@ def make_bank(
     if made:
         report(_contrast_note(contrasts_hu))
     return result
+
+
+def _check_numbers(*, per_case: int, seed: int | None) -> None:
+    if per_case < 1:
+        raise InputError(f"`per_case` is {per_case}, expected at least 1")
+    if seed is not None and seed < 0:
+        raise InputError(f"`seed` is {seed}, expected at least 0")
 
 
 def _synthesis(dataset_folder: Path, configuration: str, *, renderer: str, seed: int | None) -> TrainingSynthesis:

@@ -80,26 +80,19 @@ def prepare(
     raw, folder = dataset_folders(dataset_id)
     dataset_json = load_json(str(raw / "dataset.json"))
     check_channel(raw, dataset_json)
-    organs = [parse_organ(pair) if isinstance(pair, str) else pair for pair in organ or ()] or None
     config_path = folder / FILE_NAME
-    if config_path.is_file() and not overwrite:
-        config = kept_settings(config_path, dataset_json, organs=organs, preset=preset)
-        said = f"kept {config_path}"
-    else:
-        config = new_settings(dataset_json, organs=organs, preset=preset)
-        config, tumors = with_what_is_available(config, dataset=folder.name)
-        said = "; ".join([*map(_describe, config.organs), f"tumors {tumors}"])
+    config, said = _settings(config_path, dataset_json, organ=organ, preset=preset, overwrite=overwrite)
     pool_folders = [dataset_folders(pool, argument="healthy")[0] for pool in healthy]
     preparation = _Preparation(
-        dataset_id,
-        raw,
-        folder,
-        dataset_json,
-        config,
-        HealthyPools(folder, raw, pools=pool_folders, overwrite=overwrite),
-        processes or min(default_num_processes, os.cpu_count() or 1),
-        overwrite,
-        report,
+        dataset_id=dataset_id,
+        raw=raw,
+        folder=folder,
+        dataset_json=dataset_json,
+        config=config,
+        pools=HealthyPools(folder, raw, pools=pool_folders, overwrite=overwrite),
+        processes=processes or min(default_num_processes, os.cpu_count() or 1),
+        overwrite=overwrite,
+        report=report,
     )
     preparation.plan_and_preprocess(
         {
@@ -115,18 +108,38 @@ def prepare(
     preparation.make_validation_cases(splits)
     # Last: trainers take this file as the sign that the dataset is prepared.
     config.save(config_path)
-    trainer = "nnUNetTrainerDiffTumor" if _real_cases(splits) else "nnUNetTrainerDiffTumorLabelFree"
-    # nnU-Net takes CUDA unless told otherwise.
-    device = "" if torch.cuda.is_available() else " -device cpu"
-    report(
-        f"prepared: {config_path}\n"
-        f"look at: difftumor preview -d {dataset_id}\n"
-        f"train with: nnUNetv2_train {dataset_id} {CONFIGURATION} 0 -tr {trainer} -p {PLANS_NAME}{device}"
-    )
+    report(f"prepared: {config_path}\n{_next_commands(dataset_id, splits)}")
     return config_path
 
 
-@dataclass
+def _settings(
+    path: Path,
+    dataset_json: dict[str, Any],
+    *,
+    organ: Sequence[Organ | str] | None,
+    preset: str | None,
+    overwrite: bool,
+) -> tuple[DiffTumorConfig, str]:
+    """Those that are there, or new ones; and a line that says which."""
+    organs = [parse_organ(pair) if isinstance(pair, str) else pair for pair in organ or ()] or None
+    if path.is_file() and not overwrite:
+        return kept_settings(path, dataset_json, organs=organs, preset=preset), f"kept {path}"
+    config = new_settings(dataset_json, organs=organs, preset=preset)
+    config, tumors = with_what_is_available(config, dataset=path.parent.name)
+    return config, "; ".join([*map(_describe, config.organs), f"tumors {tumors}"])
+
+
+def _next_commands(dataset_id: int, splits: Sequence[dict[str, Any]]) -> str:
+    trainer = "nnUNetTrainerDiffTumor" if _real_cases(splits) else "nnUNetTrainerDiffTumorLabelFree"
+    # nnU-Net takes CUDA unless told otherwise.
+    device = "" if torch.cuda.is_available() else " -device cpu"
+    return (
+        f"look at: difftumor preview -d {dataset_id}\n"
+        f"train with: nnUNetv2_train {dataset_id} {CONFIGURATION} 0 -tr {trainer} -p {PLANS_NAME}{device}"
+    )
+
+
+@dataclass(kw_only=True)
 class _Preparation:
     """One call of `prepare`: what it works on, and its steps.
 

@@ -83,10 +83,7 @@ def reconstruct(
         "device": device,
         "version": __version__,
     }
-    try:
-        _write(output, scan, made, region, middle, record, save_ct=save_ct)
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror or error}); choose another folder") from error
+    _write(output, scan, made, region, middle, record, save_ct=save_ct)
     return record
 
 
@@ -179,22 +176,25 @@ def _write(
 ) -> None:
     """Writes every file, the record last."""
     window = record["volumes"]["window_hu"]
-    (output / RECORD).unlink(missing_ok=True)
-    draw_reconstruction(
-        output / PICTURE,
-        np.clip(scan.hu[region], *window),
-        made,
-        window_hu=window,
-        centre=[at - part.start for at, part in zip(middle, region, strict=True)],
-        spacing_mm=scan.spacing_mm,
-        directions=scan.direction,
-        title=summary(record),
-    )
-    if save_ct:
-        hu = scan.hu.copy()
-        hu[region] = made
-        write_ct(output / CT, hu, scan, description=f"AUTOENCODER output, nnunet-difftumor {__version__}")
-    write_json(output / RECORD, record)
+    try:
+        (output / RECORD).unlink(missing_ok=True)
+        draw_reconstruction(
+            output / PICTURE,
+            np.clip(scan.hu[region], *window),
+            made,
+            window_hu=window,
+            centre=[at - part.start for at, part in zip(middle, region, strict=True)],
+            spacing_mm=scan.spacing_mm,
+            directions=scan.direction,
+            title=summary(record),
+        )
+        if save_ct:
+            hu = scan.hu.copy()
+            hu[region] = made
+            write_ct(output / CT, hu, scan, description=f"AUTOENCODER output, nnunet-difftumor {__version__}")
+        write_json(output / RECORD, record)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror or error}); choose another folder") from error
 
 
 def summary(record: dict[str, Any]) -> str:
