@@ -1,9 +1,9 @@
 # make demo [DATA=folder [LABELS="liver=1 liver_tumor=2"]] [OUT=demo_out]
 #             the whole way on a phantom, or on your CT scans, on a CPU (difftumor demo --help)
-# make test   all tests, in two processes
+# make test   the tests, in two processes
 # make lint   ruff; then, on the package as it is installed, the layers of its imports and the types of its functions
 # make test-long
-#             the tests that take minutes by nature, and are not in `make test`
+#             those that take long by nature, before a release; the code that they try has shorter tests in `make test`
 # make test-faults
 #             every fault of live training once through nnUNetv2_train (half an hour, not in CI); its output is kept in
 #             tests/faults/log.txt
@@ -32,7 +32,7 @@ TYPED := __init__.py synthesis/scans synthesis/spec.py synthesis/organ.py evalua
 # Containers often set it; hundreds of short processes would then compile the same modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint test-faults
+.PHONY: demo test lint test-long test-faults
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready
@@ -42,8 +42,12 @@ demo: $(VENV)/ready
 test: export OMP_NUM_THREADS := 1
 test: $(VENV)/ready
 	$(VENV)/bin/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/kernels/interpreted \
-		--ignore tests/faults
+		--ignore tests/faults -m "not long"
 	TRITON_INTERPRET=1 $(VENV)/bin/python -m pytest tests/kernels/interpreted -n 2
+
+test-long: export OMP_NUM_THREADS := 1
+test-long: $(VENV)/ready
+	$(VENV)/bin/python -m pytest tests -n 2 --dist load -m long
 
 test-faults: SHELL := /bin/bash
 test-faults: $(VENV)/ready

@@ -21,11 +21,11 @@ from blending import blend
 from torch import nn
 
 from nnunet_difftumor.files import write_json
-from nnunet_difftumor.generative.autoencoder import Autoencoder
-from nnunet_difftumor.generative.fast import FastSampler
-from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
-from nnunet_difftumor.generative.samplers import sample_ddpm
-from nnunet_difftumor.generative.unet import UNet
+from nnunet_difftumor.generative.diffusion.fast import FastSampler
+from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
+from nnunet_difftumor.generative.diffusion.samplers import sample_ddpm
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
+from nnunet_difftumor.generative.networks.unet import UNet
 from nnunet_difftumor.kernels import vector_quantize
 
 RESULTS = Path(__file__).parent / "results" / "diffusion_cpu.json"

@@ -97,8 +97,8 @@ def prepared(root: Path, device: str) -> Path:
 
 def write_random_weights(folder: Path) -> None:
     """Networks of the published size: random weights decide the numbers, not the time."""
-    from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig
-    from nnunet_difftumor.generative.unet import UNet, UNetConfig
+    from nnunet_difftumor.generative.networks.autoencoder import Autoencoder, AutoencoderConfig
+    from nnunet_difftumor.generative.networks.unet import UNet, UNetConfig
     from nnunet_difftumor.generative.weights import Description, DiffusionSettings, codebook_sha256, save_weights
     from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, diffusion_file
 

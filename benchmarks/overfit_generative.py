@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from scipy.ndimage import map_coordinates
 
-from nnunet_difftumor.generative.autoencoder import Autoencoder
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
 from nnunet_difftumor.generative.training.autoencoder_task import AutoencoderTask
 from nnunet_difftumor.generative.training.diffusion_task import DiffusionTask
 from nnunet_difftumor.generative.training.fit import fit

@@ -13,12 +13,12 @@ from einops import rearrange
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional
 
-from nnunet_difftumor.generative.attention import DepthAttention, SpatialAttention, SpatialLinearAttention
-from nnunet_difftumor.generative.autoencoder import NORM_EPS, Autoencoder
-from nnunet_difftumor.generative.autoencoder import ResidualBlock as VolumeResidualBlock
-from nnunet_difftumor.generative.convolutions import GroupNormSiLU, SamePadConv3d, SamePadConvTranspose3d
-from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
-from nnunet_difftumor.generative.unet import Level, ResidualBlock, UNet
+from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
+from nnunet_difftumor.generative.networks.attention import DepthAttention, SpatialAttention, SpatialLinearAttention
+from nnunet_difftumor.generative.networks.autoencoder import NORM_EPS, Autoencoder
+from nnunet_difftumor.generative.networks.autoencoder import ResidualBlock as VolumeResidualBlock
+from nnunet_difftumor.generative.networks.convolutions import GroupNormSiLU, SamePadConv3d, SamePadConvTranspose3d
+from nnunet_difftumor.generative.networks.unet import Level, ResidualBlock, UNet
 
 Tensor = torch.Tensor
 

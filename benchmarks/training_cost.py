@@ -25,7 +25,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnunet_difftumor.files import write_json
-from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder, AutoencoderConfig
 from nnunet_difftumor.generative.training.autoencoder_task import AutoencoderTask
 from nnunet_difftumor.generative.training.diffusion_task import DiffusionTask
 from nnunet_difftumor.generative.training.fit import fit

@@ -15,11 +15,11 @@ import torch
 from blending import blend
 from kernel_checks import relative
 
-from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig
-from nnunet_difftumor.generative.fast import FastSampler
-from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
-from nnunet_difftumor.generative.samplers import sample_ddim, sample_ddpm
-from nnunet_difftumor.generative.unet import UNet, UNetConfig
+from nnunet_difftumor.generative.diffusion.fast import FastSampler
+from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
+from nnunet_difftumor.generative.diffusion.samplers import sample_ddim, sample_ddpm
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder, AutoencoderConfig
+from nnunet_difftumor.generative.networks.unet import UNet, UNetConfig
 from nnunet_difftumor.kernels.implementation import implementation
 
 STAGES = ("encode", "denoise", "quantize", "decode", "blend")

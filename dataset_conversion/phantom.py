@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_difftumor.ct import scan_from_array
-from nnunet_difftumor.dataset_conversion.phantom_anatomy import (
+from nnunet_difftumor.dataset_conversion.phantom_body.anatomy import (
     HALF_DEPTH_MM,
     HALF_WIDTH_MM,
     HEIGHT_MM,
@@ -21,7 +21,7 @@ from nnunet_difftumor.dataset_conversion.phantom_anatomy import (
     Person,
     draw_abdomen,
 )
-from nnunet_difftumor.dataset_conversion.phantom_canvas import Canvas
+from nnunet_difftumor.dataset_conversion.phantom_body.canvas import Canvas
 from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, SourceCase, write_raw_dataset
 from nnunet_difftumor.errors import InputError
 

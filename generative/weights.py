@@ -16,9 +16,9 @@ from torch import nn
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path, write_json
-from nnunet_difftumor.generative.architectures import Architecture, architecture, name_of
-from nnunet_difftumor.generative.autoencoder import Autoencoder
-from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
+from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
+from nnunet_difftumor.generative.networks.architectures import Architecture, architecture, name_of
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
 from nnunet_difftumor.generative.weights_folder import check_stage
 from nnunet_difftumor.names import check_plain_name
 

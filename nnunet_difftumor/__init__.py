@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nnunet_difftumor.errors import InputError
     from nnunet_difftumor.evaluation.evaluate import evaluate
     from nnunet_difftumor.evaluation.reconstruction.reconstruct import reconstruct
-    from nnunet_difftumor.generative.published_weights import import_weights
+    from nnunet_difftumor.generative.importing.published_weights import import_weights
     from nnunet_difftumor.generative.training.train import train_autoencoder, train_diffusion
     from nnunet_difftumor.pictures.preview import preview
     from nnunet_difftumor.pictures.replay import replay
@@ -72,7 +72,7 @@ _MODULES = {
     "demo": "demonstration.demo",
     "evaluate": "evaluation.evaluate",
     "export": "trainers.export",
-    "import_weights": "generative.published_weights",
+    "import_weights": "generative.importing.published_weights",
     "make_bank": "preparation.lesion_bank",
     "monitor": "runs.monitor",
     "prepare": "preparation.prepare",

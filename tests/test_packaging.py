@@ -49,7 +49,7 @@ def test_wheel_installs_nothing_but_the_package_and_its_pth_file(wheel):
     assert "nnunet_difftumor/nnunet_ext/nnunet_difftumor_trainers.py" in names
     assert {
         "nnunet_difftumor/dataset_conversion/__init__.py",
-        "nnunet_difftumor/generative/unet.py",
+        "nnunet_difftumor/generative/networks/unet.py",
         "nnunet_difftumor/kernels/reference/depth_attention.py",
     } <= set(names)
     assert not [name for name in names if "tests" in name or "benchmarks" in name]

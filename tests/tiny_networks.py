@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig
-from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
-from nnunet_difftumor.generative.unet import UNet, UNetConfig
+from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder, AutoencoderConfig
+from nnunet_difftumor.generative.networks.unet import UNet, UNetConfig
 from nnunet_difftumor.generative.weights import Description, DiffusionSettings, codebook_sha256, save_weights
 from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, diffusion_file
 

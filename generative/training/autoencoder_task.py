@@ -7,8 +7,8 @@ import dataclasses
 import torch
 from torch.nn import functional
 
-from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig, check_patch
-from nnunet_difftumor.generative.discriminators import Judgement, PatchDiscriminator
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder, AutoencoderConfig, check_patch
+from nnunet_difftumor.generative.networks.discriminators import Judgement, PatchDiscriminator
 from nnunet_difftumor.generative.training import ranks
 from nnunet_difftumor.generative.training.adversarial import discriminator_loss, feature_distance, generator_loss
 from nnunet_difftumor.generative.training.perceptual import PerceptualDistance

@@ -9,13 +9,13 @@ import dataclasses
 import torch
 from torch.nn import functional
 
-from nnunet_difftumor.generative.autoencoder import Autoencoder, check_patch
-from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
-from nnunet_difftumor.generative.samplers import sample_ddim, sample_ddpm
+from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
+from nnunet_difftumor.generative.diffusion.samplers import sample_ddim, sample_ddpm
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder, check_patch
+from nnunet_difftumor.generative.networks.unet import UNet, UNetConfig
 from nnunet_difftumor.generative.training.ema import MovingAverage
 from nnunet_difftumor.generative.training.settings import DiffusionTrainingSettings
 from nnunet_difftumor.generative.training.task import TrainingTask, initial_weights, middle_slices
-from nnunet_difftumor.generative.unet import UNet, UNetConfig
 from nnunet_difftumor.generative.weights import Description, DiffusionSettings, Volumes, codebook_sha256
 
 _STEPS = {"early": 4, "late": 200}

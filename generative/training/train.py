@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.autoencoder import Autoencoder
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
 from nnunet_difftumor.generative.stages import ORGANS, STAGES
 from nnunet_difftumor.generative.stored_cases import Lesion, StoredDataset
 from nnunet_difftumor.generative.training.crops import LesionCrops, Split, VolumeCrops, lesions_of_stage, split

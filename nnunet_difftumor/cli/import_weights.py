@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunet_difftumor.generative.published_weights import import_weights
+    from nnunet_difftumor.generative.importing.published_weights import import_weights
 
     for imported in import_weights(args.files, args.output, organ=args.organ, stage=args.stage):
         settings = imported.description.diffusion

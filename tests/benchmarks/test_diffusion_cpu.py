@@ -21,7 +21,7 @@ def benchmark():
 
 
 def test_the_public_steps_and_ours_draw_the_same_tumor(benchmark):
-    from nnunet_difftumor.generative.fast import FastSampler
+    from nnunet_difftumor.generative.diffusion.fast import FastSampler
 
     theirs, seen = benchmark.public(benchmark.networks(), 32)
     ours, found = benchmark.own(FastSampler(benchmark.networks()), 32)

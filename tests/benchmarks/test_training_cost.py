@@ -7,8 +7,8 @@ import torch
 from pages import REPOSITORY
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnunet_difftumor.generative.autoencoder import Autoencoder
-from nnunet_difftumor.generative.unet import UNet
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
+from nnunet_difftumor.generative.networks.unet import UNet
 
 PAGE = REPOSITORY / "docs" / "publish_weights.md"
 SMALL = ["batch_size=1", "precision=32", "patch_size=[32, 32, 32]"]

@@ -7,8 +7,8 @@ from scipy import ndimage
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.ct import read_ct, read_labels
 from nnunet_difftumor.dataset_conversion.phantom import LABELS, ct_noise, phantom_case
-from nnunet_difftumor.dataset_conversion.phantom_canvas import Canvas, smooth_field
-from nnunet_difftumor.dataset_conversion.phantom_vessels import grow_tree
+from nnunet_difftumor.dataset_conversion.phantom_body.canvas import Canvas, smooth_field
+from nnunet_difftumor.dataset_conversion.phantom_body.vessels import grow_tree
 
 COARSE = (4.0, 3.0, 3.0)
 ORGANS = ("liver", "kidney", "pancreas", "spleen")

@@ -13,7 +13,7 @@ from nnunet_difftumor.dataset_conversion.phantom import phantom_case
 SPACING_MM = (8.0, 6.0, 6.0)
 
 
-@pytest.mark.slow(file_seconds=100)
+@pytest.mark.long
 def test_demo_with_one_healthy_scan_is_label_free_and_tested_on_synthetic_tumors(tmp_path, capfd):
     hu, labels = phantom_case(3, spacing_mm=SPACING_MM, lesions=0)
     z, y, x = SPACING_MM

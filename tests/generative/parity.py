@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig
-from nnunet_difftumor.generative.published_weights import fill_autoencoder, fill_unet
-from nnunet_difftumor.generative.unet import UNet, UNetConfig
+from nnunet_difftumor.generative.importing.published_weights import fill_autoencoder, fill_unet
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder, AutoencoderConfig
+from nnunet_difftumor.generative.networks.unet import UNet, UNetConfig
 
 # Twice float64 against float32 of the public code is 3e-6; the smallest realistic mistake is 2e-5.
 TOLERANCE = 1e-5

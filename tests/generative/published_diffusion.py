@@ -11,8 +11,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
-from nnunet_difftumor.generative.samplers import Denoise
+from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
+from nnunet_difftumor.generative.diffusion.samplers import Denoise
 
 # The published networks see (z, x, y).
 _TO_NETWORK = (0, 1, 4, 2, 3)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from nnunet_difftumor.generative.autoencoder import Autoencoder
-from nnunet_difftumor.generative.schedule import CosineSchedule
-from nnunet_difftumor.generative.unet import UNet
+from nnunet_difftumor.generative.diffusion.schedule import CosineSchedule
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
+from nnunet_difftumor.generative.networks.unet import UNet
 
 _LEVEL = ("residual1", "residual2", "spatial_attention", "depth_attention", "resample")
 

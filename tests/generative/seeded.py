@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig
-from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
-from nnunet_difftumor.generative.samplers import noise_per_sample, sample_ddim, sample_ddpm
-from nnunet_difftumor.generative.schedule import CosineSchedule
-from nnunet_difftumor.generative.unet import UNet, UNetConfig
+from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
+from nnunet_difftumor.generative.diffusion.samplers import noise_per_sample, sample_ddim, sample_ddpm
+from nnunet_difftumor.generative.diffusion.schedule import CosineSchedule
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder, AutoencoderConfig
+from nnunet_difftumor.generative.networks.unet import UNet, UNetConfig
 
 EXPECTED = Path(__file__).with_name("expected.npz")
 

@@ -5,7 +5,7 @@ import seeded
 import torch
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder, AutoencoderConfig
 
 SMALL = {"hidden_channels": 4, "codes": 16, "norm_groups": 4}
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.checkpoint_reader import Placeholder, open_checkpoint
+from nnunet_difftumor.generative.importing.checkpoint_reader import Placeholder, open_checkpoint
 
 
 def write(path: Path, data_pkl: bytes, **members: bytes) -> Path:
@@ -66,7 +66,7 @@ def test_a_real_payload_does_not_run(tmp_path, where):
         b"ctorch._utils\n_rebuild_parameter\n(cos\nsystem\ntR.",
         b"ctorch._utils\n_rebuild_tensor_v2\n(dS'__defaults__'\n(I1\ntsb.",
         b"ctorch.hub\nload\n(S'{marker}'\ntR.",
-        b"cnnunet_difftumor.generative.checkpoint_reader\nos.system\n(S'touch {marker}'\ntR.",
+        b"cnnunet_difftumor.generative.importing.checkpoint_reader\nos.system\n(S'touch {marker}'\ntR.",
         b"ccopyreg\n_reconstructor\n(cos\nsystem\nc__builtin__\nobject\nNtR.",
     ],
 )

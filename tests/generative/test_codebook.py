@@ -2,7 +2,7 @@
 
 import torch
 
-from nnunet_difftumor.generative.codebook import Codebook
+from nnunet_difftumor.generative.networks.codebook import Codebook
 
 
 def latent(n: int, seed: int = 0) -> torch.Tensor:

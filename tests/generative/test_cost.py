@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnunet_difftumor.generative.autoencoder import Autoencoder
-from nnunet_difftumor.generative.unet import UNet
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
+from nnunet_difftumor.generative.networks.unet import UNet
 
 
 def flops(function, *arguments, **named) -> float:

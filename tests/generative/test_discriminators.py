@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.discriminators import PatchDiscriminator
+from nnunet_difftumor.generative.networks.discriminators import PatchDiscriminator
 
 
 @pytest.mark.parametrize(("dimensions", "size"), [(2, (33, 16)), (2, (1, 1)), (3, (8, 9, 16)), (3, (1, 2, 1))])

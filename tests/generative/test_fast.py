@@ -13,12 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative import fast
-from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig
-from nnunet_difftumor.generative.fast import FastSampler
-from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
-from nnunet_difftumor.generative.samplers import sample_ddim, sample_ddpm
-from nnunet_difftumor.generative.unet import UNet, UNetConfig
+from nnunet_difftumor.generative.diffusion import fast
+from nnunet_difftumor.generative.diffusion.fast import FastSampler
+from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
+from nnunet_difftumor.generative.diffusion.samplers import sample_ddim, sample_ddpm
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder, AutoencoderConfig
+from nnunet_difftumor.generative.networks.unet import UNet, UNetConfig
 from nnunet_difftumor.kernels import (
     depth_attention,
     group_norm_modulate_silu,
@@ -43,7 +43,7 @@ def noises_for(sampler: FastSampler, volume: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("slab_bytes", [1, 2**30])
 def test_streamed_encoding_and_decoding_are_exact(monkeypatch, downsampling, slab_bytes):
     """In the thinnest slabs and in one, for every padding, two samples of odd latent sizes."""
-    from nnunet_difftumor.generative import streaming
+    from nnunet_difftumor.generative.networks import streaming
 
     monkeypatch.setattr(streaming, "_SLAB_BYTES", slab_bytes)
     monkeypatch.setattr(streaming, "_LEAST_ROWS", 2)

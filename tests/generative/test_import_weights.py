@@ -7,8 +7,8 @@ import torch
 
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig
-from nnunet_difftumor.generative.published_weights import import_weights
+from nnunet_difftumor.generative.importing.published_weights import import_weights
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder, AutoencoderConfig
 from nnunet_difftumor.generative.weights import load_autoencoder, load_diffusion
 
 

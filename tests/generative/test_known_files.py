@@ -10,7 +10,7 @@ import tiny_networks
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative import registry
-from nnunet_difftumor.generative.published_weights import import_weights
+from nnunet_difftumor.generative.importing.published_weights import import_weights
 from nnunet_difftumor.generative.stages import ORGANS, STAGES
 from nnunet_difftumor.generative.weights import file_sha256, read_description
 

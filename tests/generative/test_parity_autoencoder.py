@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from nnunet_difftumor.generative.autoencoder import Autoencoder
-from nnunet_difftumor.generative.codebook import Codebook, as_vectors
-from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
-from nnunet_difftumor.generative.published_weights import published_name
-from nnunet_difftumor.generative.unet import UNet, UNetConfig
+from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
+from nnunet_difftumor.generative.importing.published_weights import published_name
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
+from nnunet_difftumor.generative.networks.codebook import Codebook, as_vectors
+from nnunet_difftumor.generative.networks.unet import UNet, UNetConfig
 
 STAGES = {
     "enc/encoder.conv_first": "encoder.conv_first",

@@ -5,7 +5,7 @@ import json
 import parity
 import pytest
 
-from nnunet_difftumor.generative.discriminators import PatchDiscriminator
+from nnunet_difftumor.generative.networks.discriminators import PatchDiscriminator
 
 
 @pytest.mark.parametrize(("dimensions", "prefix"), [(2, "image_discriminator."), (3, "video_discriminator.")])

@@ -10,8 +10,8 @@ from published_diffusion import synthesize_as_published
 
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
-from nnunet_difftumor.generative.samplers import sample_ddim, sample_ddpm
+from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
+from nnunet_difftumor.generative.diffusion.samplers import sample_ddim, sample_ddpm
 from nnunet_difftumor.generative.weights import load_diffusion
 
 BLUR = {"liver": 1.7, "kidney": 3.1, "pancreas": 0.0}
@@ -116,7 +116,7 @@ def test_late_models_are_recognized_by_their_steps(imported):
 @pytest.mark.parametrize("name", ["small_AutoencoderModel.ckpt", "small_liver_early.pt"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
 def test_truncated_files_are_refused(tmp_path, name, share):
-    from nnunet_difftumor.generative.published_weights import import_weights
+    from nnunet_difftumor.generative.importing.published_weights import import_weights
 
     whole = (parity.folder() / name).read_bytes()
     (tmp_path / name).write_bytes(whole[: int(share * len(whole))])
@@ -126,8 +126,8 @@ def test_truncated_files_are_refused(tmp_path, name, share):
 
 
 def test_a_diffusion_model_of_another_autoencoder_is_refused(imported, tmp_path):
-    from nnunet_difftumor.generative.autoencoder import Autoencoder
-    from nnunet_difftumor.generative.published_weights import import_weights
+    from nnunet_difftumor.generative.importing.published_weights import import_weights
+    from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
     from nnunet_difftumor.generative.weights import load_autoencoder, save_weights
 
     for suffix in (".safetensors", ".json"):

@@ -4,8 +4,8 @@ import parity
 import pytest
 import torch
 
-from nnunet_difftumor.generative.samplers import ddim_coefficients, sample_ddim, sample_ddpm
-from nnunet_difftumor.generative.schedule import CosineSchedule
+from nnunet_difftumor.generative.diffusion.samplers import ddim_coefficients, sample_ddim, sample_ddpm
+from nnunet_difftumor.generative.diffusion.schedule import CosineSchedule
 
 FIXTURES = [(8, "unet_dim8_8"), (24, "unet_dim24_8"), (24, "unet_dim24_nonsquare"), (24, "unet_dim24_24")]
 BUFFERS = {

@@ -6,10 +6,10 @@ import parity
 import pytest
 import torch
 
-from nnunet_difftumor.generative.attention import RelativePositionBias, rotary_frequencies
-from nnunet_difftumor.generative.published_weights import published_name
-from nnunet_difftumor.generative.schedule import CosineSchedule
-from nnunet_difftumor.generative.unet import UNet, sinusoids
+from nnunet_difftumor.generative.diffusion.schedule import CosineSchedule
+from nnunet_difftumor.generative.importing.published_weights import published_name
+from nnunet_difftumor.generative.networks.attention import RelativePositionBias, rotary_frequencies
+from nnunet_difftumor.generative.networks.unet import UNet, sinusoids
 from nnunet_difftumor.kernels.reference.depth_attention import rotate
 
 FIXTURES = [(8, "unet_dim8_8"), (24, "unet_dim24_8"), (24, "unet_dim24_nonsquare"), (24, "unet_dim24_24")]

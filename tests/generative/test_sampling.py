@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion, mask_on_latent_grid
-from nnunet_difftumor.generative.samplers import noise_per_sample, sample_ddim, sample_ddpm
-from nnunet_difftumor.generative.schedule import CosineSchedule
+from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion, mask_on_latent_grid
+from nnunet_difftumor.generative.diffusion.samplers import noise_per_sample, sample_ddim, sample_ddpm
+from nnunet_difftumor.generative.diffusion.schedule import CosineSchedule
 
 SHAPE = (2, 3, 4, 5)
 

@@ -8,7 +8,8 @@ import yaml
 from pages import REPOSITORY
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.autoencoder import Autoencoder, AutoencoderConfig, check_patch
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder, AutoencoderConfig, check_patch
+from nnunet_difftumor.generative.networks.unet import UNetConfig
 from nnunet_difftumor.generative.training.settings import (
     PRESETS,
     AutoencoderTrainingSettings,
@@ -17,7 +18,6 @@ from nnunet_difftumor.generative.training.settings import (
     preset,
     resolve,
 )
-from nnunet_difftumor.generative.unet import UNetConfig
 
 
 def resolved(**more):

@@ -126,13 +126,13 @@ def overfit():
     return module
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_autoencoder_of_the_published_size_learns_a_real_crop_by_heart(overfit, test_data, tmp_path):
     volume = overfit.real_crop(test_data, edge=16)
     assert overfit.overfit_autoencoder(volume, steps=75, folder=tmp_path) <= overfit.L1_BAR
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_diffusion_of_the_published_size_learns_one_noise_by_heart(overfit, test_data, tmp_path):
     volume = overfit.real_crop(test_data)[:, 8:24]
     assert overfit.overfit_diffusion(volume, steps=75, folder=tmp_path) <= overfit.NOISE_BAR

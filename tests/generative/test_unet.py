@@ -5,8 +5,8 @@ import seeded
 import torch
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.attention import RelativePositionBias
-from nnunet_difftumor.generative.unet import UNet, UNetConfig
+from nnunet_difftumor.generative.networks.attention import RelativePositionBias
+from nnunet_difftumor.generative.networks.unet import UNet, UNetConfig
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

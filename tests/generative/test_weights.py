@@ -8,7 +8,7 @@ import seeded
 import torch
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative import architectures
+from nnunet_difftumor.generative.networks import architectures
 from nnunet_difftumor.generative.weights import (
     Description,
     DiffusionSettings,

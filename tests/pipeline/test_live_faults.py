@@ -375,6 +375,7 @@ def test_bank_that_is_damaged_during_the_run_is_counted(run, filled_bank, repeti
     run.resumes(repetition)
 
 
+@pytest.mark.long
 def test_200_batches_under_random_kills_of_servers_and_connections_end_with_consistent_counts(run):
     seed = int.from_bytes(os.urandom(4))
     print(f"seed {seed}")

@@ -14,7 +14,7 @@ from scipy.ndimage import binary_erosion, gaussian_filter
 from tumors import LIVER, copy_of, liver_scan, spec, specs
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative import fast
+from nnunet_difftumor.generative.diffusion import fast
 from nnunet_difftumor.synthesis.networks import diffusion
 from nnunet_difftumor.synthesis.networks import view as network_view
 from nnunet_difftumor.synthesis.networks.diffusion import DiffusionRenderer, as_diffusion
@@ -108,7 +108,7 @@ def test_the_fast_path_changes_no_manifest_and_voxels_by_rounding_only(monkeypat
     (quick,), _ = inserted([one], before)
     record = renderer().record()
     path = "nnunet_difftumor."
-    users = [f"{path}generative.{name}" for name in ("attention", "autoencoder", "unet")]
+    users = [f"{path}generative.networks.{name}" for name in ("attention", "autoencoder", "unet")]
     operations = ("depth_attention", "group_norm_modulate_silu", "spatial_linear_attention")
     users += [f"{path}kernels.{name}" for name in operations]
     asked = []

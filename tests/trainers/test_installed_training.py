@@ -151,6 +151,7 @@ def test_replay_says_when_the_data_have_changed(normal, trained, prepared_phanto
     assert done.returncode == 1 and "NOT equal" in done.stdout
 
 
+@pytest.mark.long
 def test_nnunet_may_be_editable_and_a_run_goes_on_where_both_are(trained, tmp_path):
     environment = installed(tmp_path, editable=False, editable_nnunet=True)
     environment.run(FIND_TRAINERS)

@@ -9,7 +9,7 @@ import torch
 
 from nnunet_difftumor.ct import Scan
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.autoencoder import Autoencoder
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
 from nnunet_difftumor.generative.weights import Volumes
 from nnunet_difftumor.synthesis.networks.diffusion import check_device, reproducible
 from nnunet_difftumor.synthesis.networks.grid import NetworkGrid, grid_around

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.fast import FastSampler
-from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
-from nnunet_difftumor.generative.samplers import noise_per_sample
+from nnunet_difftumor.generative.diffusion.fast import FastSampler
+from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
+from nnunet_difftumor.generative.diffusion.samplers import noise_per_sample
 from nnunet_difftumor.generative.weights import Description
 from nnunet_difftumor.synthesis.networks.grid import NetworkGrid
 from nnunet_difftumor.synthesis.networks.view import NetworkView

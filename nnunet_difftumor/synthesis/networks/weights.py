@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.architectures import patch_multiples
-from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
+from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
+from nnunet_difftumor.generative.networks.architectures import patch_multiples
 from nnunet_difftumor.generative.registry import published_as
 from nnunet_difftumor.generative.weights import (
     Description,

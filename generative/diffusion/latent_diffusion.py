@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn import functional
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.architectures import patch_multiples
-from nnunet_difftumor.generative.autoencoder import Autoencoder
-from nnunet_difftumor.generative.samplers import Denoise
-from nnunet_difftumor.generative.schedule import CosineSchedule
-from nnunet_difftumor.generative.unet import UNet
+from nnunet_difftumor.generative.diffusion.samplers import Denoise
+from nnunet_difftumor.generative.diffusion.schedule import CosineSchedule
+from nnunet_difftumor.generative.networks.architectures import patch_multiples
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
+from nnunet_difftumor.generative.networks.unet import UNet
 
 
 class LatentDiffusion(nn.Module):

@@ -14,15 +14,15 @@ from typing import Any
 import torch
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.attention import rotary_frequencies
-from nnunet_difftumor.generative.autoencoder import Autoencoder
-from nnunet_difftumor.generative.checkpoint_reader import Checkpoint, StoredTensor, open_checkpoint
-from nnunet_difftumor.generative.published_architecture import autoencoder_config, unet_config
+from nnunet_difftumor.generative.diffusion.schedule import CosineSchedule
+from nnunet_difftumor.generative.importing.checkpoint_reader import Checkpoint, StoredTensor, open_checkpoint
+from nnunet_difftumor.generative.importing.published_architecture import autoencoder_config, unet_config
+from nnunet_difftumor.generative.importing.shared_weights import import_shared
+from nnunet_difftumor.generative.networks.attention import rotary_frequencies
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
+from nnunet_difftumor.generative.networks.unet import UNet
 from nnunet_difftumor.generative.registry import KnownFile, known_file
-from nnunet_difftumor.generative.schedule import CosineSchedule
-from nnunet_difftumor.generative.shared_weights import import_shared
 from nnunet_difftumor.generative.stages import ORGANS, STAGES
-from nnunet_difftumor.generative.unet import UNet
 from nnunet_difftumor.generative.weights import (
     Description,
     DiffusionSettings,

@@ -7,8 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnunet_difftumor.dataset_conversion.phantom_canvas import Canvas, in_one_piece, smooth_max, smooth_union, without
-from nnunet_difftumor.dataset_conversion.phantom_vessels import grow_tree
+from nnunet_difftumor.dataset_conversion.phantom_body.canvas import (
+    Canvas,
+    in_one_piece,
+    smooth_max,
+    smooth_union,
+    without,
+)
+from nnunet_difftumor.dataset_conversion.phantom_body.vessels import grow_tree
 
 LABELS = {
     "background": 0,

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.schedule import CosineSchedule
+from nnunet_difftumor.generative.diffusion.schedule import CosineSchedule
 
 # (noisy latent (b, c, d, h, w), steps int64 (b,)) -> predicted noise of the latent's shape.
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

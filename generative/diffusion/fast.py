@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.attention import ChannelNorm
-from nnunet_difftumor.generative.autoencoder import Autoencoder
-from nnunet_difftumor.generative.cuda_graph import Graph
-from nnunet_difftumor.generative.latent_diffusion import LatentDiffusion
-from nnunet_difftumor.generative.samplers import ddim_steps_taken, sample_ddim, sample_ddpm
-from nnunet_difftumor.generative.unet import StepTables, UNet
+from nnunet_difftumor.generative.diffusion.cuda_graph import Graph
+from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
+from nnunet_difftumor.generative.diffusion.samplers import ddim_steps_taken, sample_ddim, sample_ddpm
+from nnunet_difftumor.generative.networks.attention import ChannelNorm
+from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
+from nnunet_difftumor.generative.networks.unet import StepTables, UNet
 
 SAMPLERS = ("ddpm", "ddim")
 # Graphs that a sampler keeps; the oldest goes.

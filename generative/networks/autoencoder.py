@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative import streaming
-from nnunet_difftumor.generative.codebook import Codebook
-from nnunet_difftumor.generative.convolutions import GroupNormSiLU, SamePadConv3d, SamePadConvTranspose3d
+from nnunet_difftumor.generative.networks import streaming
+from nnunet_difftumor.generative.networks.codebook import Codebook
+from nnunet_difftumor.generative.networks.convolutions import GroupNormSiLU, SamePadConv3d, SamePadConvTranspose3d
 from nnunet_difftumor.kernels import Quantized
 from nnunet_difftumor.kernels.implementation import is_cpu_inference
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.autoencoder import AutoencoderConfig
-from nnunet_difftumor.generative.checkpoint_reader import Checkpoint, Placeholder, StoredTensor
-from nnunet_difftumor.generative.unet import UNetConfig
+from nnunet_difftumor.generative.importing.checkpoint_reader import Checkpoint, Placeholder, StoredTensor
+from nnunet_difftumor.generative.networks.autoencoder import AutoencoderConfig
+from nnunet_difftumor.generative.networks.unet import UNetConfig
 
 
 def autoencoder_config(checkpoint: Checkpoint, stored: dict[str, StoredTensor]) -> AutoencoderConfig:

@@ -15,15 +15,15 @@ from torch import nn
 from torch.nn import functional
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.attention import (
+from nnunet_difftumor.generative.networks.attention import (
     DepthAttention,
     RelativePositionBias,
     SpatialAttention,
     SpatialLinearAttention,
     rotary_frequencies,
 )
-from nnunet_difftumor.generative.autoencoder import check_patch
-from nnunet_difftumor.generative.convolutions import GroupNormSiLU, SliceConv2d, SliceConvTranspose2d
+from nnunet_difftumor.generative.networks.autoencoder import check_patch
+from nnunet_difftumor.generative.networks.convolutions import GroupNormSiLU, SliceConv2d, SliceConvTranspose2d
 from nnunet_difftumor.kernels.implementation import is_cpu_inference
 
 NORM_EPS = 1e-5

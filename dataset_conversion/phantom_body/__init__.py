@@ -1,0 +1,1 @@
+"""What the phantom's CT is made of."""

@@ -1,0 +1,1 @@
+"""From noise to a volume: schedule, samplers, and both networks together."""

@@ -1,0 +1,1 @@
+"""Weights that others published, as weights of this package."""

@@ -1,0 +1,1 @@
+"""The networks of DiffTumor, and their architectures by name."""
