@@ -4,12 +4,12 @@ Odd and minimal sizes, every precision, inputs that are not contiguous, and memo
 it. Needs torch, triton, numpy and einops only.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 
 import torch
 
@@ -44,6 +44,8 @@ NORMS = (
 # Vectors, codes, channels.
 QUANTIZATIONS = ((1, 1, 1), (65, 129, 3), (1000, 4096, 8), (13824, 16384, 8))
 SMALL = slice(1, 2)  # which of each the interpreter is given
+FIRST = (2, 3)  # of each the numbers of an odd shape and of a real one, which are checked before the others
+FIRST_PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -89,23 +91,60 @@ def products_in(precision: str) -> Iterator[torch.dtype]:
         torch.set_float32_matmul_precision(before)
 
 
-def findings(*, device: str, small: bool = False) -> Iterator[Finding]:
-    """Of all operations by their kernels.
+@dataclass(frozen=True)
+class Check:
+    """Calls of an operation on one input; can be sent to another process.
+
+    Attributes:
+        operations: what is checked.
+        make: gives the findings.
+        first: whether it is one of the few that are checked before the others.
+    """
+
+    operations: tuple[str, ...]
+    make: Callable[[], Iterator[Finding]]
+    first: bool
+
+    def findings(self) -> list[Finding]:
+        """What was found. A call that fails is a finding without a number: its operation is wrong."""
+        try:
+            return list(self.make())
+        except Exception as error:  # whatever it is, the other operations are still checked
+            said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+            return [Finding(name, "", "", "", said, math.nan, 0.0) for name in self.operations]
+
+
+def checks(*, device: str, small: bool = False) -> list[Check]:
+    """Of all operations by their kernels, the first ones first.
 
     Args:
         device: cuda, or cpu for the interpreter.
         small: one small shape of each.
     """
-    chosen = SMALL if small else slice(None)
+    found = []
+
+    def add(operations: tuple[str, ...], make: Callable, number: int, *, precision: str, layout: str) -> None:
+        first = number in FIRST and precision in FIRST_PRECISIONS and layout == LAYOUTS[0]
+        found.append(Check(operations, make, first))
+
     for precision in ("float32", "tf32", "bfloat16", "float16"):
-        layouts = LAYOUTS if precision == "float32" else LAYOUTS[:1]
-        for shape, layout in product(ATTENTIONS[chosen], layouts):
-            yield from _attentions(shape, precision, layout, device)
-        for case, layout in product(NORMS[chosen], layouts):
-            if precision != "tf32":  # it has no products
-                yield from _norm(*case, precision, layout, device)
-    for shape in QUANTIZATIONS[chosen]:
-        yield from _quantization(*shape, device)
+        for layout in LAYOUTS if precision == "float32" else LAYOUTS[:1]:
+            place = {"precision": precision, "layout": layout}
+            for number, shape in _chosen(ATTENTIONS, small):
+                names = ("depth_attention", "spatial_linear_attention")
+                add(names, partial(_attentions, shape, precision, layout, device), number, **place)
+            for number, case in _chosen(NORMS, small):
+                if precision != "tf32":  # it has no products
+                    make = partial(_norm, *case, precision, layout, device)
+                    add(("group_norm_modulate_silu",), make, number, **place)
+    for number, shape in _chosen(QUANTIZATIONS, small):
+        make = partial(_quantization, *shape, device)
+        add(("vector_quantize",), make, number, precision="float32", layout=LAYOUTS[0])
+    return sorted(found, key=lambda check: not check.first)
+
+
+def _chosen(shapes: tuple, small: bool) -> list[tuple[int, tuple]]:
+    return list(enumerate(shapes))[SMALL] if small else list(enumerate(shapes))
 
 
 def relative(seen: torch.Tensor, wanted: torch.Tensor) -> float:

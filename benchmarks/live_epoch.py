@@ -4,7 +4,7 @@ Both trainers run nnU-Net's loader, transforms and train_step on the same phanto
 turn. On a GPU (--device cuda) the server draws with networks of the published size and random weights, and must make at
 least 20 tumors a second. On a CPU (--device cpu) a server that sleeps 10 ms per batch stands in for it. Exits 1 when
 the median ratio is above the bar, or tumors are too slow, refused, or missing. A row with device, versions and commit
-is added to benchmarks/results/live_epoch.csv, unless --no-row is given.
+is added to live_epoch.csv in --results; --store names benchmarks/results.
 """
 
 import argparse
@@ -12,8 +12,9 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,11 +22,10 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from result_rows import FOLDER, append_rows, provenance
+from result_rows import FOLDER, UNTRACKED, append_rows, provenance
 
 RATIO_BAR = 1.05
 TUMORS_PER_S_BAR = 20.0
-RESULTS = FOLDER / "live_epoch.csv"
 DATASET = "Dataset601_Phantom"
 ORGAN_WEIGHTS = ("liver", "kidney", "pancreas")
 # nnU-Net's usual patch: a smaller one costs less to augment and to train on, but as much to put tumors into.
@@ -33,6 +33,7 @@ PATCH_SIZE = (128, 128, 128)
 # On a CPU coarser phantoms, a small network and few iterations, so that the benchmark takes minutes.
 SPACING_MM = {"cpu": (2.0, 2.0, 2.0), "cuda": (1.0, 1.0, 1.0)}
 ITERATIONS = {"cpu": 8, "cuda": 100}
+SAY_EVERY_S = 10.0
 FEATURES = {"cpu": (8, 16, 32, 64), "cuda": (32, 64, 128, 256, 320, 320)}
 
 
@@ -58,7 +59,8 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3, help="alternating runs of each trainer")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="keeps the prepared phantoms, for another call")
-    parser.add_argument("--no-row", action="store_true")
+    parser.add_argument("--results", type=Path, default=UNTRACKED, help="folder of live_epoch.csv (%(default)s)")
+    parser.add_argument("--store", action="store_true", help="add the row to benchmarks/results")
     args = parser.parse_args()
     args.iterations = args.iterations or ITERATIONS[args.device]
     with tempfile.TemporaryDirectory() as temporary:
@@ -82,7 +84,7 @@ def prepared(root: Path, device: str) -> Path:
     if not (folder / "difftumor.json").is_file():
         spacing = SPACING_MM[device]
         phantom.convert(601, name="Phantom", cases=4, tumor_cases=4, seed=0, spacing_mm=spacing)
-        prepare(601, spacing_mm=spacing, patch_size=PATCH_SIZE, processes=2)
+        prepare(601, spacing_mm=spacing, patch_size=PATCH_SIZE, processes=os.cpu_count() or 1)
     weights = root / "weights"
     if not weights.is_dir():
         with torch.random.fork_rng():
@@ -157,14 +159,35 @@ def epoch(trainer, loader, iterations: int) -> tuple[float, list[dict]]:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     trainer.network.train()
-    samples, start = [], time.perf_counter()
-    for _ in range(iterations):
-        batch = next(loader)
-        samples += [{**sample, "of": len(batch["keys"])} for sample in batch.get("samples", [])]
-        nnUNetTrainer.train_step(trainer, batch)
-    if trainer.device.type == "cuda":
-        torch.cuda.synchronize()
+    samples, start, doing = [], time.perf_counter(), ["starts"]
+    with saying(lambda: f"{type(trainer).__name__}: {doing[0]}, after {time.perf_counter() - start:.0f} s"):
+        for number in range(1, iterations + 1):
+            doing[0] = f"waits for batch {number} of {iterations}"
+            batch = next(loader)
+            samples += [{**sample, "of": len(batch["keys"])} for sample in batch.get("samples", [])]
+            doing[0] = f"trains on batch {number} of {iterations}"
+            nnUNetTrainer.train_step(trainer, batch)
+        if trainer.device.type == "cuda":
+            torch.cuda.synchronize()
     return time.perf_counter() - start, samples
+
+
+@contextmanager
+def saying(line: Callable[[], str], *, every_s: float = SAY_EVERY_S) -> Iterator[None]:
+    """Prints a line now and then, also while something hangs."""
+    ended = threading.Event()
+
+    def say() -> None:
+        while not ended.wait(every_s):
+            print(line(), flush=True)
+
+    thread = threading.Thread(target=say, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def compare(dataset: Path, root: Path, args: argparse.Namespace) -> int:
@@ -218,8 +241,8 @@ def compare(dataset: Path, root: Path, args: argparse.Namespace) -> int:
         bars[key] = row.tumors_per_s >= TUMORS_PER_S_BAR
     for what, held in bars.items():
         print(f"{'held  ' if held else 'MISSED'} {what}")
-    if not args.no_row:
-        append_rows(RESULTS, [row], provenance(args.device))
+    results = FOLDER if args.store else args.results
+    append_rows(results / "live_epoch.csv", [row], provenance(args.device))
     return int(not all(bars.values()))
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parent / "results"
+# For rows that nobody has decided to keep.
+UNTRACKED = FOLDER.parents[1] / "build" / "results"
 
 
 def provenance(device: str) -> dict[str, str]:

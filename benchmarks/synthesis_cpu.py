@@ -12,6 +12,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -145,12 +146,17 @@ def main() -> int:
     parser.add_argument("--renderer", choices=("handcrafted", "diffusion"), default="handcrafted")
     parser.add_argument("--repeats", type=int, help="default: 20, of diffusion 5")
     parser.add_argument("--table", action="store_true", help="of diffusion: print the stored result, measure nothing")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="of diffusion: gets the result")
+    parser.add_argument("--store", action="store_true", help="of diffusion: replace the result in benchmarks/results")
     args = parser.parse_args()
     if args.renderer == "handcrafted":
         return handcrafted(args.repeats or 20)
     import diffusion_cpu
 
-    return diffusion_cpu.main(args.repeats or 5, stored=args.table)
+    results = diffusion_cpu.RESULTS
+    if args.table:
+        return diffusion_cpu.main(0, out=args.json, stored=results)
+    return diffusion_cpu.main(args.repeats or 5, out=results if args.store else args.json)
 
 
 if __name__ == "__main__":

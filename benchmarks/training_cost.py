@@ -202,9 +202,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--table", action="store_true", help="print the stored result, measure nothing")
-    parser.add_argument(
-        "--out", type=Path, default=RESULTS, help="JSON for the result of the CPU (default: %(default)s)"
-    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="gets the result of the CPU")
+    parser.add_argument("--store", action="store_true", help="replace the result in benchmarks/results")
     args = parser.parse_args()
     if args.device == "cuda":
         for chosen in PRESETS:
@@ -218,7 +217,9 @@ def main() -> int:
                     flush=True,
                 )
         return 0
-    if not args.table:
+    if args.table:
+        result = json.loads(RESULTS.read_text())
+    else:
         torch.set_num_threads(1)
         result = {
             "machine": {"processor": platform.processor() or platform.machine(), "torch": torch.__version__},
@@ -228,8 +229,8 @@ def main() -> int:
             single = ["batch_size=1", "precision=32", *(["accumulation=1"] if part == "diffusion" else [])]
             result["parts"][part] = measure(part, assignments=single)
             print(part, result["parts"][part], flush=True)
-        write_json(args.out, result)
-    result = json.loads(args.out.read_text())
+        for path in ([RESULTS] if args.store else []) + ([args.json] if args.json else []):
+            write_json(path, result)
     print(tables(result))
     for name, share in paper_shares(result).items():
         print(f"The paper's hours for the {name} are {100 * share:.2g} % of the A100's peak.")

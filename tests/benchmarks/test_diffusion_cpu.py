@@ -47,5 +47,5 @@ def test_a_missed_bar_is_reported(benchmark, tmp_path, capsys):
     other["accuracy"]["decode"] = 2e-5
     for changed, missed in ((slow, "early tumor, float32"), (other, "error of decode")):
         (tmp_path / "result.json").write_text(json.dumps(changed))
-        assert benchmark.main(1, stored=True, out=tmp_path / "result.json") == 1
+        assert benchmark.main(1, stored=tmp_path / "result.json") == 1
         assert missed in capsys.readouterr().out.splitlines()[-1]

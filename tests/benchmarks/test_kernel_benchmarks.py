@@ -1,14 +1,20 @@
 """The kernels' benchmarks: what is wrong gets no time, and the GPU suite runs to its end where there is little else."""
 
 import importlib
+import math
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
+import tiny_networks
 import torch
 from pages import REPOSITORY
+
+from nnunet_difftumor.synthesis.networks.diffusion import DiffusionRenderer
 
 BENCHMARKS = REPOSITORY / "benchmarks"
 
@@ -144,6 +150,65 @@ def test_rows_are_added_with_their_origin_and_other_columns_are_refused(module, 
     assert results.read_rows(path)[0]["variant"] == "ours" and results.read_rows(path)[0]["peak_mb"] == ""
     with pytest.raises(ValueError, match="has the columns"):
         results.append_rows(path, rows, {"machine": "c"})
+
+
+def test_the_first_checks_are_an_odd_and_a_real_shape_of_every_operation(module):
+    checks = module("kernel_checks").checks(device="cpu")
+    first = [check for check in checks if check.first]
+    assert checks[: len(first)] == first and 8 <= len(first) < len(checks) / 3
+    assert {name for check in first for name in check.operations} == set(module("kernel_cases").OPERATIONS)
+
+
+def test_a_check_that_fails_makes_its_operations_wrong_and_nothing_else(module):
+    def fails():
+        raise RuntimeError("an illegal memory access\nwas encountered")
+
+    (found,) = module("kernel_checks").Check(("depth_attention",), fails, True).findings()
+    assert not found.good and found.operation == "depth_attention"
+    assert found.quantity == "RuntimeError: an illegal memory access"
+
+
+def test_checks_run_in_processes_and_no_longer_than_there_is_time(module, tmp_path, capsys):
+    suite, kernel_checks = module("gpu_suite"), module("kernel_checks")
+    here = kernel_checks.Finding("depth_attention", "1", "float32", "", "process", os.getpid(), math.inf)
+    quick = kernel_checks.Check(("depth_attention",), partial(elsewhere, here), True)
+    endless = kernel_checks.Check(("depth_attention",), partial(time.sleep, 600), True)
+    store = suite.Store(tmp_path, {"device": "cuda"})
+    found = suite.check_operations(
+        [quick, endless],
+        device="cuda",
+        left_s=lambda: 0.1 if list(tmp_path.iterdir()) else 120,
+        store=store,
+    )
+    assert [finding.error != os.getpid() for finding in found] == [True]
+    assert "left out, no time left: 1 of 2 checks" in capsys.readouterr().out
+    assert len((tmp_path / "kernel_checks.csv").read_text().splitlines()) == 2
+
+
+def elsewhere(finding):
+    """For a process of its own."""
+    return [replace(finding, error=float(os.getpid()))]
+
+
+def test_render_is_timed_with_its_parts_in_every_batch(module, monkeypatch, tmp_path):
+    times = module("render_times")
+    renderer = DiffusionRenderer(tiny_networks.models("early", "late"), organ="liver", threads=1)
+    monkeypatch.setattr(times, "open_renderer", lambda weights, device: renderer)
+    rows = list(times.rows("cpu", weights=tmp_path, sizes=["tiny", "small"], batches=(1, 2), tumors=2))
+    assert [(row.size, row.batch, row.tumors) for row in rows] == [
+        (size, batch, 2) for batch in (1, 2) for size in ("tiny", "small")
+    ]
+    for row in rows:
+        parts = (row.to_grid_ms, row.networks_ms, row.tissue_ms, row.site_ms)
+        assert all(part > 0 for part in parts) and sum(parts) < 1.5 * row.slowest_ms
+    late = list(times.rows("cpu", weights=tmp_path, sizes=["tiny"], batches=(1,), tumors=2, left_s=lambda: -1))
+    assert [row.remark for row in late] == ["left out: no time left"] and "left out" in times.table(late)
+
+
+def test_the_live_benchmark_says_where_it_hangs(module, capsys):
+    with module("live_epoch").saying(lambda: "waits for batch 3 of 40", every_s=0.05):
+        time.sleep(0.3)
+    assert "waits for batch 3 of 40\n" * 2 in capsys.readouterr().out
 
 
 # Finds nothing but torch, triton, numpy, einops, what torch requires, and this clone; then runs the suite at the least
