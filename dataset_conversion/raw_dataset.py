@@ -99,12 +99,12 @@ def write_raw_dataset(
             write_json(unfinished.folder / "conversion_report.json", report)
             unfinished.finish(report["cases"])
     except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error}); {_GOES_ON}") from error
+        raise InputError(f"{target}: cannot be written ({error}); {_RESUMES}") from error
     print(f"{target}: {len(report['cases'])} cases, {len(report['rejected'])} rejected", flush=True)
     return target
 
 
-_GOES_ON = "the cases that are done are kept, the same command goes on there"
+_RESUMES = "the cases that are done are kept, the same command resumes there"
 
 
 def _convert(
@@ -248,7 +248,7 @@ def _write_case(unfinished: UnfinishedDataset, case: str, loaded: RawCase) -> No
             write_ct(unfinished.image(case), scan.hu, scan, description=None)
         write_labels(unfinished.labels(case), loaded.labels, scan)
     except InputError as error:
-        raise InputError(f"{error}; {_GOES_ON}") from error
+        raise InputError(f"{error}; {_RESUMES}") from error
 
 
 def _facts(loaded: RawCase, labels: Mapping[str, int | Sequence[int]]) -> dict:

@@ -1,7 +1,7 @@
 """Turn CT scans and label maps into an nnU-Net raw dataset, checking every case.
 
 Rejected cases are listed with their reasons, here and in the dataset's conversion_report.json. Nothing is overwritten
-without --overwrite. The dataset appears when it is complete; after an interruption the same command goes on where it
+without --overwrite. The dataset appears when it is complete; after an interruption the same command resumes where it
 stopped.
 """
 

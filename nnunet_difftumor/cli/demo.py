@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=10, help="(%(default)s)")
     parser.add_argument("--iterations-per-epoch", type=int, default=80, help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of phantoms, tumors and network (%(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="start anew; default: go on where it stopped")
+    parser.add_argument("--overwrite", action="store_true", help="start again; default: resume where it stopped")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"difftumor {verb}: {with_options(str(error), verb_parser)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        more = "; the same command goes on where it stopped" if verb in RESUMABLE else ""
+        more = "; the same command resumes where it stopped" if verb in RESUMABLE else ""
         print(f"\ndifftumor {verb}: interrupted{more}", file=sys.stderr)
         return 130
 

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="for preprocessing (default: nnUNet_def_n_proc, 8 unless set, at most one per core)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="start anew; replaces plans, folds and settings")
+    parser.add_argument("--overwrite", action="store_true", help="start again; replaces plans, folds and settings")
 
 
 def run(args: argparse.Namespace) -> None:

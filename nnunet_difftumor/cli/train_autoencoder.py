@@ -1,7 +1,7 @@
 """Train the autoencoder of the generative models on what `preprocess-generative` wrote.
 
 Writes autoencoder.safetensors, its JSON, and checkpoints, curve and pictures in runs/autoencoder. After an interruption
-(Ctrl-C too) the same command goes on where it stopped. Several GPUs: start it with torchrun (docs/train_generative.md).
+(Ctrl-C too) the same command resumes where it stopped. Several GPUs: start it with torchrun (docs/train_generative.md).
 """
 
 import argparse
@@ -63,7 +63,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patch-size", type=int, nargs=3, metavar=("Z", "X", "Y"), help="in voxels of 1 mm")
     parser.add_argument("--seed", type=int, help="of weights and crops")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
-    parser.add_argument("--overwrite", action="store_true", help="start anew; removes the run that is there")
+    parser.add_argument("--overwrite", action="store_true", help="start again; removes the run that is there")
 
 
 def run_training(train, args: argparse.Namespace, **more) -> int:
@@ -75,7 +75,7 @@ def run_training(train, args: argparse.Namespace, **more) -> int:
         done = train(args.dataset_id, **options, **more)
     except DivergedError as error:
         print(
-            f"training stopped: {error}. The last checkpoint is from before; to start anew, take a smaller "
+            f"training stopped: {error}. The last checkpoint is from before; to start again, take a smaller "
             "learning_rate or precision=32, with --overwrite",
             file=sys.stderr,
         )

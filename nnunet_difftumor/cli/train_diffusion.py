@@ -2,7 +2,7 @@
 
 Early models learn from lesions below 20 mm, late ones from the others. Writes ORGAN_STAGE.safetensors beside the
 autoencoder, its JSON, and checkpoints, curve and pictures in runs/. After an interruption (Ctrl-C too) the same command
-goes on where it stopped. Several GPUs: start it with torchrun (docs/train_generative.md).
+resumes where it stopped. Several GPUs: start it with torchrun (docs/train_generative.md).
 """
 
 import argparse

@@ -24,13 +24,13 @@ def demo(
     """From CT scans to tumors synthesized, a small network trained, and what the training gained, on a CPU.
 
     Args:
-        out: folder for everything. What is done there already is kept, so that an interrupted call goes on.
+        out: folder for everything. What is done there already is kept, so that an interrupted call resumes.
         data: folder of cases as for `difftumor convert folder`; None: phantoms are made. Where no case has a tumor,
             training is label-free, and the test cases are scans with synthetic tumors.
         labels: NAME=VALUE as for `difftumor convert folder`, organ and tumor; other values become background.
         epochs, iterations_per_epoch: length of the training.
         seed: of phantoms, tumors and the network's first weights.
-        overwrite: starts anew.
+        overwrite: starts again.
 
     Returns:
         The manifest; its "scores" hold "dice" and "tumors" of the "untrained" and of the "trained" network.

@@ -1,4 +1,4 @@
-"""The demo's steps: announced, timed and noted on disk, so that the same command goes on where it stopped."""
+"""The demo's steps: announced, timed and noted on disk, so that the same command resumes where it stopped."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ class Journal:
                 changed = sorted(key for key in settings if self.state["settings"].get(key) != settings[key])
                 raise InputError(
                     f"`out` {folder}: holds a demo with other settings ({', '.join(changed)}); name another folder, or "
-                    "start anew with `overwrite`"
+                    "start again with `overwrite`"
                 )
         self._save()
 

@@ -218,7 +218,7 @@ def _run(jobs: Sequence[_Job], processes: int) -> dict[str, str]:
         except BrokenProcessPool as error:
             raise InputError(
                 "a process was killed while it preprocessed, most likely for want of memory; give fewer processes "
-                "(`processes` 1), the same command goes on"
+                "(`processes` 1), the same command resumes"
             ) from error
         except BaseException:
             executor.shutdown(wait=True, cancel_futures=True)

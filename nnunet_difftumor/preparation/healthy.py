@@ -75,7 +75,7 @@ class HealthyPools:
             shutil.rmtree(self.folder, ignore_errors=True)
         if not self.names:
             return
-        # First, so that an interrupted call goes on with the same pools.
+        # First, so that an interrupted call resumes with the same pools.
         write_json(self._list, self.names)
         final = self.folder / plans["configurations"][CONFIGURATION]["data_identifier"]
         final.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ class HealthyPools:
     def _cases(self, pool: Path) -> list[PoolCase]:
         if not (pool / "dataset.json").is_file():
             raise InputError(
-                f"{pool}: not found, but its cases are bases of {self._raw.name}; put it back, or start anew without "
+                f"{pool}: not found, but its cases are bases of {self._raw.name}; put it back, or start again without "
                 "it: `overwrite`"
             )
         if pool == self._raw:
@@ -193,7 +193,7 @@ def _check(future: Future, case: PoolCase) -> None:
     except BrokenProcessPool as error:
         raise InputError(
             "a process was killed while it preprocessed the healthy pools, most likely for want of memory; give fewer "
-            "processes (`processes` 1), the same command goes on"
+            "processes (`processes` 1), the same command resumes"
         ) from error
     except Exception as error:
         raise InputError(f"{case.images[0]}: nnU-Net cannot preprocess this case ({error!r})") from error

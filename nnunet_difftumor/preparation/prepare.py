@@ -52,7 +52,7 @@ def prepare(
 ) -> Path:
     """Prepares an nnU-Net raw dataset for training with synthetic tumors.
 
-    What is there already is kept, so that an interrupted call goes on: plans and preprocessed cases made for the same
+    What is there already is kept, so that an interrupted call resumes: plans and preprocessed cases made for the same
     request, statistics of the same organs, validation cases, and a difftumor.json that the user may have edited.
 
     Args:
@@ -67,7 +67,7 @@ def prepare(
             and they never train or validate as they are with real cases. Those of earlier calls stay.
         processes: for nnU-Net's preprocessing; None: as many as nnUNet_def_n_proc says (8 unless set), at most one
             per core.
-        overwrite: start anew: plan and preprocess again, and replace difftumor.json, the folds, and healthy pools of
+        overwrite: start again: plan and preprocess again, and replace difftumor.json, the folds, and healthy pools of
             earlier calls.
         report: gets a line per step.
 

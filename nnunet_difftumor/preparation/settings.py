@@ -40,7 +40,7 @@ def kept_settings(
         )
         raise InputError(
             f"{path}: has {there}, which a second `prepare` keeps, but {asked} is asked for; edit the file and leave "
-            f"out {' and '.join(differing)}, or start anew with `overwrite`"
+            f"out {' and '.join(differing)}, or start again with `overwrite`"
         )
     return config
 

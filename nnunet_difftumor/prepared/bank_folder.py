@@ -114,7 +114,7 @@ class BankFolder:
         except OSError as error:
             raise InputError(
                 f"{self.folder}: cannot be written ({error.strerror or error}); free disk space, or mend what "
-                "it says, and the same command goes on where it stopped"
+                "it says, and the same command resumes where it stopped"
             ) from error
 
 

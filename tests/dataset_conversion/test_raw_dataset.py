@@ -120,7 +120,7 @@ def test_a_full_disk_leaves_no_dataset_and_says_that_the_command_goes_on(raw):
     process = run("limit", "2")
     error = process.communicate(timeout=100)[1]
     assert process.returncode == 2, error
-    assert "cannot be written" in error and "the same command goes on" in error
+    assert "cannot be written" in error and "the same command resumes" in error
     assert [path.name for path in raw.iterdir()] == [".unfinished-Dataset007_Phantom"]
     assert [path for path in raw.rglob("*.nii.gz") if not path.name.startswith(".")] == []
 
@@ -187,7 +187,7 @@ def test_a_repeated_run_converts_again_only_what_has_changed(tmp_path, raw, save
         assert main(arguments) == 130
     captured = capsys.readouterr()
     assert converted(captured.out) == ["a", "b", "c"]
-    assert "the same command goes on where it stopped" in captured.err
+    assert "the same command resumes where it stopped" in captured.err
     (tmp_path / "in/a/label_map.json").write_text('{"liver": [1, 2]}')
     shutil.rmtree(tmp_path / "in/b")
     assert main(arguments) == 0

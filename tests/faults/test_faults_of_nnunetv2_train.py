@@ -110,7 +110,7 @@ def shares(dataset_results: Path) -> list[float]:
 
 
 def resumes(folder: Path) -> None:
-    """`--c` goes on, or starts anew where there was no checkpoint, and comes to the end."""
+    """`--c` goes on, or starts again where there was no checkpoint, and comes to the end."""
     for fault in FAULTS:
         (folder / fault).unlink(missing_ok=True)
     said = Training(folder, "--c").ends()

@@ -115,7 +115,7 @@ def test_an_interrupted_call_goes_on(made, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patched:
         patched.setattr(lesion_bank._LesionMaker, "make", interrupted)
         assert main(command) == 130
-    assert "interrupted; the same command goes on where it stopped" in capsys.readouterr().err
+    assert "interrupted; the same command resumes where it stopped" in capsys.readouterr().err
     assert main(command) == 0
     assert f"{tmp_path / 'bank'}: {2 * CASES - 2} lesions made, 2 kept, 0 refused" in capsys.readouterr().out
     assert content(tmp_path / "bank") == content(made)
@@ -173,7 +173,7 @@ def test_a_full_disk_leaves_no_half_file_and_the_same_command_goes_on(bank, made
         fill(bank)
     message = str(caught.value)
     assert message.startswith(f"{bank}: cannot be written (File too large); free disk space") and "\n" not in message
-    assert message.endswith("the same command goes on where it stopped")
+    assert message.endswith("the same command resumes where it stopped")
     assert content(bank) == before
     assert fill(bank).made == 1
     assert content(bank) == content(made)

@@ -101,7 +101,7 @@ def test_options_that_say_what_the_settings_say_pass_in_any_order(prepared_phant
             (
                 '{"preset": "realistic", "synthetic_probability": 0.5}, which',
                 '{"preset": "hu2023", "synthetic_probability": 0.9} is asked for',
-                "leave out --preset, or start anew with --overwrite",
+                "leave out --preset, or start again with --overwrite",
             ),
         ),
         (

@@ -239,7 +239,7 @@ def test_an_interrupted_folder_goes_on_where_it_stopped(folder, tmp_path, monkey
 
     monkeypatch.setattr(module, "synthesize_with", interrupted)
     assert main(folder_command(folder, out)) == 130
-    assert "goes on where it stopped" in capsys.readouterr().err
+    assert "resumes where it stopped" in capsys.readouterr().err
     assert files_below(out) == {f"case_0/{name}" for name in OUTPUTS}
     # As if it had been stopped within the second scan: files, but no manifest.
     (out / "case_1").mkdir()
