@@ -181,7 +181,7 @@ def test_checks_run_in_processes_and_no_longer_than_there_is_time(module, tmp_pa
         store=store,
     )
     assert [finding.error != os.getpid() for finding in found] == [True]
-    assert "left out, no time left: 1 of 2 checks" in capsys.readouterr().out
+    assert "left out, no time left: 1 of 2 calls" in capsys.readouterr().out
     assert len((tmp_path / "kernel_checks.csv").read_text().splitlines()) == 2
 
 
@@ -203,6 +203,31 @@ def test_render_is_timed_with_its_parts_in_every_batch(module, monkeypatch, tmp_
         assert all(part > 0 for part in parts) and sum(parts) < 1.5 * row.slowest_ms
     late = list(times.rows("cpu", weights=tmp_path, sizes=["tiny"], batches=(1,), tumors=2, left_s=lambda: -1))
     assert [row.remark for row in late] == ["left out: no time left"] and "left out" in times.table(late)
+
+
+@pytest.mark.parametrize(
+    ("error", "timed"), [(0.0, ["checks", "render", "live", "checks"]), (math.nan, ["checks"] * 2)]
+)
+def test_what_matters_most_comes_first_and_nothing_is_timed_after_a_wrong_check(
+    module, monkeypatch, tmp_path, capsys, error, timed
+):
+    suite = module("gpu_suite")
+    finding, done = module("kernel_checks").Finding("depth_attention", "", "", "", "output", error, 1.0), []
+    stand_ins = {
+        "check_operations": lambda chosen, **_: [done.append("checks"), finding][1:],
+        "time_renderer": lambda **_: done.append("render"),
+        "time_live_epoch": lambda folder, **_: done.append("live"),
+        "time_tumors": lambda **_: iter(()),
+        "measure_ceilings": lambda device: None,
+        "time_operations": lambda **_: iter(()),
+        "summary": lambda rows: "",
+    }
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(suite, name, stand_in)
+    store = suite.Store(tmp_path, {})
+    wrong = suite.run("cuda", store, small=False, live=tmp_path, left_s=lambda: 60)
+    assert done == timed and wrong == (error != 0)
+    assert ("REFUSED: render() and the live epoch" in capsys.readouterr().out) == wrong
 
 
 def test_the_live_benchmark_says_where_it_hangs(module, capsys):
