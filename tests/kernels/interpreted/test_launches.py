@@ -1,6 +1,12 @@
 """Launches are counted: known answers, and the networks of a tumor at any batch."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch as patched
+
 import launches
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -8,8 +14,16 @@ from torch.nn import functional
 from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.networks.autoencoder import Autoencoder, AutoencoderConfig
 from nnunet_difftumor.generative.networks.unet import UNet, UNetConfig
+from nnunet_difftumor.generative.weights import Description, DiffusionSettings
 from nnunet_difftumor.kernels import group_norm_modulate_silu
 from nnunet_difftumor.kernels.implementation import implementation
+from nnunet_difftumor.synthesis.networks import products
+from nnunet_difftumor.synthesis.networks.diffusion import DiffusionRenderer, LoadedBatch, as_diffusion
+from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.patch import site_of
+from nnunet_difftumor.synthesis.scene import patch_of
+from nnunet_difftumor.synthesis.spec import TumorSpec
+from nnunet_difftumor.synthesis.volume import ArrayVolume
 
 X, WEIGHT = torch.ones(1, 2, 4, 4, 4), torch.ones(3, 2, 3, 3, 3)
 
@@ -42,12 +56,20 @@ def test_an_operation_of_ours_counts_the_kernels_that_it_launches():
     assert sum(found.values()) <= 5
 
 
-def stages(batch: int) -> dict[str, int]:
-    """Launches of each stage of an early tumor, networks of the released depth with few channels."""
+SEEN = Description("diffusion", {}, diffusion=DiffusionSettings("liver", "early", 4, "ddpm", 4, "", (32, 32, 32)))
+
+
+def networks() -> LatentDiffusion:
+    """Of the released depth, with few channels."""
     autoencoder = Autoencoder(AutoencoderConfig(hidden_channels=4, codes=64, norm_groups=2))
     autoencoder.codebook.embeddings.normal_()
     unet = UNet(UNetConfig(channels=8, heads=1, head_dim=16, norm_groups=2))
-    model = LatentDiffusion(autoencoder.eval(), unet.eval(), steps=4)
+    return LatentDiffusion(autoencoder.eval(), unet.eval(), steps=4)
+
+
+def stages(batch: int) -> dict[str, int]:
+    """Launches of each stage of an early tumor."""
+    model = networks()
     volume = torch.zeros(batch, 1, 32, 32, 32)
     tumor = volume > 1
     found = {}
@@ -65,6 +87,69 @@ def stages(batch: int) -> dict[str, int]:
                     model.autoencoder.decode_embeddings(embeddings)
             found[name] = sum(counts.values())
     return found
+
+
+def loaded(batch: int, mode: str) -> LoadedBatch:
+    """Tiny tumors, to be drawn by the networks of above."""
+    renderer = DiffusionRenderer({"early": (networks(), SEEN)}, organ="liver", threads=1, mode=mode)
+    hu = np.random.default_rng(0).normal(100, 15, (48, 48, 48)).astype(np.float32)
+    volume = ArrayVolume(hu, np.ones(hu.shape, np.uint8), (1.0, 1.0, 1.0), np.eye(3))
+    ball = TumorSpec("liver", "tiny", (24.0,) * 3, (4.0,) * 3, (1.0, 0, 0, 0), 0.0, 100.0, 0.0, 0.0, 1.0, 0.0, 0.9, 0)
+    sketches = []
+    for seed in range(batch):
+        tumor = as_diffusion(replace(ball, seed=seed))
+        patch = patch_of(volume, tumor, Organ("liver", (1,), 2), box=renderer.region(volume, tumor))
+        sketches.append(renderer._view(tumor).sketch(site_of(patch, tumor), patch))
+    (found,) = renderer.load(sketches)
+    return found
+
+
+def counted(found: dict[str, int], name: str, run: Callable[[], Any]) -> Any:
+    """Notes how many launches there are in run()."""
+    # A GPU takes whole products.
+    with (
+        torch.inference_mode(),
+        implementation("triton"),
+        patched.object(products, "_blocked", lambda field: False),
+        launches.counted() as counts,
+    ):
+        made = run()
+    found[name] = sum(counts.values())
+    return made
+
+
+def beside_networks(batch: LoadedBatch) -> dict[str, int]:
+    """Launches of a render() that are not the networks'."""
+    # In, into the graph's own memory, and out.
+    program, block, found = batch.program, batch.block, {"copies": 3}
+    picture = torch.zeros(program.layout.batch, 1, *program.layout.shapes.network)
+    counted(found, "to the grid", lambda: program.network_input(block))
+    counted(found, "noise", lambda: program.noises(block))
+    counted(found, "back to the scan", lambda: program.blended(block, program.picture_hu(picture)))
+    return found
+
+
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_beside_the_networks_a_render_launches_little_whatever_the_batch(mode):
+    one, eight = (beside_networks(loaded(batch, mode)) for batch in (1, 8))
+    print(f"launches beside the networks, {mode}: {one} at batch 1, {eight} at batch 8")
+    assert one == eight and sum(one.values()) <= 120
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+@pytest.mark.parametrize("batch", [1, 8])
+def test_launches_of_a_whole_early_render(batch, mode):
+    made = loaded(batch, mode)
+    program, found = made.program, beside_networks(made)
+    sampler = program.sampler
+    volumes, noises = program.network_input(made.block), program.noises(made.block)
+    condition = counted(found, "encode", lambda: sampler.model.condition(*volumes))
+    sampler.advance(noises[0], condition, noises, range(0))  # makes the tables
+    latent = counted(found, "steps", lambda: sampler.advance(noises[0], condition, noises, range(sampler.taken)))
+    counted(found, "lookup and decode", lambda: sampler.model.decode_scaled(latent))
+    print(f"launches of an early render(), {mode}, batch {batch}: {sum(found.values())}, {found}")
+    assert sum(found.values()) < 1800
 
 
 def test_a_batch_launches_about_what_one_tumor_launches():

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 
 import pytest
+import test_counter_noise_kernel as noise
 import test_depth_attention_kernel as depth
 import test_group_norm_modulate_silu_kernel as norm
 import test_spatial_linear_attention_kernel as linear
@@ -17,6 +18,7 @@ from triton.runtime.errors import InterpreterError
 
 from nnunet_difftumor.kernels import triton as package
 from nnunet_difftumor.kernels.triton import (
+    counter_noise,
     depth_attention,
     group_norm_modulate_silu,
     spatial_linear_attention,
@@ -255,6 +257,23 @@ MUTATIONS = [
         quantize.test_the_nearest_code_is_found,
         (200, 16, 3),
     ),
+    Mutation(
+        counter_noise, "mask=left > 3", "mask=left > 2", noise.test_the_kernel_makes_the_references_numbers, (7, 0)
+    ),
+    Mutation(
+        counter_noise,
+        "tl.program_id(0) * BLOCKS + ",
+        "",
+        noise.test_the_kernel_makes_the_references_numbers,
+        (1025, 0),
+    ),
+    Mutation(
+        counter_noise,
+        "zero + stream.to(tl.uint32), zero)",
+        "zero, zero)",
+        noise.test_the_kernel_makes_the_references_numbers,
+        (4, 5),
+    ),
 ]
 
 
@@ -275,7 +294,7 @@ def mutate(tmp_path, monkeypatch):
     yield swap
     # Operations are registered by name with torch: the right ones again.
     monkeypatch.undo()
-    for module in (depth_attention, group_norm_modulate_silu, spatial_linear_attention, vector_quantize):
+    for module in (counter_noise, depth_attention, group_norm_modulate_silu, spatial_linear_attention, vector_quantize):
         importlib.reload(module)
 
 
