@@ -43,11 +43,12 @@ test: export OMP_NUM_THREADS := 1
 test: $(VENV)/ready
 	$(VENV)/bin/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/kernels/interpreted \
 		--ignore tests/faults -m "not long"
-	TRITON_INTERPRET=1 $(VENV)/bin/python -m pytest tests/kernels/interpreted -n 2
+	TRITON_INTERPRET=1 $(VENV)/bin/python -m pytest tests/kernels/interpreted -n 2 -m "not long"
 
 test-long: export OMP_NUM_THREADS := 1
 test-long: $(VENV)/ready
-	$(VENV)/bin/python -m pytest tests -n 2 --dist load -m long
+	$(VENV)/bin/python -m pytest tests -n 2 --dist load --ignore tests/kernels/interpreted -m long
+	TRITON_INTERPRET=1 $(VENV)/bin/python -m pytest tests/kernels/interpreted -n 2 -m long -s
 
 test-faults: SHELL := /bin/bash
 test-faults: $(VENV)/ready

@@ -36,9 +36,9 @@ SHAPE = (200, 260, 260)
 class RenderRow:
     """Medians over the calls, in milliseconds for each tumor.
 
-    `to_grid_ms` is what leads from the patch to the networks' input, `networks_ms` is with copies in and out,
-    `tissue_ms` leads back to the scan's grid, intensity and noise, `site_ms` is shape and room. `remark` says why there
-    is no time.
+    `site_ms` is shape and room, `load_ms` packs a batch and copies it to the device, `draw_ms` is all that the device
+    does, with the copy back; `beside_networks_ms` is what of it is not the networks, which a GPU's graphs do not tell.
+    `remark` says why there is no time.
     """
 
     size: str
@@ -46,10 +46,10 @@ class RenderRow:
     tumors: int
     render_ms: float | None
     slowest_ms: float | None
-    to_grid_ms: float | None
-    networks_ms: float | None
-    tissue_ms: float | None
     site_ms: float | None
+    load_ms: float | None
+    draw_ms: float | None
+    beside_networks_ms: float | None
     remark: str = ""
 
 
@@ -96,17 +96,19 @@ def open_renderer(weights: Path, device: str) -> Any:
 
 
 @contextmanager
-def parts(renderer: Any, device: str) -> Iterator[dict[str, list[float]]]:
+def parts(device: str) -> Iterator[dict[str, list[float]]]:
     """Milliseconds of every call of the parts of `render` within it."""
     from nnunet_difftumor.synthesis.networks import diffusion
+    from nnunet_difftumor.synthesis.networks.device_program import DeviceProgram
 
-    places = {
-        "to_grid_ms": (renderer, "_job"),
-        "networks_ms": (renderer, "_draw"),
-        "tissue_ms": (diffusion, "_tissue"),
-        "site_ms": (diffusion, "site_of"),
-    }
-    times: dict[str, list[float]] = {name: [] for name in places}
+    places = [
+        ("site_ms", diffusion, "site_of"),
+        ("load_ms", diffusion.DiffusionRenderer, "load"),
+        ("draw_ms", diffusion.DiffusionRenderer, "draw_loaded"),
+    ]
+    if device == "cpu":
+        places += [("beside_networks_ms", DeviceProgram, name) for name in ("network_input", "blended")]
+    times: dict[str, list[float]] = {name: [] for name, _, _ in places}
 
     def timed(name: str, call: Callable) -> Callable:
         def run(*args, **kwargs):
@@ -119,7 +121,7 @@ def parts(renderer: Any, device: str) -> Iterator[dict[str, list[float]]]:
         return run
 
     with ExitStack() as stack:
-        for name, (owner, attribute) in places.items():
+        for name, owner, attribute in places:
             stack.enter_context(patch.object(owner, attribute, timed(name, getattr(owner, attribute))))
         yield times
 
@@ -157,7 +159,7 @@ def rows(
             patches = [patch_of(volume, spec, organ, box=renderer.region(volume, spec)) for spec in specs]
             renderer.render(patches[:batch], specs[:batch])  # kernels are compiled and chosen
             whole = []
-            with parts(renderer, device) as times:
+            with parts(device) as times:
                 for first in range(0, count, batch):
                     start = time.perf_counter()
                     renderer.render(patches[first : first + batch], specs[first : first + batch])
@@ -167,15 +169,18 @@ def rows(
                         break
             calls = len(whole) * batch
             each = {name: sum(found) / calls for name, found in times.items()}
-            yield RenderRow(size, batch, calls, median(whole), max(whole), **each)
+            yield RenderRow(size, batch, calls, median(whole), max(whole), **{"beside_networks_ms": None} | each)
 
 
-def table(found: Sequence[RenderRow]) -> str:
+def table(rows: Sequence[RenderRow]) -> str:
     """For people."""
-    names = ("render_ms", "slowest_ms", "to_grid_ms", "networks_ms", "tissue_ms", "site_ms")
-    lines = [f"{'ms for each tumor':<20}" + "".join(f"{name.removesuffix('_ms'):>10}" for name in names)]
-    for row in found:
-        cells = "".join(f"{getattr(row, name):10.1f}" for name in names) if row.render_ms is not None else row.remark
+    names = ("render_ms", "slowest_ms", "site_ms", "load_ms", "draw_ms", "beside_networks_ms")
+    heads = (name.removesuffix("_ms").replace("_", " ") for name in names)
+    lines = [f"{'ms for each tumor':<20}" + "".join(f"{head:>17}" for head in heads)]
+    for row in rows:
+        found = [getattr(row, name) for name in names]
+        cells = "".join(f"{value:17.1f}" if value is not None else f"{'-':>17}" for value in found)
+        cells = row.remark or cells
         lines.append(f"{f'{row.size}, batch {row.batch}':<20}{cells}")
     return "\n".join(lines)
 

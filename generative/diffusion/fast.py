@@ -4,15 +4,20 @@
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import nn
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.diffusion.cuda_graph import Graph
+from nnunet_difftumor.generative.diffusion.cuda_graph import GraphChain, Part
 from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
-from nnunet_difftumor.generative.diffusion.samplers import ddim_steps_taken, sample_ddim, sample_ddpm
+from nnunet_difftumor.generative.diffusion.samplers import (
+    ddim_coefficients,
+    ddim_step,
+    ddim_steps_taken,
+    ddpm_step,
+)
 from nnunet_difftumor.generative.networks.attention import ChannelNorm
 from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
 from nnunet_difftumor.generative.networks.unet import StepTables, UNet
@@ -58,8 +63,8 @@ class FastSampler:
         self.model, self.steps, self.graphs = in_bfloat16(model) if bfloat16 else model, steps, graphs
         schedule = model.schedule
         self._taken = list(range(schedule.steps)) if steps is None else ddim_steps_taken(schedule, steps=steps)
-        self._tables: dict[tuple[int, int], list[StepTables]] = {}
-        self._graphs: dict[tuple, Graph] = {}
+        self._tables: dict[tuple[int, int], list[tuple[torch.Tensor, StepTables]]] = {}
+        self._graphs: dict[tuple, GraphChain] = {}
         use_channels_last(self.model.unet)
         if bfloat16:
             use_channels_last(self.model.autoencoder)
@@ -79,18 +84,31 @@ class FastSampler:
         """
         return self.replay(self.draw, volume, tumor, noises)
 
-    @torch.inference_mode()
     def replay(self, function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
         """function(*inputs), from a graph where there are any: `draw`, a part of what it draws, or more around it."""
-        if not (self.graphs and inputs[0].is_cuda):
-            return function(*inputs)
+        return self.replay_parts((function,), *inputs, key=function)
+
+    @torch.inference_mode()
+    def replay_parts(self, parts: Sequence[Part], *inputs: torch.Tensor, key: Hashable) -> torch.Tensor:
+        """One function after the other, each of what the one before gave, on CUDA every one as a graph of its own.
+
+        Args:
+            parts: each returns a tensor, or a tuple of them, the last a tensor.
+            inputs: of the first.
+            key: equal ones name parts that do the same.
+        """
+        if not (self.graphs and self.model.code_min.is_cuda):
+            values: torch.Tensor | tuple[torch.Tensor, ...] = inputs
+            for part in parts:
+                values = part(*(values if isinstance(values, tuple) else (values,)))
+            return values
         # Of all inputs: what does not fit together has no graph, and is refused where one would be made.
-        key = (function, *((tuple(given.shape), given.dtype, given.device) for given in inputs))
+        key = (key, *((tuple(given.shape), given.dtype) for given in inputs))
         if key not in self._graphs:
             while len(self._graphs) >= _GRAPHS:
                 del self._graphs[next(iter(self._graphs))]
-            pool = next(iter(self._graphs.values())).graph.pool() if self._graphs else None
-            self._graphs[key] = Graph(function, inputs, pool=pool)
+            pool = next(iter(self._graphs.values())).pool() if self._graphs else None
+            self._graphs[key] = GraphChain(parts, inputs, device=self.model.code_min.device, pool=pool)
         return self._graphs[key](*inputs)
 
     def draw(self, volume: torch.Tensor, tumor: torch.Tensor, noises: torch.Tensor) -> torch.Tensor:
@@ -101,26 +119,43 @@ class FastSampler:
         """All steps under the model's condition: the scaled latent, as `LatentDiffusion.decode_scaled` takes it."""
         if len(noises) != self.draws:
             raise InputError(f"noises: expected {self.draws}, for the start and the steps, got {len(noises)}")
-        tables = iter(self._tables_of(len(condition), condition.shape[2])[::-1])
-        unet, schedule, noise = self.model.unet, self.model.schedule, iter(noises).__next__
+        return self.advance(noises[0], condition, noises, range(self.taken))
+
+    @property
+    def taken(self) -> int:
+        """How many steps a drawing takes."""
+        return len(self._taken)
+
+    def advance(self, noisy: torch.Tensor, condition: torch.Tensor, noises: torch.Tensor, steps: range) -> torch.Tensor:
+        """Some of the steps: the noisy latent after them.
+
+        Args:
+            noisy: what the steps before left; `noises[0]` before the first.
+            condition: of the model.
+            noises: as in `__call__`.
+            steps: numbers of steps, the first of a drawing being 0.
+        """
+        tables = self._tables_of(len(condition), condition.shape[2])
+        unet, schedule = self.model.unet, self.model.schedule
         dtype = unet.conv_first.weight.dtype
-        converted = condition.to(dtype)
+        converted, last = condition.to(dtype), len(self._taken) - 1
+        coefficients = ddim_coefficients(schedule, steps=self.steps, eta=0.0) if self.steps else None
+        for number in steps:
+            at = last - number
+            step, table = tables[at]
+            predicted = unet(noisy.to(dtype), step, condition=converted, tables=table).to(noisy.dtype)
+            if coefficients is None:
+                noisy = ddpm_step(noisy, predicted, noises[number + 1], schedule=schedule, step=at)
+            else:
+                noisy = ddim_step(noisy, predicted, coefficients=coefficients, number=at)
+        return noisy
 
-        def denoise(noisy: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-            return unet(noisy.to(dtype), steps, condition=converted, tables=next(tables)).to(noisy.dtype)
-
-        if self.steps:
-            return sample_ddim(denoise, schedule, noise, steps=self.steps)
-        return sample_ddpm(denoise, schedule, noise)
-
-    def _tables_of(self, batch: int, depth: int) -> list[StepTables]:
-        """One per step, in increasing order."""
+    def _tables_of(self, batch: int, depth: int) -> list[tuple[torch.Tensor, StepTables]]:
+        """Each step taken, int64 (b,), in increasing order, and what depends on it."""
         if (batch, depth) not in self._tables:
             unet = self.model.unet
-            device = unet.frequencies.device
-            self._tables[batch, depth] = [
-                unet.tables(torch.full((batch,), step, device=device), depth=depth) for step in self._taken
-            ]
+            taken = [torch.full((batch,), step, device=unet.frequencies.device) for step in self._taken]
+            self._tables[batch, depth] = [(step, unet.tables(step, depth=depth)) for step in taken]
         return self._tables[batch, depth]
 
 

@@ -1,6 +1,7 @@
 """From noise to a latent: DDPM (Ho et al., NeurIPS 2020) and DDIM (Song et al., ICLR 2021), apart from any network."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -50,13 +51,19 @@ def sample_ddpm(denoise: Denoise, schedule: CosineSchedule, noise: Noise) -> tor
     """
     z = noise()
     for step in reversed(range(schedule.steps)):
-        steps = torch.full((len(z),), step, device=z.device)
-        clean = schedule.clean(z, denoise(z, steps), steps=steps).clamp(-1, 1)
-        mean, deviation = schedule.posterior(clean, z, steps=steps)
+        predicted = denoise(z, torch.full((len(z),), step, device=z.device))
         # Drawn at the last step too: the number of draws is the number of steps, whatever the sampler does with them.
-        drawn = noise()
-        z = mean + deviation * drawn if step else mean
+        z = ddpm_step(z, predicted, noise(), schedule=schedule, step=step)
     return z
+
+
+def ddpm_step(
+    z: torch.Tensor, predicted: torch.Tensor, drawn: torch.Tensor, *, schedule: CosineSchedule, step: int
+) -> torch.Tensor:
+    """From a step to the one before: z_{t-1} of z_t, the predicted noise and fresh noise, which step 0 does not add."""
+    clean = schedule.clean(z, predicted, steps=step).clamp(-1, 1)
+    mean, deviation = schedule.posterior(clean, z, steps=step)
+    return mean + deviation * drawn if step else mean
 
 
 @torch.no_grad()
@@ -86,23 +93,29 @@ def sample_ddim(
     Raises:
         InputError: if steps does not divide the schedule's, or for an eta outside [0, 1].
     """
-    taken, signal, before, sigma = ddim_coefficients(schedule, steps=steps, eta=eta)
+    taken = ddim_steps_taken(schedule, steps=steps)
+    coefficients = ddim_coefficients(schedule, steps=steps, eta=eta)
     z = noise()
     for i in reversed(range(steps)):
         predicted = denoise(z, torch.full((len(z),), taken[i], device=z.device))
-        clean = (z - (1 - signal[i]).sqrt() * predicted) / signal[i].sqrt()
-        z = before[i].sqrt() * clean + (1 - before[i] - sigma[i].square()).sqrt() * predicted
+        z = ddim_step(z, predicted, coefficients=coefficients, number=i)
         if eta > 0:
-            z = z + sigma[i] * noise()
+            z = z + coefficients.sigma[i] * noise()
         if on_step is not None:
             on_step(z)
     return z
 
 
-def ddim_coefficients(
-    schedule: CosineSchedule, *, steps: int, eta: float
-) -> tuple[list[int], torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Steps taken, in increasing order; signal at each and at the one before; and sigma of Song et al., eq. 16."""
+class DDIMCoefficients(NamedTuple):
+    """Of the steps taken, in increasing order, (steps,) each: signal there and before it, and sigma of equation 16."""
+
+    signal: torch.Tensor
+    before: torch.Tensor
+    sigma: torch.Tensor
+
+
+def ddim_coefficients(schedule: CosineSchedule, *, steps: int, eta: float) -> DDIMCoefficients:
+    """What `ddim_step` needs (Song et al., ICLR 2021)."""
     if not 0 <= eta <= 1:
         raise InputError(f"eta: expected 0 to 1, got {eta}")
     taken = ddim_steps_taken(schedule, steps=steps)
@@ -110,7 +123,14 @@ def ddim_coefficients(
     signal = schedule.signal[taken[0] :: schedule.steps // steps]
     before = torch.cat((schedule.signal[:1], signal[:-1]))
     sigma = eta * ((1 - before) / (1 - signal) * (1 - signal / before)).sqrt()
-    return taken, signal, before, sigma
+    return DDIMCoefficients(signal, before, sigma)
+
+
+def ddim_step(z: torch.Tensor, predicted: torch.Tensor, *, coefficients: DDIMCoefficients, number: int) -> torch.Tensor:
+    """From the taken step of that number to the one before, without its noise (Song et al., equation 12)."""
+    signal, before, sigma = (values[number] for values in coefficients)
+    clean = (z - (1 - signal).sqrt() * predicted) / signal.sqrt()
+    return before.sqrt() * clean + (1 - before - sigma.square()).sqrt() * predicted
 
 
 def ddim_steps_taken(schedule: CosineSchedule, *, steps: int) -> list[int]:

@@ -56,19 +56,21 @@ class CosineSchedule(nn.Module):
         """z_t of a clean latent (b, ...) at steps (b,)."""
         return _at(self.sqrt_signal, steps, clean) * clean + _at(self.sqrt_noise, steps, clean) * noise
 
-    def clean(self, noisy: torch.Tensor, noise: torch.Tensor, *, steps: torch.Tensor) -> torch.Tensor:
-        """The clean latent, if `noise` is what was added to it; not clipped."""
+    def clean(self, noisy: torch.Tensor, noise: torch.Tensor, *, steps: torch.Tensor | int) -> torch.Tensor:
+        """The clean latent of one at steps (b,), or all at one step, if `noise` is what was added; not clipped."""
         inverse = _at(self.sqrt_inverse_signal, steps, noisy)
         return inverse * noisy - _at(self.sqrt_inverse_signal_minus_1, steps, noisy) * noise
 
     def posterior(
-        self, clean: torch.Tensor, noisy: torch.Tensor, *, steps: torch.Tensor
+        self, clean: torch.Tensor, noisy: torch.Tensor, *, steps: torch.Tensor | int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean of z_{t-1} given both, and its standard deviation, which broadcasts to it (Ho et al., 2020, eq. 7)."""
         mean = _at(self.clean_weight, steps, noisy) * clean + _at(self.noisy_weight, steps, noisy) * noisy
         return mean, _at(self.posterior_variance.clamp(min=MIN_VARIANCE).sqrt(), steps, noisy)
 
 
-def _at(values: torch.Tensor, steps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def _at(values: torch.Tensor, steps: torch.Tensor | int, like: torch.Tensor) -> torch.Tensor:
     """values[steps], shaped to broadcast to `like`."""
+    if isinstance(steps, int):
+        return values[steps]  # a view, which costs a GPU nothing
     return values[steps].view(-1, *[1] * (like.ndim - 1))

@@ -10,15 +10,16 @@ import numpy as np
 from scipy.ndimage import correlate1d, gaussian_filter
 
 # What varies more slowly than this is tissue, not noise; a grid coarser than that is taken as it is.
-_SMOOTHING_MM = 2.0
+SMOOTHING_MM = 2.0
 # Tissue counts as even where its local mean differs from the organ's by less than this: the margin of vessels in
 # equation 2 of Hu et al., CVPR 2023, and a little for the noise that is left.
-_EVEN_HU, _EVEN_MM = 20.0, 1.0
+EVEN_HU, EVEN_MM = 20.0, 1.0
 # Small vessels stand out of the noise; they are cut off at this many standard deviations.
-_CLIP = 3.0
-_LEAST_VOXELS = 500
+NOISE_CLIP = 3.0
+# With fewer voxels of even tissue nothing is measured.
+LEAST_VOXELS = 500
 # Where Gaussians end, in standard deviations: earlier than scipy's 4, which costs nearly twice as much.
-_TRUNCATE = 2.5
+TRUNCATE = 2.5
 
 
 class Noise(NamedTuple):
@@ -42,8 +43,8 @@ def even_tissue(hu: np.ndarray, organ: np.ndarray, spacing_mm: Sequence[float], 
         spacing_mm: voxel size, (z, y, x).
         around_hu: mean of the organ's tissue.
     """
-    smooth = gaussian_filter(hu, _EVEN_MM / np.asarray(spacing_mm), truncate=_TRUNCATE)
-    return organ & (np.abs(smooth - np.float32(around_hu)) < _EVEN_HU)
+    smooth = gaussian_filter(hu, EVEN_MM / np.asarray(spacing_mm), truncate=TRUNCATE)
+    return organ & (np.abs(smooth - np.float32(around_hu)) < EVEN_HU)
 
 
 def residual(hu: np.ndarray, even: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
@@ -54,10 +55,10 @@ def residual(hu: np.ndarray, even: np.ndarray, spacing_mm: Sequence[float]) -> n
         even: boolean of the same shape.
         spacing_mm: voxel size, (z, y, x).
     """
-    sigma = np.maximum(_SMOOTHING_MM / np.asarray(spacing_mm), 1)
+    sigma = np.maximum(SMOOTHING_MM / np.asarray(spacing_mm), 1)
     weight = even.astype(np.float32)
-    share = gaussian_filter(weight, sigma, truncate=_TRUNCATE)
-    mean = gaussian_filter(hu * weight, sigma, truncate=_TRUNCATE) / np.maximum(share, np.float32(1e-3))
+    share = gaussian_filter(weight, sigma, truncate=TRUNCATE)
+    mean = gaussian_filter(hu * weight, sigma, truncate=TRUNCATE) / np.maximum(share, np.float32(1e-3))
     return np.where(even, hu - mean, np.float32(0))
 
 
@@ -69,7 +70,7 @@ def measure_noise(hu: np.ndarray, even: np.ndarray, spacing_mm: Sequence[float])
         even: boolean of the same shape.
         spacing_mm: voxel size, (z, y, x).
     """
-    if np.count_nonzero(even) < _LEAST_VOXELS:
+    if np.count_nonzero(even) < LEAST_VOXELS:
         return None
     noise = residual(hu, even, spacing_mm)
     variance = float(np.square(noise[even]).mean(dtype=np.float64))
@@ -117,6 +118,6 @@ def noise_under(
         rng: source of that noise.
     """
     even = even_tissue(hu, organ, spacing_mm, around_hu=around_hu)
-    limit = np.float32(_CLIP * noise.sd_hu)
+    limit = np.float32(NOISE_CLIP * noise.sd_hu)
     own = np.clip(residual(hu, even, spacing_mm), -limit, limit)
     return np.where(even, own, noise_like(noise, hu.shape, rng))

@@ -133,8 +133,12 @@ class Site:
         blended = before + self.alpha * (tissue_hu - before)
         if added_hu is not None:
             blended += added_hu
+        return self.finished(blended)
+
+    def finished(self, blended_hu: np.ndarray) -> RenderedTumor:
+        """The tumor whose blended HU are known, float32 of `near`; they count where alpha is above 0."""
         hu = self.hu.copy() if self.hu is self.patch.hu else self.hu
-        hu[self.near] = np.where(self.alpha > 0, blended, before)
+        hu[self.near] = np.where(self.alpha > 0, blended_hu, hu[self.near])
         mask = np.zeros(hu.shape, bool)
         mask[self.near] = self.mask
         labels = self.labels

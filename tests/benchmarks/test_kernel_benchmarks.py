@@ -199,8 +199,9 @@ def test_render_is_timed_with_its_parts_in_every_batch(module, monkeypatch, tmp_
         (size, batch, 2) for batch in (1, 2) for size in ("tiny", "small")
     ]
     for row in rows:
-        parts = (row.to_grid_ms, row.networks_ms, row.tissue_ms, row.site_ms)
+        parts = (row.site_ms, row.load_ms, row.draw_ms)
         assert all(part > 0 for part in parts) and sum(parts) < 1.5 * row.slowest_ms
+        assert 0 < row.beside_networks_ms < row.draw_ms
     late = list(times.rows("cpu", weights=tmp_path, sizes=["tiny"], batches=(1,), tumors=2, left_s=lambda: -1))
     assert [row.remark for row in late] == ["left out: no time left"] and "left out" in times.table(late)
 

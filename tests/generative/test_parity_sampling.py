@@ -4,7 +4,7 @@ import parity
 import pytest
 import torch
 
-from nnunet_difftumor.generative.diffusion.samplers import ddim_coefficients, sample_ddim, sample_ddpm
+from nnunet_difftumor.generative.diffusion.samplers import ddim_coefficients, ddim_steps_taken, sample_ddim, sample_ddpm
 from nnunet_difftumor.generative.diffusion.schedule import CosineSchedule
 
 FIXTURES = [(8, "unet_dim8_8"), (24, "unet_dim24_8"), (24, "unet_dim24_nonsquare"), (24, "unet_dim24_24")]
@@ -54,9 +54,10 @@ def test_every_value_of_the_cosine_schedule(steps):
 @pytest.mark.parametrize("eta", [0, 1])
 def test_coefficients_of_ddim(total, steps, eta):
     arrays = parity.load("schedules")
-    taken, *coefficients = ddim_coefficients(CosineSchedule(total), steps=steps, eta=eta)
+    schedule = CosineSchedule(total)
+    coefficients = ddim_coefficients(schedule, steps=steps, eta=eta)
     prefix = f"ddim/T{total}_S{steps}_eta{eta}"
-    assert taken == arrays[f"{prefix}/timesteps"].tolist()
+    assert ddim_steps_taken(schedule, steps=steps) == arrays[f"{prefix}/timesteps"].tolist()
     for name, found in zip(("alphas", "alphas_prev", "sigmas"), coefficients, strict=True):
         torch.testing.assert_close(found, parity.tensor(arrays[f"{prefix}/{name}"]), rtol=1e-5, atol=1e-6)
 

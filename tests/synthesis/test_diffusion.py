@@ -15,8 +15,8 @@ from tumors import LIVER, copy_of, liver_scan, spec, specs
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.diffusion import fast
-from nnunet_difftumor.synthesis.networks import diffusion
 from nnunet_difftumor.synthesis.networks import view as network_view
+from nnunet_difftumor.synthesis.networks.device_program import DeviceProgram
 from nnunet_difftumor.synthesis.networks.diffusion import DiffusionRenderer, as_diffusion
 from nnunet_difftumor.synthesis.patch import Patch
 from nnunet_difftumor.synthesis.scene import insert_tumors, patch_of
@@ -51,20 +51,41 @@ def inserted(tumors, before, **changes):
     return insert_tumors(after, tumors, LIVER, renderer=renderer(**changes)), after
 
 
-class Drawing(DiffusionRenderer):
-    """Networks replaced by a function of what they see: (volume in [-1, 1], tumor mask) -> volume in [-1, 1]."""
+class Painter:
+    """In place of a sampler: a function of what the networks are told, (volume in [-1, 1], mask) -> volume."""
+
+    draws = taken = 1
 
     def __init__(self, draw):
-        super().__init__(MODELS, organ="liver")
-        self.draw = draw
+        self.model, self.draw = self, draw
 
-    def _draw(self, stage, jobs):
-        return [((self.draw(job.volume, job.tumor) + 1) * 212.5 - 175).astype(np.float32) for job in jobs]
+    def latent_shape(self, size):
+        return 1, 1, 1, 1
+
+    def condition(self, volume, tumor):
+        made = [self.draw(*(values[0].numpy() for values in pair)) for pair in zip(volume, tumor, strict=True)]
+        return torch.from_numpy(np.stack(made)[:, None].astype(np.float32))
+
+    def advance(self, noisy, condition, noises, steps):
+        return condition
+
+    def decode_scaled(self, latent):
+        return latent
+
+    def replay_parts(self, parts, block, *, key):
+        (part,) = parts
+        return part(block)
+
+
+def painted_by(draw) -> DiffusionRenderer:
+    made = DiffusionRenderer(MODELS, organ="liver")
+    made._samplers = {stage: Painter(draw) for stage in MODELS}
+    return made
 
 
 def drawn_by(draw, before, *tumors):
     after = copy_of(before)
-    return insert_tumors(after, list(tumors), LIVER, renderer=Drawing(draw)), after
+    return insert_tumors(after, list(tumors), LIVER, renderer=painted_by(draw)), after
 
 
 @settings(max_examples=8, deadline=None)
@@ -188,20 +209,21 @@ def test_sizes_choose_the_model():
 
 def test_early_tumors_take_every_step_of_ddpm_and_late_ones_those_of_ddim(monkeypatch):
     calls = []
-    for name in ("sample_ddpm", "sample_ddim"):
+    for name in ("ddpm_step", "ddim_step"):
         real = getattr(fast, name)
-
-        def noted(denoise, *args, name=name, real=real, **kwargs):
-            steps = []
-            calls.append((name, steps))
-            return real(lambda z, t: steps.append(t.tolist()) or denoise(z, t), *args, **kwargs)
-
+        noted = lambda *args, name=name, real=real, **kwargs: calls.append(name) or real(*args, **kwargs)  # noqa: E731
         monkeypatch.setattr(fast, name, noted)
     before = scan()
-    for size in ("tiny", "small", "medium", "large"):
+    for size, expected in (("tiny", ["ddpm_step"] * 4), ("small", ["ddpm_step"] * 4), ("medium", ["ddim_step"] * 5)):
+        calls.clear()
         inserted([tumor(size_class=size)], before)
-    assert [name for name, _ in calls] == ["sample_ddpm", "sample_ddpm", "sample_ddim", "sample_ddim"]
-    assert [len(steps) for _, steps in calls] == [4, 4, 5, 5]
+        assert calls == expected
+    calls.clear()
+    inserted([tumor(size_class="large")], before, sampler_steps=2)
+    inserted([tumor()], before, sampler_steps=2)
+    assert calls == ["ddim_step"] * 2 + ["ddpm_step"] * 4
+    with pytest.raises(InputError, match="DDIM steps: 7 do not divide"):
+        renderer(sampler_steps=7)
 
 
 def test_the_region_grows_with_the_tumor():
@@ -319,8 +341,10 @@ def test_vessels_under_the_tumor_do_not_shine_through():
 
 
 def test_what_the_decoder_draws_is_cut_to_the_networks_window(monkeypatch):
-    pictures, real = [], diffusion._tissue
-    monkeypatch.setattr(diffusion, "_tissue", lambda job, picture: pictures.append(picture) or real(job, picture))
+    pictures, real = [], DeviceProgram.picture_hu
+    monkeypatch.setattr(
+        DeviceProgram, "picture_hu", lambda program, decoded: pictures.append(real(program, decoded)) or pictures[-1]
+    )
     model, before, one = renderer(), scan(), tumor()
     decode = model.models["early"][0].decode_scaled
     monkeypatch.setattr(model.models["early"][0], "decode_scaled", lambda latent: 9 * decode(latent))

@@ -11,7 +11,7 @@ from nnunet_difftumor.ct import Scan
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
 from nnunet_difftumor.generative.weights import Volumes
-from nnunet_difftumor.synthesis.networks.diffusion import check_device, reproducible
+from nnunet_difftumor.synthesis.networks.diffusion import EXACT, check_device, numerics
 from nnunet_difftumor.synthesis.networks.grid import NetworkGrid, grid_around
 from nnunet_difftumor.synthesis.spec import Triple
 from nnunet_difftumor.synthesis.volume import Box
@@ -128,7 +128,7 @@ class ScanAutoencoder:
 
     def _reconstructed(self, volume: np.ndarray) -> np.ndarray:
         try:
-            with torch.inference_mode(), reproducible(torch.get_num_threads()):
+            with torch.inference_mode(), numerics(EXACT, torch.get_num_threads()):
                 return self.model(torch.from_numpy(volume)[None, None].to(self.device)).volume[0, 0].cpu().numpy()
         except torch.cuda.OutOfMemoryError as error:
             raise InputError(

@@ -12,11 +12,14 @@ What differs from the public code, and why:
 
 Adding the difference of the picture to the network's reconstruction of the scan instead would cost a second decoding,
 add up the noise of both, and let the vessels that the tumor replaces shine through.
+
+Where a tumor goes is found on the CPU; what it looks like is drawn by a `DeviceProgram`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -25,18 +28,19 @@ import torch
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.diffusion.fast import FastSampler
 from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
-from nnunet_difftumor.generative.diffusion.samplers import noise_per_sample
 from nnunet_difftumor.generative.weights import Description
-from nnunet_difftumor.synthesis.networks.grid import NetworkGrid
+from nnunet_difftumor.synthesis.networks.device_program import DeviceProgram
+from nnunet_difftumor.synthesis.networks.packing import Layout, Shapes, pack
+from nnunet_difftumor.synthesis.networks.sketch import Sketch
 from nnunet_difftumor.synthesis.networks.view import NetworkView
-from nnunet_difftumor.synthesis.noise import even_tissue, measure_noise, noise_under
-from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, Site, site_of
+from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, site_of
 from nnunet_difftumor.synthesis.size_bands import stage_of
-from nnunet_difftumor.synthesis.spec import SeedStream, TumorSpec
-from nnunet_difftumor.synthesis.volume import Box, Volume, box_within, grown_box
+from nnunet_difftumor.synthesis.spec import TumorSpec
+from nnunet_difftumor.synthesis.volume import Box, Volume, box_shape
 
-# Healthy tissue up to this far from what the tumor changes tells how the picture differs from the scan.
-_AROUND_MM = 20.0
+# How tumors are drawn: with today's numbers wherever they are drawn, or as quickly as the device can.
+EXACT, FAST = "exact", "fast"
+MODES = (EXACT, FAST)
 
 
 def as_diffusion(spec: TumorSpec) -> TumorSpec:
@@ -53,21 +57,20 @@ def as_diffusion(spec: TumorSpec) -> TumorSpec:
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
-    """One tumor on its way through the networks.
+class LoadedBatch:
+    """Sketches on the device, waiting to be drawn together.
 
     Attributes:
-        site: where it goes.
-        seen: the scan that the networks see, after mass effect.
-        grid: their grid.
-        volume, tumor: their input, (z, x, y): float32 in [-1, 1], and boolean.
+        numbers: which of the sketches that were given.
+        program: that draws them.
+        block: uint8, on the device.
+        copied: CUDA event after the copy; None on a CPU.
     """
 
-    site: Site
-    seen: Patch
-    grid: NetworkGrid
-    volume: np.ndarray
-    tumor: np.ndarray
+    numbers: tuple[int, ...]
+    program: DeviceProgram
+    block: torch.Tensor
+    copied: torch.cuda.Event | None = None
 
 
 class DiffusionRenderer:
@@ -79,9 +82,13 @@ class DiffusionRenderer:
         weights: their files, for manifests.
         device: cpu or cuda.
         threads: of torch on the CPU; None: as torch has it. Another number rounds in another way.
+        mode: "exact" is float32, and all noise comes from the spec's own generators on the CPU. "fast" multiplies in
+            bfloat16 in U-Net and decoder, rounds HU to sixteenths, and draws noise on the device, from the spec's
+            seed alone but with other numbers.
+        sampler_steps: of DDIM, in place of those that the weights name; DDPM takes every step.
 
     Raises:
-        InputError: for cuda where there is none.
+        InputError: for cuda where there is none, another mode, or steps that do not divide the schedule's.
     """
 
     name = "diffusion"
@@ -94,11 +101,18 @@ class DiffusionRenderer:
         weights: Sequence[Mapping[str, Any]] = (),
         device: str = "cpu",
         threads: int | None = None,
+        mode: str = EXACT,
+        sampler_steps: int | None = None,
     ) -> None:
         check_device(device)
+        if mode not in MODES:
+            raise InputError(f"`mode` is {mode!r}, expected {' or '.join(MODES)}")
         self.device, self.threads = torch.device(device), threads or torch.get_num_threads()
+        self.mode, self.sampler_steps = mode, sampler_steps
         self.models = {stage: (model.to(self.device).eval(), described) for stage, (model, described) in models.items()}
-        self._samplers = {stage: _sampler(*model) for stage, model in self.models.items()}
+        self._samplers = {stage: self._sampler(*model) for stage, model in self.models.items()}
+        self._copies = torch.cuda.Stream() if device == "cuda" else None
+        self._spare: list[torch.Tensor] = []
         self.organ, self.weights = organ, list(weights)
 
     def region(self, volume: Volume, spec: TumorSpec) -> Box:
@@ -106,7 +120,7 @@ class DiffusionRenderer:
         return self._view(spec).region(volume, spec)
 
     def render(self, patches: Sequence[Patch], specs: Sequence[TumorSpec]) -> list[RenderedTumor]:
-        """Renders each spec into its patch; those with patches of equal size go through the networks together.
+        """Renders each spec into its patch; those that fit go through the networks together.
 
         Deterministic on one device with one number of threads: the spec's seed makes the noise. Neighbours in the
         batch change a tumor by rounding at most.
@@ -115,31 +129,70 @@ class DiffusionRenderer:
             InputError: for a spec of another renderer or kind, a size without model, a scan of unknown orientation, a
                 patch that is smaller than `region`, or too little memory on the GPU.
         """
-        rendered: dict[int, RenderedTumor] = {}
-        batches: dict[tuple, dict[int, _Job]] = {}
-        for number, (patch, spec) in enumerate(zip(patches, specs, strict=True)):
-            site = site_of(self._checked(patch, spec), spec)
-            if site.mask.any():
-                job = self._job(site, patch)
-                batches.setdefault((stage_of(spec.size_class), job.grid.shape), {})[number] = job
-            else:
-                rendered[number] = site.unchanged()
-        for (stage, _), jobs in batches.items():
-            pictures = self._draw(stage, list(jobs.values()))
-            for (number, job), picture in zip(jobs.items(), pictures, strict=True):
-                rendered[number] = job.site.blended(_tissue(job, picture))
-        return [rendered[number] for number in range(len(specs))]
+        sites = [site_of(self._checked(patch, spec), spec) for patch, spec in zip(patches, specs, strict=True)]
+        rendered = [site.unchanged() for site in sites]
+        room = [number for number, site in enumerate(sites) if site.mask.any()]
+        sketches = [self._view(specs[number]).sketch(sites[number], patches[number]) for number in room]
+        for number, hu in zip(room, self.draw(sketches), strict=True):
+            rendered[number] = sites[number].finished(hu)
+        return rendered
+
+    def draw(self, sketches: Sequence[Sketch]) -> list[np.ndarray]:
+        """HU of each sketch's `near` with the tumor, float32 (z, y, x).
+
+        Raises:
+            InputError: as `render`.
+        """
+        return self.draw_loaded(sketches, self.load(sketches))
+
+    def load(self, sketches: Sequence[Sketch]) -> list[LoadedBatch]:
+        """Brings sketches to the device, sorted into batches; while others are drawn, if another thread does it.
+
+        Raises:
+            InputError: as `render`.
+        """
+        fast = self.mode == FAST
+        batches: dict[tuple, list[int]] = {}
+        for number, sketch in enumerate(sketches):
+            shapes = Shapes.bucket(sketch) if self._fills_up else Shapes.of(sketch)[:2]
+            batches.setdefault((stage_of(sketch.spec.size_class), shapes), []).append(number)
+        loaded = []
+        for (stage, _), numbers in batches.items():
+            for part in _powers_of_two(numbers) if self._graphs else [numbers]:
+                chosen = [sketches[number].rounded() if fast else sketches[number] for number in part]
+                loaded.append(self._load(stage, tuple(part), chosen))
+        return loaded
+
+    def draw_loaded(self, sketches: Sequence[Sketch], batches: Sequence[LoadedBatch]) -> list[np.ndarray]:
+        """As `draw`, of what `load` made of the same sketches."""
+        drawn: dict[int, np.ndarray] = {}
+        for batch in batches:
+            hu = self._draw(batch)
+            for place, number in enumerate(batch.numbers):
+                drawn[number] = hu[place][tuple(map(slice, box_shape(sketches[number].near)))]
+        return [drawn[number] for number in range(len(sketches))]
 
     def record(self) -> dict[str, Any]:
         on_cpu = self.device.type == "cpu"
         return {
             "name": self.name,
+            "mode": self.mode,
+            "sampler_steps": self.sampler_steps,
             "device": self.device.type,
             "processor": torch.backends.cpu.get_cpu_capability() if on_cpu else torch.cuda.get_device_name(self.device),
             "threads": self.threads,
             "organ": self.organ,
             "weights": self.weights,
         }
+
+    @property
+    def _graphs(self) -> bool:
+        return self.device.type == "cuda"
+
+    @property
+    def _fills_up(self) -> bool:
+        """Whether sketches are filled up to the shapes of a bucket: for graphs, and where those shape the noise."""
+        return self._graphs or self.mode == FAST
 
     def _checked(self, patch: Patch, spec: TumorSpec) -> Patch:
         if spec.renderer != self.name:
@@ -151,64 +204,90 @@ class DiffusionRenderer:
             raise InputError(f"patch: is {patch.box}, but the networks see {needed}; take the renderer's region")
         return patch
 
-    def _model(self, spec: TumorSpec) -> tuple[LatentDiffusion, Description]:
-        stage = stage_of(spec.size_class)
+    def _model(self, size_class: str) -> tuple[LatentDiffusion, Description]:
+        stage = stage_of(size_class)
         if stage not in self.models:
             raise InputError(
-                f"tumor spec: size_class is {spec.size_class}, which needs a model of the stage {stage}; there is only "
+                f"tumor spec: size_class is {size_class}, which needs a model of the stage {stage}; there is only "
                 f"{', '.join(self.models) or 'none'}"
             )
         return self.models[stage]
 
     def _view(self, spec: TumorSpec) -> NetworkView:
-        model, described = self._model(spec)
+        model, described = self._model(spec.size_class)
         volumes, patch_size = described.volumes, described.diffusion.patch_size
         return NetworkView(volumes.axes, volumes.spacing_mm, patch_size, model.patch_multiples())
 
-    def _job(self, site: Site, patch: Patch) -> _Job:
-        grid = self._view(site.spec).grid(site.spec, patch.spacing_mm, patch.direction)
-        low, high = self._model(site.spec)[1].volumes.window_hu
-        inner = box_within(site.patch.box, patch.box)
-        hu, labels = patch.hu.copy(), patch.labels.copy()
-        hu[inner], labels[inner] = site.hu, site.labels
-        alpha = np.zeros(hu.shape, np.float32)
-        alpha[inner][site.near] = site.alpha
-        tumor = grid.to_network(alpha, patch.box, repeat_rim=False) >= 0.5
-        if not tumor.any():
-            # Smaller than the network's voxels, as what an organ leaves of a tumor can be on a fine grid.
-            peak = np.unravel_index(int(site.alpha.argmax()), site.alpha.shape)
-            first = [part.start for part in site.around.box]
-            tumor[grid.nearest(np.add(peak, first) * np.asarray(patch.spacing_mm))] = True
-        volume = grid.to_network(hu, patch.box, repeat_rim=True)
-        volume = np.clip((volume - low) * np.float32(2 / (high - low)) - 1, -1, 1)
-        return _Job(site, replace(patch, hu=hu, labels=labels), grid, volume, tumor)
+    def _sampler(self, model: LatentDiffusion, described: Description) -> FastSampler:
+        settings = described.diffusion
+        steps = (self.sampler_steps or settings.sampler_steps) if settings.sampler == "ddim" else None
+        return FastSampler(
+            model, sampler=settings.sampler, steps=steps, bfloat16=self.mode == FAST, graphs=self._graphs
+        )
 
-    def _draw(self, stage: str, jobs: Sequence[_Job]) -> list[np.ndarray]:
-        """The decoded pictures in HU, float32 on the networks' grid."""
-        (model, described), sampler = self.models[stage], self._samplers[stage]
-        low, high = described.volumes.window_hu
-        generators = [job.site.spec.generator(SeedStream.LATENT) for job in jobs]
+    def _load(self, stage: str, numbers: tuple[int, ...], sketches: Sequence[Sketch]) -> LoadedBatch:
+        """One batch on its way to the device."""
+        sampler, (model, described) = self._samplers[stage], self.models[stage]
+        fill = Shapes.bucket if self._fills_up else Shapes.of
+        shapes = reduce(Shapes.holding, map(fill, sketches))
+        noise = None
+        if self.mode == EXACT:
+            noise = (sampler.draws, *model.latent_shape((1, 1, *sketches[0].grid.shape)))
+        layout = Layout(len(sketches), shapes, rounded=self.mode == FAST, latent_noise=noise)
+        program = DeviceProgram(sampler, described.volumes.window_hu, layout)
+        block = self._block(layout.nbytes)
+        pack(sketches, layout, block)
+        if self._copies is None:
+            return LoadedBatch(numbers, program, block)
+        with self._enough_memory(program), torch.cuda.stream(self._copies):
+            block = block.to(self.device, non_blocking=True)
+            return LoadedBatch(numbers, program, block, self._copies.record_event())
+
+    def _block(self, nbytes: int) -> torch.Tensor:
+        """Memory on the CPU, with anything in it."""
+        if self._copies is not None:
+            return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)  # torch keeps it for the next one
+        # Pages that are new from the operating system cost more than what is written into them.
+        kept = self._spare.pop() if self._spare else torch.empty(0, dtype=torch.uint8)
+        return kept if len(kept) >= nbytes else torch.empty(nbytes, dtype=torch.uint8)
+
+    def _draw(self, batch: LoadedBatch) -> np.ndarray:
+        """HU of `near`, float32 (b, z, y, x)."""
+        program = batch.program
+        with self._enough_memory(program), torch.inference_mode(), numerics(self.mode, self.threads):
+            if batch.copied is not None:
+                stream = torch.cuda.current_stream()
+                stream.wait_event(batch.copied)
+                batch.block.record_stream(stream)
+            drawn = program.sampler.replay_parts(program.parts(), batch.block, key=program)
+            if self._copies is None:
+                self._spare.append(batch.block)
+                return drawn.numpy()
+            host = torch.empty(drawn.shape, dtype=drawn.dtype, pin_memory=True)
+            return host.copy_(drawn).numpy()
+
+    @contextmanager
+    def _enough_memory(self, program: DeviceProgram) -> Iterator[None]:
         try:
-            with torch.inference_mode(), reproducible(self.threads):
-                volume = torch.from_numpy(np.stack([job.volume for job in jobs])[:, None]).to(self.device)
-                tumor = torch.from_numpy(np.stack([job.tumor for job in jobs])[:, None]).to(self.device)
-                noise = noise_per_sample(generators, model.latent_shape(volume.shape), device=self.device)
-                noises = torch.stack([noise() for _ in range(sampler.draws)])
-                decoded = sampler(volume, tumor, noises).clamp(-1, 1)[:, 0]
-                return list((low + (decoded + 1) * ((high - low) / 2)).cpu().numpy())
+            yield
         except torch.cuda.OutOfMemoryError as error:
-            size = " x ".join(map(str, jobs[0].grid.shape))
-            more = "render fewer tumors at a time, down to a batch of 1" if len(jobs) > 1 else "free the GPU's memory"
+            layout = program.layout
+            size = " x ".join(str(layout.shapes.network[axis]) for axis in layout.shapes.axes)
+            more = (
+                "render fewer tumors at a time, down to a batch of 1" if layout.batch > 1 else "free the GPU's memory"
+            )
             raise InputError(
-                f"the GPU's memory is too small for a batch of {len(jobs)} with a patch of {size} voxels: {more}, or "
-                "use the CPU (`device` cpu)"
+                f"the GPU's memory is too small for a batch of {layout.batch} with a patch of {size} voxels: {more}, "
+                "or use the CPU (`device` cpu)"
             ) from error
 
 
-def _sampler(model: LatentDiffusion, described: Description) -> FastSampler:
-    settings = described.diffusion
-    steps = settings.sampler_steps if settings.sampler == "ddim" else None
-    return FastSampler(model, sampler=settings.sampler, steps=steps)
+def _powers_of_two(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Parts of 2^n, the largest first: for every length there is a graph, so there shall not be too many lengths."""
+    while numbers:
+        size = 1 << (len(numbers).bit_length() - 1)
+        yield numbers[:size]
+        numbers = numbers[size:]
 
 
 def check_device(device: str) -> None:
@@ -235,45 +314,17 @@ def limit_gpu_memory(gigabytes: float) -> None:
 
 
 @contextmanager
-def reproducible(threads: int) -> Iterator[None]:
-    """Sums in one order: a fixed number of threads, and on the GPU algorithms that give the same bits again."""
-    before = torch.get_num_threads()
+def numerics(mode: str, threads: int) -> Iterator[None]:
+    """How torch computes within it.
+
+    Args:
+        mode: "exact": sums in one order, by algorithms that give the same bits again; "fast": the quickest ones.
+        threads: on the CPU; another number sums in another order.
+    """
+    before, exact = torch.get_num_threads(), mode == EXACT
     torch.set_num_threads(threads)
     try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        with torch.backends.cudnn.flags(enabled=True, benchmark=not exact, deterministic=exact, allow_tf32=not exact):
             yield
     finally:
         torch.set_num_threads(before)
-
-
-def _tissue(job: _Job, picture: np.ndarray) -> np.ndarray:
-    """T, float32 of `site.near`: the picture there, at the intensity of the scan and with its noise."""
-    site, organ, spacing = job.site, job.seen.organ, job.seen.spacing_mm
-    own = site.around
-    margin = np.ceil(_AROUND_MM / np.asarray(spacing)).astype(int)
-    # No wider than the picture.
-    limits = zip(grown_box(own.box, margin, own.scan_shape), job.grid.box(own.scan_shape), strict=True)
-    box = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in limits)
-    around, inner = job.seen.part(box), box_within(own.box, box)
-    drawn = job.grid.to_scan(picture, box)
-    tissue = drawn[inner].copy()
-
-    healthy = organ.mask(around.labels)
-    healthy[inner] = False
-    even = even_tissue(around.hu, healthy, spacing, around_hu=site.spec.background_hu)
-    noise, kept = (measure_noise(hu, even, spacing) for hu in (around.hu, drawn))
-    if noise is None:  # too little tissue around to compare with
-        return tissue
-    tissue -= np.float32((drawn - around.hu)[even].mean(dtype=np.float64))
-    if kept.sd_hu < noise.sd_hu:
-        scans = noise_under(
-            own.hu,
-            organ.mask(own.labels),
-            spacing,
-            around_hu=site.spec.background_hu,
-            noise=noise,
-            rng=site.spec.generator(SeedStream.NOISE),
-        )
-        # Independent of what the model draws, so variances add.
-        tissue += np.float32(np.sqrt(1 - (kept.sd_hu / noise.sd_hu) ** 2)) * scans
-    return tissue

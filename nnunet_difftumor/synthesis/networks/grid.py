@@ -57,10 +57,7 @@ class NetworkGrid:
             repeat_rim: beyond the box the voxels at its rim are repeated, as the networks' convolutions do it;
                 otherwise there is 0.
         """
-        matrices = [
-            _interpolation(self._positions_mm(axis) / self.spacing_mm[axis] - part.start, size, repeat_rim=repeat_rim)
-            for axis, (part, size) in enumerate(zip(box, values.shape, strict=True))
-        ]
+        matrices = self.network_from_scan(box, repeat_rim=repeat_rim)
         return np.ascontiguousarray(along_axes(values.astype(np.float32, copy=False), matrices).transpose(self.axes))
 
     def to_scan(self, values: np.ndarray, box: Box) -> np.ndarray:
@@ -70,18 +67,33 @@ class NetworkGrid:
             values: float32 of `shape`.
             box: of the scan; beyond the patch the values at its rim are repeated.
         """
+        matrices = self.scan_from_network(box)
+        return along_axes(values.astype(np.float32, copy=False).transpose(np.argsort(self.axes)), matrices)
+
+    def network_from_scan(self, box: Box, *, repeat_rim: bool) -> list[csr_array]:
+        """`to_network` as a product with a matrix along each of the scan's axes, (size, voxels of the box) float32."""
+        return [
+            _interpolation(
+                self._positions_mm(axis) / self.spacing_mm[axis] - part.start,
+                part.stop - part.start,
+                repeat_rim=repeat_rim,
+            )
+            for axis, part in enumerate(box)
+        ]
+
+    def scan_from_network(self, box: Box) -> list[csr_array]:
+        """`to_scan` as a product with a matrix along each of the scan's axes, (voxels of the box, size) float32."""
         matrices = []
         for axis, part in enumerate(box):
             positions = np.arange(part.start, part.stop) * self.spacing_mm[axis]
             index = (positions - self.first_mm[axis]) / self.step_mm[axis]
             matrices.append(_interpolation(index, self.size[axis], repeat_rim=True))
-        return along_axes(values.astype(np.float32, copy=False).transpose(np.argsort(self.axes)), matrices)
+        return matrices
 
     def nearest(self, position_mm: Sequence[float]) -> tuple[int, int, int]:
-        """Index, in the order of the network's axes, of the patch's voxel that is nearest to a position in the scan."""
+        """Index, along the scan's axes, of the patch's voxel that is nearest to a position in the scan."""
         index = np.rint(np.subtract(position_mm, self.first_mm) / self.step_mm)
-        index = np.clip(index, 0, np.subtract(self.size, 1)).astype(int)
-        return tuple(int(index[axis]) for axis in self.axes)
+        return tuple(np.clip(index, 0, np.subtract(self.size, 1)).astype(int).tolist())
 
     def part_in(self, box: Box) -> Box:
         """The patch's voxels with centres in the voxels of a box of the scan, in the order of the network's axes."""

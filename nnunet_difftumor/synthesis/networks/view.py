@@ -7,6 +7,8 @@ import numpy as np
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.synthesis.networks.grid import NetworkGrid, grid_around
+from nnunet_difftumor.synthesis.networks.sketch import Sketch, sketch_of
+from nnunet_difftumor.synthesis.patch import Patch, Site
 from nnunet_difftumor.synthesis.shape.survey import region_of, survey
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.volume import Box, Volume
@@ -66,3 +68,7 @@ class NetworkView:
         grid = self.grid(spec, volume.spacing_mm, volume.direction)
         boxes = grid.box(volume.shape), region_of(spec, volume.shape, volume.spacing_mm)
         return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(*boxes, strict=True))
+
+    def sketch(self, site: Site, patch: Patch) -> Sketch:
+        """What the networks are told of a tumor that has room, with a patch of `region`."""
+        return sketch_of(site, patch, self.grid(site.spec, patch.spacing_mm, patch.direction))

@@ -1,0 +1,93 @@
+"""Resampling and filters as products with small matrices, one for each axis: the same on a CPU and on a GPU.
+
+A GPU takes one product for each axis of a whole batch. On a CPU most of a band matrix would be products with 0: there
+its rows are taken in blocks, each with the columns that it needs.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter1d
+
+Matrices = Sequence[torch.Tensor]
+
+# On a CPU; fewer rows have less to multiply with 0, and more calls.
+_ROWS = 24
+
+
+def along_axes(field: torch.Tensor, matrices: Matrices) -> torch.Tensor:
+    """Applies matrices along the axes z, y and x.
+
+    Args:
+        field: float32 (b, z, y, x).
+        matrices: three float32 (b, new size, old size).
+
+    Returns:
+        float32, contiguous, of the new sizes.
+    """
+    if _blocked(field):
+        return _in_blocks(field, matrices)
+    for matrix in matrices:
+        # The first axis becomes the last: after three turns they stand as before, and nothing has been copied.
+        *rest, size = *field.shape[2:], matrix.shape[1]
+        field = (field.flatten(2).mT @ matrix.mT).view(-1, *rest, size)
+    return field
+
+
+def _blocked(field: torch.Tensor) -> bool:
+    return not field.is_cuda
+
+
+def _in_blocks(field: torch.Tensor, matrices: Matrices) -> torch.Tensor:
+    along_z, along_y, along_x = matrices
+    b, _, y, x = field.shape
+    field = _from_left(along_z, field.flatten(2)).view(b, -1, y, x)
+    field = _from_left(along_y[:, None], field)
+    sizes = field.shape[1:3]
+    return _from_right(field.flatten(1, 2), along_x).view(b, *sizes, -1)
+
+
+def _from_left(matrix: torch.Tensor, field: torch.Tensor) -> torch.Tensor:
+    """matrix @ field, (..., new size, n)."""
+    if matrix.shape[-2] <= _ROWS:
+        return matrix @ field
+    made = field.new_empty(*field.shape[:-2], matrix.shape[-2], field.shape[-1])
+    for rows, columns in _blocks(matrix):
+        made[..., rows, :] = matrix[..., rows, columns] @ field[..., columns, :]
+    return made
+
+
+def _from_right(field: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """field @ matrix^T, (..., n, new size)."""
+    if matrix.shape[-2] <= _ROWS:
+        return field @ matrix.mT
+    made = field.new_empty(*field.shape[:-1], matrix.shape[-2])
+    for rows, columns in _blocks(matrix):
+        made[..., rows] = field[..., columns] @ matrix[..., rows, columns].mT
+    return made
+
+
+def _blocks(matrix: torch.Tensor) -> Iterator[tuple[slice, slice]]:
+    """Rows, and the columns outside of which they are 0."""
+    found = matrix.numpy().reshape(-1, *matrix.shape[-2:]).any(0)
+    for first in range(0, len(found), _ROWS):
+        used = np.flatnonzero(found[first : first + _ROWS].any(0))
+        yield slice(first, first + _ROWS), slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
+
+
+@lru_cache(maxsize=512)
+def gaussian_matrix(size: int, sigma: float, truncate: float) -> np.ndarray:
+    """`scipy.ndimage.gaussian_filter1d` as a matrix, float32 (size, size), read-only; the rim is mirrored."""
+    made = gaussian_filter1d(np.eye(size), sigma, axis=0, truncate=truncate).astype(np.float32)
+    made.flags.writeable = False
+    return made
+
+
+@lru_cache(maxsize=256)
+def neighbours_matrix(size: int) -> np.ndarray:
+    """Sum of the two neighbours of each voxel, float32 (size, size), read-only; the ends are neighbours."""
+    made = (np.roll(np.eye(size), 1, axis=0) + np.roll(np.eye(size), -1, axis=0)).astype(np.float32)
+    made.flags.writeable = False
+    return made
