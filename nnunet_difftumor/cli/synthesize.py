@@ -38,6 +38,8 @@ _DRAWN = (
     "seed",
     "renderer",
     "weights_organ",
+    "fast",
+    "sampler_steps",
 )
 _OF_BANKS = ("dataset_id", "per_case", "configuration")
 
@@ -106,6 +108,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=DEVICES, help="of the diffusion models (default: cpu; with --from-spec the manifest's)"
     )
+    speed = parser.add_mutually_exclusive_group()
+    speed.add_argument(
+        "--fast",
+        action="store_const",
+        const=True,
+        help="diffusion models draw in bfloat16, with noise made on the device (default with --bank on cuda)",
+    )
+    speed.add_argument(
+        "--exact",
+        dest="fast",
+        action="store_const",
+        const=False,
+        help="they draw in float32, with the same noise on every device (default otherwise)",
+    )
+    parser.add_argument(
+        "--sampler-steps",
+        type=int,
+        metavar="N",
+        help="steps of the diffusion models of late tumors (medium and large), fewer being quicker (default: as the "
+        "weights say)",
+    )
     parser.add_argument(
         "--from-spec",
         type=Path,
@@ -124,8 +147,15 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_difftumor.errors import InputError
 
     _check_use(args)
-    if not args.from_spec and args.renderer != "diffusion" and (args.weights or args.weights_organ or args.device):
-        raise InputError("--weights, --weights-organ and --device are for --renderer diffusion; add it, or leave them")
+    of_models = [
+        name
+        for name in ("weights", "weights_organ", "device", "fast", "sampler_steps")
+        if getattr(args, name) is not None
+    ]
+    if not args.from_spec and args.renderer != "diffusion" and of_models:
+        raise InputError(f"{_named(of_models)}: for --renderer diffusion only; add it, or leave out what is named")
+    if args.from_spec and {"fast", "sampler_steps"} & set(of_models):
+        raise InputError("--fast, --exact and --sampler-steps: the manifest says how its tumors are drawn; leave them")
     if args.bank:
         return _fill_bank(args)
     if args.from_spec:
@@ -156,7 +186,7 @@ def _check_use(args: argparse.Namespace) -> None:
 
 
 def _named(names: list[str]) -> str:
-    short = {"ct": "the CT scan", "output": "-o", "dataset_id": "-d"}
+    short = {"ct": "the CT scan", "output": "-o", "dataset_id": "-d", "fast": "--fast or --exact"}
     return ", ".join(short.get(name, f"--{name.replace('_', '-')}") for name in names)
 
 
@@ -165,7 +195,10 @@ def _fill_bank(args: argparse.Namespace) -> int:
 
     from nnunet_difftumor.preparation.lesion_bank import make_bank
 
-    names = ("per_case", "output", "configuration", "renderer", "weights", "weights_organ", "device", "seed")
+    names = (
+        *("per_case", "output", "configuration", "renderer", "weights", "weights_organ", "device", "fast"),
+        *("sampler_steps", "seed"),
+    )
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     bank = make_bank(args.dataset_id, **given)
     print(f'To train on it, in difftumor.json:\n  "source": "bank",\n  "bank_folder": {json.dumps(str(bank.folder))},')

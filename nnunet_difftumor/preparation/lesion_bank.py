@@ -26,6 +26,7 @@ from nnunet_difftumor.prepared.pools import PooledDataset
 from nnunet_difftumor.prepared.roles import label_free_roles, roles_with_real_cases
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.look.realistic import LEAST_CONTRAST_HU
+from nnunet_difftumor.synthesis.networks.modes import EXACT, FAST, usual_mode
 from nnunet_difftumor.synthesis.patch import RenderedTumor
 from nnunet_difftumor.synthesis.placement.sampler import Placement, TumorSampler
 from nnunet_difftumor.synthesis.renderers import RendererChoice, choose_renderer
@@ -64,6 +65,8 @@ def make_bank(
     weights: Path | None = None,
     weights_organ: str | None = None,
     device: str = "cpu",
+    fast: bool | None = None,
+    sampler_steps: int | None = None,
     seed: int | None = None,
     report: Callable[[str], None] = print,
 ) -> BankReport:
@@ -81,6 +84,8 @@ def make_bank(
         weights: folder of the diffusion models; None: `difftumor_weights` in the folder that nnUNet_results names.
         weights_organ: whose diffusion models draw in organs that have none of their own.
         device: of the diffusion models, cpu or cuda.
+        fast: whether they draw in bfloat16, with noise made on the device; None: on cuda.
+        sampler_steps: of the models of late tumors, which sample by DDIM; None: as their weights say.
         seed: of everything random; None: that of difftumor.json.
         report: gets lines at the end: what was made, and how far its tumors differ from the tissue around.
 
@@ -99,6 +104,8 @@ def make_bank(
         weights=weights,
         weights_organ=weights_organ,
         device=device,
+        mode=usual_mode(device) if fast is None else FAST if fast else EXACT,
+        sampler_steps=sampler_steps,
     )
     folder = dataset_folder / "difftumor_bank" / synthesis.folder.name if output is None else Path(output)
     bank = BankFolder(folder.absolute(), cases, per_case)
@@ -156,6 +163,7 @@ def _record(synthesis: TrainingSynthesis, choice: RendererChoice) -> dict[str, A
         "seed": config.seed,
         "renderer": choice.name,
         "weights": choice.files(),
+        **({"mode": choice.mode, "sampler_steps": choice.sampler_steps} if choice.weights else {}),
     }
 
 

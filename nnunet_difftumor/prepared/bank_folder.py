@@ -60,6 +60,8 @@ class BankFolder:
             raise InputError(
                 f"{path}: is damaged ({error}); choose another `output`, or delete the folder to make the bank anew"
             ) from error
+        if found.get("renderer") == "diffusion":  # before there were modes, all lesions were drawn exactly
+            found = {"mode": "exact", "sampler_steps": None} | found
         # As text: the order of size_weights changes what is drawn.
         differing = [key for key in {**record, **found} if json.dumps(record.get(key)) != json.dumps(found.get(key))]
         if differing:

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.stages import ORGANS
 from nnunet_difftumor.generative.weights_folder import default_weights_folder
 from nnunet_difftumor.json_checks import Checker, check_keys, is_integer, is_number
+from nnunet_difftumor.synthesis.networks.modes import EXACT, FAST, MODES, usual_mode
 
 DEVICES = ("auto", "cpu", "cuda")
+LIVE_MODES = ("auto", *MODES)
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,9 @@ class LiveSettings:
         weights_folder: of the diffusion models; None: `difftumor_weights` in the folder that nnUNet_results names.
         weights_organs: whose models draw in an organ that has none of its own, by the organ's name.
         device: "auto": the device of the training; "cpu" or "cuda".
+        mode: "exact": float32, the same noise on every device; "fast": bfloat16, noise made on the device; "auto": fast
+            on a GPU, if not `deterministic`, which is exact.
+        sampler_steps: of models of late tumors, which sample by DDIM; None: as their weights say.
         batch_size: at most this many tumors go through the networks together; None: 8 on a GPU, and 1 on a CPU, where
             a batch takes as long as its tumors one by one.
         batch_wait_ms: a request waits at most this long for others to join it.
@@ -32,6 +38,8 @@ class LiveSettings:
     weights_folder: str | None = None
     weights_organs: Mapping[str, str] | None = None
     device: str = "auto"
+    mode: str = "auto"
+    sampler_steps: int | None = None
     batch_size: int | None = None
     batch_wait_ms: float = 5.0
     timeout_s: float = 60.0
@@ -48,6 +56,12 @@ class LiveSettings:
         """
         return Path(self.weights_folder or default_weights_folder(option='"weights_folder" in difftumor.json'))
 
+    def mode_on(self, device: str) -> str:
+        """How tumors are drawn on a device, cpu or cuda."""
+        if self.deterministic:
+            return EXACT
+        return usual_mode(device) if self.mode == "auto" else self.mode
+
     @classmethod
     def from_dict(cls, record: Any, *, where: str) -> "LiveSettings":
         """Checks a record; `where` names its origin in errors.
@@ -60,6 +74,10 @@ class LiveSettings:
         check.value("weights_folder", lambda v: v is None or (isinstance(v, str) and v), "null or a folder")
         check.value("weights_organs", _good_organs, f"null, or names of organs with one of {', '.join(ORGANS)} each")
         check.value("device", lambda v: v in DEVICES, f"one of {', '.join(DEVICES)}")
+        check.value("mode", lambda v: v in LIVE_MODES, f"one of {', '.join(LIVE_MODES)}")
+        if record.get("deterministic") and record.get("mode") == FAST:
+            raise InputError(f'{where}: mode is "fast", but deterministic tumors are exact; set one of them otherwise')
+        check.value("sampler_steps", _good_steps, "null or an integer of at least 1")
         check.value("batch_size", _good_batch, "null or an integer from 1 to 256")
         check.value("batch_wait_ms", lambda v: is_number(v) and 0 <= v <= 1000, "a number from 0 to 1000")
         check.value("timeout_s", lambda v: is_number(v) and 0 < v <= 3600, "a number above 0, at most 3600")
@@ -71,6 +89,10 @@ class LiveSettings:
 
 def _good_organs(value: Any) -> bool:
     return value is None or (isinstance(value, dict) and all(organ in ORGANS for organ in value.values()))
+
+
+def _good_steps(value: Any) -> bool:
+    return value is None or (is_integer(value) and value >= 1)
 
 
 def _good_batch(value: Any) -> bool:

@@ -12,6 +12,7 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.stages import ORGANS, STAGES
 from nnunet_difftumor.generative.weights_folder import default_weights_folder
 from nnunet_difftumor.synthesis.handcrafted import HandcraftedRenderer
+from nnunet_difftumor.synthesis.networks.modes import EXACT
 from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, Renderer
 from nnunet_difftumor.synthesis.size_bands import stage_of
 from nnunet_difftumor.synthesis.spec import TumorSpec
@@ -35,6 +36,8 @@ class RendererChoice:
         stages: of the diffusion models that may be needed.
         device: of the diffusion models, cpu or cuda.
         threads: of torch on the CPU; None: as torch has it.
+        mode: of the diffusion models, "exact" or "fast", see `DiffusionRenderer`.
+        sampler_steps: of models that sample by DDIM; None: as their weights say.
     """
 
     name: str
@@ -42,10 +45,12 @@ class RendererChoice:
     stages: tuple[str, ...] = ()
     device: str = "cpu"
     threads: int | None = None
+    mode: str = EXACT
+    sampler_steps: int | None = None
 
-    def on(self, device: str) -> "RendererChoice":
-        """The same on another device."""
-        return replace(self, device=device)
+    def on(self, device: str, *, mode: str) -> "RendererChoice":
+        """The same on another device, drawn in a mode."""
+        return replace(self, device=device, mode=mode)
 
     def adapted(self, spec: TumorSpec) -> TumorSpec:
         """What a preset drew, as a spec for this renderer."""
@@ -75,6 +80,8 @@ class RendererChoice:
             "organs": {organ: found.organ for organ, found in self.weights.items()},
             "stages": list(self.stages),
             "device": self.device,
+            "mode": self.mode,
+            "sampler_steps": self.sampler_steps,
         }
 
     def open(self, specs: Collection[TumorSpec] | None = None) -> Renderer:
@@ -100,6 +107,8 @@ class RendererChoice:
                 weights=found.record(stages),
                 device=self.device,
                 threads=self.threads,
+                mode=self.mode,
+                sampler_steps=self.sampler_steps,
             )
             for found in self.weights.values()
         }
@@ -148,6 +157,8 @@ def choose_renderer(
     weights: Path | None = None,
     weights_organ: str | Mapping[str, str] | None = None,
     device: str = "cpu",
+    mode: str = EXACT,
+    sampler_steps: int | None = None,
     settings: str | None = None,
 ) -> RendererChoice:
     """Checks that a renderer can draw tumors of these sizes in every one of the organs.
@@ -159,11 +170,13 @@ def choose_renderer(
         weights: folder of weights; None: the default one.
         weights_organ: whose weights draw in the organs that have none of their own; or that by the organ's name.
         device: cpu or cuda.
+        mode: "exact" or "fast".
+        sampler_steps: of models that sample by DDIM; None: as their weights say.
         settings: the part of a file that says all this, for messages; None: arguments say it.
 
     Raises:
         InputError: for an unknown renderer, an organ without weights, weights that are missing or of another organ,
-            or no such device.
+            no such device, or steps that the models cannot take.
     """
     if name not in RENDERERS:
         raise InputError(f"`renderer` is {name!r}, expected one of {', '.join(RENDERERS)}")
@@ -180,8 +193,10 @@ def choose_renderer(
     stages = tuple(stage for stage in STAGES if stage in needed)
     for found in chosen.values():
         found.check(stages, others_possible=settings is None and len(organs) == 1)
+        if sampler_steps is not None:
+            found.check_sampler_steps(sampler_steps, stages)
     check_device(device)
-    return RendererChoice(name, chosen, stages, device)
+    return RendererChoice(name, chosen, stages, device, mode=mode, sampler_steps=sampler_steps)
 
 
 def recorded_renderer(
@@ -213,7 +228,16 @@ def recorded_renderer(
     found = DiffusionWeights(folder, record["organ"])
     check_recorded(record["weights"], folder, manifest=manifest)
     check_device(device or record["device"])
-    return RendererChoice(record["name"], {organ: found}, STAGES, device or record["device"], record["threads"])
+    return RendererChoice(
+        record["name"],
+        {organ: found},
+        STAGES,
+        device or record["device"],
+        record["threads"],
+        # Before there were modes, all tumors were drawn exactly.
+        record.get("mode", EXACT),
+        record.get("sampler_steps"),
+    )
 
 
 def open_diffusion(
@@ -222,6 +246,8 @@ def open_diffusion(
     organs: Mapping[str, str],
     stages: Sequence[str],
     device: str,
+    mode: str = EXACT,
+    sampler_steps: int | None = None,
     gpu_memory_gb: float | None = None,
     threads: int | None = None,
 ) -> Renderer:
@@ -232,6 +258,7 @@ def open_diffusion(
         organs: whose models draw, by the organ's name.
         stages: early, late or both.
         device: cpu or cuda.
+        mode, sampler_steps: as in `RendererChoice`.
         gpu_memory_gb: what may be taken of the GPU; None: what is needed.
         threads: of torch on the CPU; None: as torch has it.
 
@@ -244,7 +271,7 @@ def open_diffusion(
     if device == "cuda" and gpu_memory_gb is not None:
         limit_gpu_memory(gpu_memory_gb)
     weights = {name: DiffusionWeights(Path(weights_folder), organ) for name, organ in organs.items()}
-    return RendererChoice("diffusion", weights, tuple(stages), device, threads).open()
+    return RendererChoice("diffusion", weights, tuple(stages), device, threads, mode, sampler_steps).open()
 
 
 def _organs_of_weights(

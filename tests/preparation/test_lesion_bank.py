@@ -272,7 +272,7 @@ SCAN = ["ct.nii.gz", "--organ-mask", "mask.nii.gz", "-o", "out"]
         ([*BANK, "--avoid-label", "2", "--size", "mix"], "--avoid-label, --size: not with --bank"),
         ([*BANK, "--count", "1", "--contrast-hu", "-30"], "--count, --contrast-hu: not with --bank"),
         ([*BANK, "--from-spec", "manifest.json"], "--from-spec: not with --bank"),
-        ([*BANK, "--device", "cpu"], "are for --renderer diffusion"),
+        ([*BANK, "--device", "cpu"], "--device: for --renderer diffusion only"),
         ([*BANK, "--seed", "-1"], "--seed is -1"),
         (["--bank", "--per-case", "1"], "-d is missing"),
         (["--bank", "-d", "501"], "--per-case is missing"),

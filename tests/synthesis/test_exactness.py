@@ -11,7 +11,8 @@ import pytest
 import tiny_networks
 import torch
 
-from nnunet_difftumor.synthesis.networks.diffusion import FAST, DiffusionRenderer, as_diffusion
+from nnunet_difftumor.synthesis.networks.diffusion import DiffusionRenderer, as_diffusion
+from nnunet_difftumor.synthesis.networks.modes import FAST
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 from nnunet_difftumor.synthesis.patch import Patch, site_of

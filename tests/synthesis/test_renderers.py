@@ -96,11 +96,13 @@ def test_one_organ_needs_no_dispatch_and_loads_what_its_tumors_need(weights):
 
 def test_a_choice_goes_through_json_and_to_another_device(weights):
     choice = choose_renderer("diffusion", organs=["liver", "kidney"], sizes=["tiny", "large"], weights=weights)
-    assert choice.on("cuda").arguments() == {
+    assert choice.on("cuda", mode="fast").arguments() == {
         "weights_folder": str(weights),
         "organs": {"liver": "liver", "kidney": "kidney"},
         "stages": ["early", "late"],
         "device": "cuda",
+        "mode": "fast",
+        "sampler_steps": None,
     }
     assert choice.arguments()["device"] == "cpu"
 

@@ -171,7 +171,9 @@ def test_weights_are_looked_for_where_import_weights_puts_them(case, tmp_path, w
         (["--organ", "pancreas", "--size", "medium"], r"pancreas_late.* not found"),
         (["--organ", "pancreas", "--size", "mix"], r"pancreas_late.* not found.* ask for --size tiny or small"),
         (["--device", "cuda"], "--device is cuda, but torch finds no CUDA device"),
-        (["--renderer", "handcrafted"], "--weights, --weights-organ and --device are for --renderer diffusion"),
+        (["--renderer", "handcrafted"], "--weights: for --renderer diffusion only; add it"),
+        (["--sampler-steps", "2"], "the early models of liver take every step of DDPM; leave it out"),
+        (["--size", "medium", "--sampler-steps", "3"], r"`?sampler.steps`? is 3, which does not divide the 10 steps"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_before_anything_is_written(

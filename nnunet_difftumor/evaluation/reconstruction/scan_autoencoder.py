@@ -11,8 +11,9 @@ from nnunet_difftumor.ct import Scan
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
 from nnunet_difftumor.generative.weights import Volumes
-from nnunet_difftumor.synthesis.networks.diffusion import EXACT, check_device, numerics
+from nnunet_difftumor.synthesis.networks.diffusion import check_device, numerics
 from nnunet_difftumor.synthesis.networks.grid import NetworkGrid, grid_around
+from nnunet_difftumor.synthesis.networks.modes import EXACT
 from nnunet_difftumor.synthesis.spec import Triple
 from nnunet_difftumor.synthesis.volume import Box
 

@@ -36,6 +36,7 @@ class LiveSynthesis:
             sizes=config.sizes(),
             weights=self.settings.folder.absolute(),
             weights_organ=self.settings.weights_organs,
+            sampler_steps=self.settings.sampler_steps,
             settings='"live" of difftumor.json',
         )
         self.weights: list[dict[str, Any]] = []
@@ -87,7 +88,8 @@ class LiveSynthesis:
         """Of the factory in the server, JSON-ready; `device` is the training's."""
         usual = "cuda" if device == "cuda" else "cpu"  # a training on mps
         chosen = usual if self.settings.device == "auto" else self.settings.device
-        return {**self.choice.on(chosen).arguments(), "gpu_memory_gb": self.settings.gpu_memory_gb}
+        choice = self.choice.on(chosen, mode=self.settings.mode_on(chosen))
+        return {**choice.arguments(), "gpu_memory_gb": self.settings.gpu_memory_gb}
 
     def source(self, config: DiffTumorConfig, statistics: StatisticsStore) -> LiveSource:
         """Asks the server; where none was started, as for replays and previews, it draws in the process itself.
@@ -99,7 +101,9 @@ class LiveSynthesis:
             timeout_s = None if self.settings.deterministic else float(self.settings.timeout_s)
             painter = LiveClient(self.keeper.address, timeout_s=timeout_s)
         else:
-            painter = PainterInProcess(partial(make_renderer, FACTORY, self.choice.on("cpu").arguments()))
+            painter = PainterInProcess(
+                partial(make_renderer, FACTORY, self.choice.on("cpu", mode=self.settings.mode_on("cpu")).arguments())
+            )
         return LiveSource(config, statistics, views=self.views, painter=painter)
 
 

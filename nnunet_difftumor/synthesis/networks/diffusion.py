@@ -30,6 +30,7 @@ from nnunet_difftumor.generative.diffusion.fast import FastSampler
 from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.weights import Description
 from nnunet_difftumor.synthesis.networks.device_program import DeviceProgram
+from nnunet_difftumor.synthesis.networks.modes import EXACT, FAST, MODES
 from nnunet_difftumor.synthesis.networks.packing import Layout, Shapes, pack
 from nnunet_difftumor.synthesis.networks.sketch import Sketch
 from nnunet_difftumor.synthesis.networks.view import NetworkView
@@ -37,10 +38,6 @@ from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, site_of
 from nnunet_difftumor.synthesis.size_bands import stage_of
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.volume import Box, Volume, box_shape
-
-# How tumors are drawn: with today's numbers wherever they are drawn, or as quickly as the device can.
-EXACT, FAST = "exact", "fast"
-MODES = (EXACT, FAST)
 
 
 def as_diffusion(spec: TumorSpec) -> TumorSpec:

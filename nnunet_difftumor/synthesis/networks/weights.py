@@ -80,6 +80,30 @@ class DiffusionWeights:
         multiples = patch_multiples(config_of(coder, read_description(coder)), config_of(model, found))
         return NetworkView(found.volumes.axes, found.volumes.spacing_mm, found.diffusion.patch_size, multiples)
 
+    def check_sampler_steps(self, steps: int, stages: Collection[str]) -> None:
+        """Refuses steps that no model of these stages can take.
+
+        Args:
+            steps: of DDIM.
+            stages: early, late or both.
+
+        Raises:
+            InputError: names the steps that are possible.
+        """
+        found = [settings for stage in stages if (settings := self.description(stage).diffusion).sampler == "ddim"]
+        if not found:
+            raise InputError(
+                f"`sampler_steps` is {steps}, but the {' and '.join(stages)} models of {self.organ} take every step of "
+                "DDPM; leave it out"
+            )
+        for settings in found:
+            if steps < 1 or settings.steps % steps:
+                possible = [n for n in range(1, settings.steps + 1) if settings.steps % n == 0]
+                raise InputError(
+                    f"`sampler_steps` is {steps}, which does not divide the {settings.steps} steps of the schedule; "
+                    f"possible: {possible}"
+                )
+
     def load(self, stage: str, *, autoencoder: LoadedAutoencoder) -> tuple[LatentDiffusion, Description]:
         """The model, on the CPU, and its description.
 

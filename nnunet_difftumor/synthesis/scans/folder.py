@@ -117,7 +117,7 @@ def is_finished(
     if not path.is_file():
         return False
     record = read_manifest(path)
-    if record["settings"] != settings.to_dict() or record["inputs"] != hashes_of_inputs(ct, organ_mask):
+    if not settings.is_recorded_as(record["settings"]) or record["inputs"] != hashes_of_inputs(ct, organ_mask):
         raise InputError(f"{output}: already holds the result of other settings or another scan; choose another folder")
     # The same weights?
     organ, weights = record["organ"]["name"], None if weights is None else Path(weights)

@@ -9,6 +9,7 @@ import numpy as np
 
 from nnunet_difftumor import __version__
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.synthesis.networks.modes import EXACT, MODES
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.renderers import RENDERERS
 from nnunet_difftumor.synthesis.spec import TumorSpec
@@ -96,6 +97,10 @@ def _texts_of_renderer(renderer: dict) -> list[str]:
         return []
     if not isinstance(renderer["threads"], int) or renderer["threads"] < 1:
         raise TypeError("threads of the renderer are a whole number above 0")
+    if renderer.get("mode", EXACT) not in MODES:
+        raise TypeError(f"the mode of the renderer is one of {', '.join(MODES)}")
+    if not isinstance(renderer.get("sampler_steps"), int | None):
+        raise TypeError("sampler_steps of the renderer are a whole number, or null")
     texts = [renderer[key] for key in ("device", "organ")]
     return texts + [file[key] for file in renderer["weights"] for key in ("file", "sha256")]
 

@@ -1,6 +1,6 @@
 """What `synthesize` is asked for: the options by the command line's names, and the checked settings made of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.synthesis.networks.modes import EXACT, FAST
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.renderers import RendererChoice, choose_renderer
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
@@ -30,6 +31,8 @@ class SynthesisOptions(TypedDict, total=False):
         seed: of everything random, from 0 on (default: 0).
         renderer: "handcrafted" (default), or "diffusion": shape and place by the preset, intensities by a model.
         weights_organ: whose diffusion model draws in an organ that has none of its own.
+        fast: whether diffusion models draw in bfloat16, with noise made on the device (default: no).
+        sampler_steps: of diffusion models of late tumors, which sample by DDIM (default: as their weights say).
     """
 
     organ: str
@@ -43,6 +46,8 @@ class SynthesisOptions(TypedDict, total=False):
     seed: int
     renderer: str
     weights_organ: str | None
+    fast: bool
+    sampler_steps: int | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class SynthesisSettings:
     seed: int = 0
     renderer: str = "handcrafted"
     weights_organ: str | None = None
+    fast: bool = False
+    sampler_steps: int | None = None
 
     @classmethod
     def of(cls, options: SynthesisOptions) -> "SynthesisSettings":
@@ -120,7 +127,14 @@ class SynthesisSettings:
             weights=None if weights is None else Path(weights),
             weights_organ=self.weights_organ,
             device=device,
+            mode=FAST if self.fast else EXACT,
+            sampler_steps=self.sampler_steps,
         )
+
+    def is_recorded_as(self, record: Mapping[str, Any]) -> bool:
+        """Whether a manifest's settings are these; one that is older than a setting has its default."""
+        defaults = {"fast": False, "sampler_steps": None}
+        return defaults | dict(record) == self.to_dict()
 
     def organ_in(self, labels: np.ndarray, where: str | Path) -> Organ:
         """The organ in a label map.
