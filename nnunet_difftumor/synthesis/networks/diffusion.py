@@ -105,7 +105,7 @@ class DiffusionRenderer:
         if mode not in MODES:
             raise InputError(f"`mode` is {mode!r}, expected {' or '.join(MODES)}")
         self.device, self.threads = torch.device(device), threads or torch.get_num_threads()
-        self.mode, self.sampler_steps = mode, sampler_steps
+        self.mode, self.sampler_steps, self._noise_on_device = mode, sampler_steps, mode == FAST
         self.models = {stage: (model.to(self.device).eval(), described) for stage, (model, described) in models.items()}
         self._samplers = {stage: self._sampler(*model) for stage, model in self.models.items()}
         self._copies = torch.cuda.Stream() if device == "cuda" else None
@@ -228,7 +228,7 @@ class DiffusionRenderer:
         fill = Shapes.bucket if self._fills_up else Shapes.of
         shapes = reduce(Shapes.holding, map(fill, sketches))
         noise = None
-        if self.mode == EXACT:
+        if not self._noise_on_device:
             noise = (sampler.draws, *model.latent_shape((1, 1, *sketches[0].grid.shape)))
         layout = Layout(len(sketches), shapes, rounded=self.mode == FAST, latent_noise=noise)
         program = DeviceProgram(sampler, described.volumes.window_hu, layout)
