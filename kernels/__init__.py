@@ -6,6 +6,7 @@ cache, all else as plain references. `implementation` chooses otherwise.
 Needs torch, and triton on CUDA.
 """
 
+from nnunet_difftumor.kernels.counter_noise import standard_normal
 from nnunet_difftumor.kernels.depth_attention import depth_attention
 from nnunet_difftumor.kernels.group_norm_modulate_silu import group_norm_modulate_silu
 from nnunet_difftumor.kernels.implementation import implementation
@@ -18,5 +19,6 @@ __all__ = [
     "group_norm_modulate_silu",
     "implementation",
     "spatial_linear_attention",
+    "standard_normal",
     "vector_quantize",
 ]

@@ -47,7 +47,7 @@ def implementation(name: str) -> Iterator[None]:
 
 
 def uses_triton(name: str, tensor: torch.Tensor) -> bool:
-    """Whether the Triton kernel runs for this tensor, the argument `name`.
+    """Whether the Triton kernel runs for this tensor, the argument `name`; of floating dtypes a kernel takes `DTYPES`.
 
     Raises:
         InputError: where it should, and cannot: nothing falls back in silence.
@@ -55,7 +55,7 @@ def uses_triton(name: str, tensor: torch.Tensor) -> bool:
     chosen = _chosen.name
     if chosen == "reference" or (chosen == "auto" and not tensor.is_cuda):
         return False
-    if tensor.dtype not in DTYPES:
+    if tensor.is_floating_point() and tensor.dtype not in DTYPES:
         raise InputError(
             f"{name}: is {tensor.dtype}, the kernels take float32, bfloat16 and float16; convert it, or choose the "
             'plain version with kernels.implementation("reference")'

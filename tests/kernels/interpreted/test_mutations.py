@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 
 import pytest
+import test_counter_noise_kernel as noise
 import test_depth_attention_kernel as depth
 import test_group_norm_modulate_silu_kernel as norm
 import test_spatial_linear_attention_kernel as linear
@@ -17,6 +18,7 @@ from triton.runtime.errors import InterpreterError
 
 from nnunet_difftumor.kernels import triton as package
 from nnunet_difftumor.kernels.triton import (
+    counter_noise,
     depth_attention,
     group_norm_modulate_silu,
     spatial_linear_attention,
@@ -255,6 +257,32 @@ MUTATIONS = [
         quantize.test_the_nearest_code_is_found,
         (200, 16, 3),
     ),
+    Mutation(
+        counter_noise, "mask=element < count", "mask=element <= count", noise.test_any_count_and_stream, (2, 5, 1)
+    ),
+    Mutation(counter_noise, "seeds + sample * stride", "seeds + sample", noise.test_any_strides_of_the_seeds),
+    Mutation(
+        counter_noise, "block, 0, stream.to(tl.uint32), 0", "block, 0, 0, 0", noise.test_any_count_and_stream, (2, 5, 1)
+    ),
+    Mutation(
+        counter_noise,
+        "tl.join(normal0, normal2), tl.join(normal1, normal3)",
+        "tl.join(normal0, normal1), tl.join(normal2, normal3)",
+        noise.test_any_count_and_stream,
+        (2, 5, 1),
+    ),
+    Mutation(
+        counter_noise,
+        "first.to(tl.float32) + 1.0",
+        "first.to(tl.float32)",
+        noise.test_extreme_words_and_the_borders_of_the_eighths_of_a_turn,
+    ),
+    Mutation(
+        counter_noise,
+        "quarter >= 2, -y",
+        "quarter > 2, -y",
+        noise.test_extreme_words_and_the_borders_of_the_eighths_of_a_turn,
+    ),
 ]
 
 
@@ -275,7 +303,7 @@ def mutate(tmp_path, monkeypatch):
     yield swap
     # Operations are registered by name with torch: the right ones again.
     monkeypatch.undo()
-    for module in (depth_attention, group_norm_modulate_silu, spatial_linear_attention, vector_quantize):
+    for module in (counter_noise, depth_attention, group_norm_modulate_silu, spatial_linear_attention, vector_quantize):
         importlib.reload(module)
 
 
