@@ -35,7 +35,12 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from nnunet_difftumor.files import write_json
-from nnunet_difftumor.kernels import depth_attention, group_norm_modulate_silu, spatial_linear_attention
+from nnunet_difftumor.kernels import (
+    depth_attention,
+    group_norm_modulate_silu,
+    spatial_linear_attention,
+    standard_normal,
+)
 from nnunet_difftumor.kernels.implementation import implementation
 from nnunet_difftumor.kernels.triton import vector_quantize as launchers
 
@@ -143,7 +148,8 @@ def cases() -> list[Case]:
             quantize,
             {"_search": (MATRIX, WIDE_READ), "_add_up": (("atomic",),)},
             quick=True,
-        )
+        ),
+        Case("standard_normal 8 x 24^3", noise, {"_standard_normal": (WIDE_WRITE,)}, quick=True),
     ]
     both = {"_forward": (MATRIX, WIDE_READ, WIDE_WRITE), "_backward": (MATRIX, WIDE_READ, WIDE_WRITE)}
     for precision in ("bfloat16", "float16", "float32", "tf32"):
@@ -171,6 +177,10 @@ def quantize() -> None:
     vectors, codebook = torch.randn(13824, 8), torch.randn(16384, 8)
     indices, _ = launchers.nearest_code(vectors, *launchers.packed_codebook(codebook))
     launchers.code_statistics(vectors, torch.zeros_like(indices), len(codebook))
+
+
+def noise() -> None:
+    standard_normal(torch.arange(4), 8 * 24**3, stream=7)
 
 
 def depth(precision: str, edge: int) -> None:
