@@ -149,7 +149,7 @@ def cases() -> list[Case]:
             {"_search": (MATRIX, WIDE_READ), "_add_up": (("atomic",),)},
             quick=True,
         ),
-        Case("standard_normal", noise, {"_standard_normal": ()}, quick=True),
+        Case("standard_normal 8 x 24^3", noise, {"_standard_normal": (WIDE_WRITE,)}, quick=True),
     ]
     both = {"_forward": (MATRIX, WIDE_READ, WIDE_WRITE), "_backward": (MATRIX, WIDE_READ, WIDE_WRITE)}
     for precision in ("bfloat16", "float16", "float32", "tf32"):
@@ -180,7 +180,7 @@ def quantize() -> None:
 
 
 def noise() -> None:
-    standard_normal(torch.arange(2), 5 * 8 * 24**3, stream=5)
+    standard_normal(torch.arange(4), 8 * 24**3, stream=7)
 
 
 def depth(precision: str, edge: int) -> None:

@@ -36,7 +36,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from kernel_cases import OPERATIONS, cases
+from kernel_cases import OPERATIONS, SINGLE, cases
 from kernel_checks import Check, Finding, checks
 from kernel_timing import Ceilings, Row, measure_ceilings, peak_mb, quantiles, seconds, summary, table, time_case
 from result_rows import FOLDER, UNTRACKED, append_rows, provenance
@@ -289,8 +289,8 @@ def time_operations(
         for operation in OPERATIONS:
             if operation in wrong:
                 continue
-            # Quantization computes in float32; exact float32 of the others at one batch.
-            dtypes = {"float32"} if operation == "vector_quantize" else {half} | ({"float32"} if batch == 1 else set())
+            # Exact float32 of those that take half precision at one batch.
+            dtypes = {"float32"} if operation in SINGLE else {half} | ({"float32"} if batch == 1 else set())
             for dtype in sorted(dtypes):
                 found = cases(operation, batch=batch, dtype=getattr(torch, dtype), device=device, small=small)
                 for number, case in enumerate(found):

@@ -14,9 +14,11 @@ from nnunet_difftumor.kernels import (
     depth_attention,
     group_norm_modulate_silu,
     spatial_linear_attention,
+    standard_normal,
     vector_quantize,
 )
 from nnunet_difftumor.kernels.cpu.vector_quantize import nearest_code
+from nnunet_difftumor.kernels.reference import counter_noise as plain_noise
 from nnunet_difftumor.kernels.reference import depth_attention as plain_depth
 from nnunet_difftumor.kernels.reference import group_norm_modulate_silu as plain_norm
 from nnunet_difftumor.kernels.reference import spatial_linear_attention as plain_linear
@@ -64,11 +66,20 @@ def cases(operation: str, *, batch: int, dtype: torch.dtype, device: str, small:
         "depth_attention": _depth,
         "spatial_linear_attention": _linear,
         "group_norm_modulate_silu": _norm,
+        "standard_normal": _noise,
     }
     yield from makers[operation](batch, dtype, device, small)
 
 
-OPERATIONS = ("vector_quantize", "depth_attention", "spatial_linear_attention", "group_norm_modulate_silu")
+OPERATIONS = (
+    "vector_quantize",
+    "depth_attention",
+    "spatial_linear_attention",
+    "group_norm_modulate_silu",
+    "standard_normal",
+)
+# Those that compute in float32 only, whatever the networks do.
+SINGLE = ("vector_quantize", "standard_normal")
 
 
 def _random(*shape: int, dtype: torch.dtype, device: str, channels_last: bool = False) -> torch.Tensor:
@@ -223,3 +234,20 @@ def _norm(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[
             trained=1 + len(parameters),
             backward_bytes=2.0 * (x.nbytes + out * item) + x.nbytes,
         )
+
+
+def _noise(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[Case]:
+    count = CHANNELS * (9 if small else 24) ** 3
+    yield Case(
+        "standard_normal",
+        f"{batch} x {count}",
+        [torch.arange(batch, device=device)],
+        partial(standard_normal, count=count, stream=1),
+        # Of one generator: there a sample's numbers depend on its place in the batch.
+        lambda seeds: torch.randn(len(seeds), count, device=seeds.device),
+        {},
+        # The check gives it float64.
+        lambda seeds: plain_noise.standard_normal(seeds.long(), count, stream=1),
+        bytes=4.0 * batch * count,
+        flops=0.0,
+    )

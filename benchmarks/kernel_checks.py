@@ -17,6 +17,7 @@ from nnunet_difftumor.kernels import (
     depth_attention,
     group_norm_modulate_silu,
     spatial_linear_attention,
+    standard_normal,
     vector_quantize,
 )
 from nnunet_difftumor.kernels.implementation import implementation
@@ -43,6 +44,8 @@ NORMS = (
 )
 # Vectors, codes, channels.
 QUANTIZATIONS = ((1, 1, 1), (65, 129, 3), (1000, 4096, 8), (13824, 16384, 8))
+# Samples, numbers of each.
+NOISES = ((1, 1), (2, 1025), (5, 4099), (2, 8 * 24**3))
 SMALL = slice(1, 2)  # which of each the interpreter is given
 FIRST = (2, 3)  # of each the numbers of an odd shape and of a real one, which are checked before the others
 FIRST_PRECISIONS = ("float32", "bfloat16")
@@ -140,6 +143,9 @@ def checks(*, device: str, small: bool = False) -> list[Check]:
     for number, shape in _chosen(QUANTIZATIONS, small):
         make = partial(_quantization, *shape, device)
         add(("vector_quantize",), make, number, precision="float32", layout=LAYOUTS[0])
+    for number, shape in _chosen(NOISES, small):
+        make = partial(_noise, *shape, device)
+        add(("standard_normal",), make, number, precision="float32", layout=LAYOUTS[0])
     return sorted(found, key=lambda check: not check.first)
 
 
@@ -269,3 +275,15 @@ def _quantization(count: int, codes: int, channels: int, device: str) -> Iterato
     wanted = weights + 2 * (vectors - codebook[found.indices]) / vectors.numel()
     yield finding("gradient of vectors", relative(leaf.grad, wanted), LIMITS["float32"])
     yield finding("lowest of equal codes", (of_copies != found.indices).sum().item(), LIMITS["exact"])
+
+
+def _noise(batch: int, count: int, device: str) -> Iterator[Finding]:
+    seeds = torch.arange(-1, batch - 1, device=device) << 40
+    finding = partial(Finding, "standard_normal", f"{batch} x {count}", "float32", "contiguous")
+    with implementation("triton"), poisoned_memory():
+        seen = standard_normal(seeds, count, stream=2**32 - 1)
+        alone = standard_normal(seeds[-1:], count, stream=2**32 - 1)
+    with implementation("reference"):
+        wanted = standard_normal(seeds.cpu(), count, stream=2**32 - 1).to(device)
+    yield finding("numbers", relative(seen, wanted), LIMITS["float32"])
+    yield finding("the last sample alone", (seen[-1:] != alone).sum().item(), LIMITS["exact"])

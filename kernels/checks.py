@@ -8,10 +8,25 @@ from nnunet_difftumor.errors import InputError
 def check_floating(name: str, tensor: torch.Tensor, like: torch.Tensor | None = None) -> None:
     """A floating tensor, on the device of `like`."""
     if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
-        seen = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-        raise InputError(f"{name}: expected a floating-point tensor, got {seen}")
+        raise InputError(f"{name}: expected a floating-point tensor, got {_kind(tensor)}")
     if like is not None and tensor.device != like.device:
         raise InputError(f"{name}: on {tensor.device}, while the first argument is on {like.device}; move one of them")
+
+
+def check_int64(name: str, tensor: torch.Tensor) -> None:
+    """An int64 tensor."""
+    if not isinstance(tensor, torch.Tensor) or tensor.dtype != torch.int64:
+        raise InputError(f"{name}: expected an int64 tensor, got {_kind(tensor)}")
+
+
+def _kind(given: object) -> object:
+    return given.dtype if isinstance(given, torch.Tensor) else type(given).__name__
+
+
+def check_whole(name: str, value: int, *, least: int, most: int) -> None:
+    """A whole number in a range."""
+    if not isinstance(value, int) or not least <= value <= most:
+        raise InputError(f"{name}: expected an int from {least} to {most}, got {value!r}")
 
 
 def check_finite(name: str, tensor: torch.Tensor) -> None:

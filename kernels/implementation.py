@@ -47,14 +47,14 @@ def implementation(name: str) -> Iterator[None]:
 
 
 def uses_triton(name: str, tensor: torch.Tensor) -> bool:
-    """Whether the Triton kernel runs for this tensor, the argument `name`.
+    """Whether the Triton kernel runs for this tensor, the argument `name`; of floating dtypes a kernel takes `DTYPES`.
 
     Raises:
         InputError: where it should, and cannot: nothing falls back in silence.
     """
     if not runs_kernel(name, tensor):
         return False
-    if tensor.dtype not in DTYPES:
+    if tensor.is_floating_point() and tensor.dtype not in DTYPES:
         raise InputError(
             f"{name}: is {tensor.dtype}, the kernels take float32, bfloat16 and float16; convert it, or choose the "
             'plain version with kernels.implementation("reference")'

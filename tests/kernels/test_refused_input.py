@@ -12,6 +12,7 @@ from nnunet_difftumor.kernels import (
     depth_attention,
     group_norm_modulate_silu,
     spatial_linear_attention,
+    standard_normal,
     vector_quantize,
 )
 from nnunet_difftumor.kernels.implementation import implementation
@@ -36,6 +37,10 @@ def linear(qkv=None, heads=1):
 def norm(x=None, weight=ONES, bias=ONES, groups=2, eps=1e-5, **named):
     x = ones(2, 4, 2, 2, 2) if x is None else x
     return group_norm_modulate_silu(x, weight, bias=bias, groups=groups, eps=eps, **named)
+
+
+def noise(seeds=None, count=3, stream=0):
+    return standard_normal(ones(2, dtype=torch.int64) if seeds is None else seeds, count, stream=stream)
 
 
 def ones(*shape, **options):
@@ -74,6 +79,16 @@ ELSEWHERE = {"device": "meta"}
         (norm, "bias", {"bias": ones(4, dtype=torch.int64)}),
         (norm, "scale", {"scale": ones(2, 4, **ELSEWHERE), "shift": ones(2, 4)}),
         (norm, "shift", {"scale": ones(2, 4), "shift": ones(1, 4)}),
+        (noise, "seeds", {"seeds": [1, 2]}),
+        (noise, "seeds", {"seeds": ones(2)}),
+        (noise, "seeds", {"seeds": ones(2, dtype=torch.int32)}),
+        (noise, "seeds", {"seeds": ones(0, dtype=torch.int64)}),
+        (noise, "seeds", {"seeds": ones(2, 1, dtype=torch.int64)}),
+        (noise, "count", {"count": 0}),
+        (noise, "count", {"count": 2.0}),
+        (noise, "count", {"count": 2**30 + 1}),
+        (noise, "stream", {"stream": -1}),
+        (noise, "stream", {"stream": 2**32}),
     ],
 )
 def test_wrong_shapes_dtypes_and_devices(operation, named, arguments):
@@ -129,17 +144,18 @@ def on_cuda():
         return {
             quantize: {"vectors": ones(3, 8, device="cuda"), "codebook": ones(4, 8, device="cuda")},
             linear: {"qkv": ones(1, 12, 3, 2, 2, device="cuda")},
+            noise: {"seeds": ones(2, dtype=torch.int64, device="cuda")},
         }
 
 
-@pytest.mark.parametrize(("operation", "named"), [(quantize, "vectors"), (linear, "qkv")])
+@pytest.mark.parametrize(("operation", "named"), [(quantize, "vectors"), (linear, "qkv"), (noise, "seeds")])
 def test_a_gpu_that_is_too_old(on_cuda, monkeypatch, operation, named):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (7, 5))
     with pytest.raises(InputError, match=rf"^{named}: is on a GPU of compute capability 7\.5, the kernels need 8\.0"):
         operation(**on_cuda[operation])
 
 
-@pytest.mark.parametrize(("operation", "named"), [(quantize, "vectors"), (linear, "qkv")])
+@pytest.mark.parametrize(("operation", "named"), [(quantize, "vectors"), (linear, "qkv"), (noise, "seeds")])
 def test_a_gpu_without_triton_does_not_fall_back(on_cuda, monkeypatch, operation, named):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(InputError, match=f"^{named}: is on a GPU, and triton is not installed"):

@@ -258,21 +258,30 @@ MUTATIONS = [
         (200, 16, 3),
     ),
     Mutation(
-        counter_noise, "mask=left > 3", "mask=left > 2", noise.test_the_kernel_makes_the_references_numbers, (7, 0)
+        counter_noise, "mask=element < count", "mask=element <= count", noise.test_any_count_and_stream, (2, 5, 1)
+    ),
+    Mutation(counter_noise, "seeds + sample * stride", "seeds + sample", noise.test_any_strides_of_the_seeds),
+    Mutation(
+        counter_noise, "block, 0, stream.to(tl.uint32), 0", "block, 0, 0, 0", noise.test_any_count_and_stream, (2, 5, 1)
     ),
     Mutation(
         counter_noise,
-        "tl.program_id(0) * BLOCKS + ",
-        "",
-        noise.test_the_kernel_makes_the_references_numbers,
-        (1025, 0),
+        "tl.join(normal0, normal2), tl.join(normal1, normal3)",
+        "tl.join(normal0, normal1), tl.join(normal2, normal3)",
+        noise.test_any_count_and_stream,
+        (2, 5, 1),
     ),
     Mutation(
         counter_noise,
-        "zero + stream.to(tl.uint32), zero)",
-        "zero, zero)",
-        noise.test_the_kernel_makes_the_references_numbers,
-        (4, 5),
+        "first.to(tl.float32) + 1.0",
+        "first.to(tl.float32)",
+        noise.test_extreme_words_and_the_borders_of_the_eighths_of_a_turn,
+    ),
+    Mutation(
+        counter_noise,
+        "quarter >= 2, -y",
+        "quarter > 2, -y",
+        noise.test_extreme_words_and_the_borders_of_the_eighths_of_a_turn,
     ),
 ]
 
