@@ -52,24 +52,14 @@ def uses_triton(name: str, tensor: torch.Tensor) -> bool:
     Raises:
         InputError: where it should, and cannot: nothing falls back in silence.
     """
-    if not runs_kernel(name, tensor):
+    chosen = _chosen.name
+    if chosen == "reference" or (chosen == "auto" and not tensor.is_cuda):
         return False
     if tensor.is_floating_point() and tensor.dtype not in DTYPES:
         raise InputError(
             f"{name}: is {tensor.dtype}, the kernels take float32, bfloat16 and float16; convert it, or choose the "
             'plain version with kernels.implementation("reference")'
         )
-    return True
-
-
-def runs_kernel(name: str, tensor: torch.Tensor) -> bool:
-    """`uses_triton` for a tensor of numbers that are not computed with, such as seeds.
-
-    Raises:
-        InputError: where triton is missing, or the GPU is too old.
-    """
-    if _chosen.name == "reference" or (_chosen.name == "auto" and not tensor.is_cuda):
-        return False
     if tensor.is_cuda:
         _check_gpu(name, tensor.device.index)
     return True
