@@ -306,18 +306,19 @@ def draw(path: Path, tumors: dict[str, list[Tumor]]) -> None:
     figure.savefig(path, dpi=80, facecolor="black")
 
 
+# Headings of the table, in HU but for ratios, the first estimate and seconds.
 COLUMNS = {
-    "rms_difference_hu": "RMS difference to 50 steps, HU",
-    "mean_difference_hu": "mean difference, HU",
-    "mean_hu": "mean, HU",
-    "sd_hu": "SD, HU",
-    "contrast_hu": "contrast, HU",
-    "structure_hu": "structure, HU",
+    "rms_difference_hu": "RMS difference",
+    "mean_difference_hu": "mean difference",
+    "mean_hu": "mean",
+    "sd_hu": "SD",
+    "contrast_hu": "contrast",
+    "structure_hu": "structure",
     "sd_ratio": "noise",
     "power_ratio": "upper frequencies",
     "first_estimate": "first estimate",
     "cpu_s": "networks, s",
-    "published_cpu_s": "of published size, s",
+    "published_cpu_s": "published size, s",
 }
 
 
@@ -326,9 +327,15 @@ def table(variants: dict[str, Any]) -> str:
     lines = [f"| steps | {' | '.join(COLUMNS.values())} |", "|---" * (1 + len(COLUMNS)) + "|"]
     for name, found in variants.items():
         values = found["median"] | found["networks"]
-        cells = ("-" if values[key] is None else f"{values[key]:.3g}" for key in COLUMNS)
+        cells = (_shown(values[key]) for key in COLUMNS)
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _shown(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def train(demo: Path, out: Path, *, steps: int, names: Sequence[str] = tuple(MODELS)) -> Path:

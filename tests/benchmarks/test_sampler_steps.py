@@ -1,6 +1,7 @@
 """The study of few steps: what it compares, and what it measures."""
 
 import importlib
+import json
 from dataclasses import replace
 
 import nibabel as nib
@@ -108,3 +109,8 @@ def test_the_first_estimate_is_larger_the_nearer_it_is_to_the_last_step(study):
     # Of noise, the estimate is noise over the root of the signal at that step.
     assert late > 10 * early > 0
     assert study.first_estimate(study.Variant("", "late_200", "ddpm", 10), model) is None
+
+
+def test_the_documented_table_is_that_of_the_stored_result(study):
+    stored = json.loads((study.FOLDER / study.RESULT).read_text())
+    assert study.table(stored["variants"]) in (REPOSITORY / "docs" / "performance.md").read_text()
