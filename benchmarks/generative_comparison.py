@@ -86,7 +86,8 @@ class Tumor:
         return float(smooth[inner].std())
 
 
-def real_tumors(data: Path) -> list[Tumor]:
+def real_tumors(data: Path, *, diameters_mm: tuple[float, float] = (0.0, EARLY_MM)) -> list[Tumor]:
+    """The metastases of liver_tumors whose equivalent diameter is in an interval, its upper end excluded."""
     ct = read_ct(data / REAL / "ct.nii.gz")
     labels = read_labels(data / REAL / "labels.nii.gz", like=ct)
     statistics = _statistics(ct, labels)
@@ -95,7 +96,8 @@ def real_tumors(data: Path) -> list[Tumor]:
         Tumor(ct.hu, components == n + 1, spacing_mm=ct.spacing_mm, statistics=statistics, liver=labels == 1)
         for n in range(count)
     ]
-    return [tumor for tumor in found if tumor.figures["diameter_mm"] < EARLY_MM]
+    low, high = diameters_mm
+    return [tumor for tumor in found if low <= tumor.figures["diameter_mm"] < high]
 
 
 def drawn_tumors(commands: Commands, folder: Path, scan: Path, *, options: tuple = ()) -> list[Tumor]:

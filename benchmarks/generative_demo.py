@@ -145,10 +145,19 @@ def train_autoencoder(commands: Commands, folder: Path, dataset: int, *, steps, 
         write_json(curve_file, curve)
 
 
-def train_diffusion(commands: Commands, dataset: int, *, steps: int, options: tuple = ()) -> None:
+def train_diffusion(
+    commands: Commands,
+    dataset: int,
+    *,
+    steps: int,
+    stage: str = "early",
+    options: tuple = (),
+    changed: dict | None = None,
+) -> None:
+    """Trains a model of the liver's tumors; `changed` are settings over those of this page."""
     commands.run(
-        *("difftumor", "train-diffusion", "-d", dataset, "--organ", "liver", "--stage", "early", "--preset", "tiny"),
-        *("--steps", steps, "--device", "cpu", *options, *settings(DIFFUSION)),
+        *("difftumor", "train-diffusion", "-d", dataset, "--organ", "liver", "--stage", stage, "--preset", "tiny"),
+        *("--steps", steps, "--device", "cpu", *options, *settings(DIFFUSION | (changed or {}))),
     )
 
 

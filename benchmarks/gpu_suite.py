@@ -314,7 +314,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="reduced shapes, and without a GPU the interpreter")
     parser.add_argument("--minutes", type=float, default=7.0, help="after which nothing more is begun, on a GPU")
-    parser.add_argument("--live", type=Path, metavar="FOLDER", help="phantoms of live_epoch.py --folder")
+    parser.add_argument("--live", type=Path, metavar="FOLDER", help="with the phantoms of live_epoch.py")
     parser.add_argument("--results", type=Path, default=UNTRACKED, help="folder of the CSV files (%(default)s)")
     parser.add_argument("--store", action="store_true", help="add the rows to benchmarks/results")
     args = parser.parse_args()

@@ -231,12 +231,6 @@ def test_what_matters_most_comes_first_and_nothing_is_timed_after_a_wrong_check(
     assert ("REFUSED: render() and the live epoch" in capsys.readouterr().out) == wrong
 
 
-def test_the_live_benchmark_says_where_it_hangs(module, capsys):
-    with module("live_epoch").saying(lambda: "waits for batch 3 of 40", every_s=0.05):
-        time.sleep(0.3)
-    assert "waits for batch 3 of 40\n" * 2 in capsys.readouterr().out
-
-
 # Finds nothing but torch, triton, numpy, einops, what torch requires, and this clone; then runs the suite at the least
 # shapes.
 BARE = """
