@@ -1,26 +1,29 @@
-"""A renderer that sleeps 10 ms per batch instead of drawing: a server on a machine whose GPU is elsewhere."""
+"""A painter that sleeps 10 ms per batch instead of drawing: a server on a machine whose GPU is elsewhere."""
 
 import time
 from collections.abc import Sequence
 
 import numpy as np
 
-from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, site_of
-from nnunet_difftumor.synthesis.spec import TumorSpec
+from nnunet_difftumor.synthesis.networks.sketch import Sketch, in_hu
 
 FACTORY = "sleeping_renderer:make"
 SLEEP_S = 0.010
 
 
 class SleepingRenderer:
-    """Tumors are constants; shape, blend and label are those of every renderer."""
+    """Tumors are constants."""
 
-    name = "diffusion"
+    def load(self, sketches: Sequence[Sketch]) -> None:
+        """There is no device."""
 
-    def render(self, patches: Sequence[Patch], specs: Sequence[TumorSpec]) -> list[RenderedTumor]:
+    def draw_loaded(self, sketches: Sequence[Sketch], loaded: None) -> list[np.ndarray]:
         time.sleep(SLEEP_S)
-        sites = [site_of(patch, spec) for patch, spec in zip(patches, specs, strict=True)]
-        return [site.blended(np.full(site.alpha.shape, site.spec.background_hu - 30, np.float32)) for site in sites]
+        drawn = []
+        for sketch in sketches:
+            before = in_hu(sketch.hu_of(sketch.near))
+            drawn.append(before + sketch.alpha * (np.float32(sketch.spec.background_hu - 30) - before))
+        return drawn
 
 
 def make(**_) -> SleepingRenderer:

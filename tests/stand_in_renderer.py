@@ -5,7 +5,6 @@ start.
 """
 
 import os
-import resource
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -14,9 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, site_of
-from nnunet_difftumor.synthesis.shape.survey import region_of
-from nnunet_difftumor.synthesis.spec import TumorSpec
+from nnunet_difftumor.synthesis.networks.sketch import Sketch, in_hu
 
 FACTORY = "stand_in_renderer:make"
 CONTROL = "DIFFTUMOR_TEST_CONTROL"
@@ -29,7 +26,6 @@ FAULTS = (
     "memory_of_batches",  # batches of more than one do not fit, and while their memory is held nothing does
     "lost_gpu",  # once: an error of the driver, after which nothing works in this process
     "no_weights",  # a start finds no weights
-    "full_disk",  # files of more than a few bytes cannot be written
     "clock",  # the time of day jumps at every look
 )
 
@@ -45,20 +41,27 @@ def jump_clock() -> None:
     time.time = lambda: true_time() + 7200 * (-1) ** next(looks)
 
 
+def constant(sketch: Sketch, hu: float) -> np.ndarray:
+    """A tumor that is the same everywhere, blended into the scan."""
+    before = in_hu(sketch.hu_of(sketch.near))
+    return before + sketch.alpha * (np.float32(hu) - before)
+
+
 class StandInRenderer:
     """Every tumor is a constant, which its seed decides."""
-
-    name = "diffusion"
 
     def __init__(self, sleep_s: float = 0.0) -> None:
         self.sleep_s = sleep_s
         self._lost = False
         self._held: Callable[[], object | None] = lambda: None
 
-    def region(self, volume, spec):
-        return region_of(spec, volume.shape, volume.spacing_mm)
+    def load(self, sketches: Sequence[Sketch]) -> None:
+        """There is no device."""
 
-    def render(self, patches: Sequence[Patch], specs: Sequence[TumorSpec]) -> list[RenderedTumor]:
+    def draw(self, sketches: Sequence[Sketch]) -> list[np.ndarray]:
+        return self.draw_loaded(sketches, None)
+
+    def draw_loaded(self, sketches: Sequence[Sketch], loaded: None) -> list[np.ndarray]:
         if asked("crash"):
             os._exit(9)
         if asked("lost_gpu"):
@@ -71,15 +74,11 @@ class StandInRenderer:
         while asked("hang"):
             time.sleep(0.05)
         if asked("memory"):
-            raise InputError(f"the GPU's memory is too small for a batch of {len(specs)}")
+            raise InputError(f"the GPU's memory is too small for a batch of {len(sketches)}")
         if asked("memory_of_batches"):
-            self._take_memory(len(specs))
+            self._take_memory(len(sketches))
         time.sleep(self.sleep_s)
-        sites = [site_of(patch, spec) for patch, spec in zip(patches, specs, strict=True)]
-        return [
-            site.blended(np.full(site.alpha.shape, site.spec.background_hu - 30 - site.spec.seed % 40, np.float32))
-            for site in sites
-        ]
+        return [constant(sketch, sketch.spec.background_hu - 30 - sketch.spec.seed % 40) for sketch in sketches]
 
     def _take_memory(self, tumors: int) -> None:
         if self._held() is not None:
@@ -88,9 +87,6 @@ class StandInRenderer:
             memory = np.empty(1)  # of this call, as tensors are
             self._held = weakref.ref(memory)
             raise InputError(f"the GPU's memory is too small for a batch of {tumors}")
-
-    def record(self):
-        return {"name": self.name}
 
 
 def make(**_) -> StandInRenderer:
@@ -101,8 +97,6 @@ def make(**_) -> StandInRenderer:
         os._exit(9)
     if asked("no_weights"):
         raise InputError("weights: liver_early.safetensors not found")
-    if asked("full_disk"):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))
     if asked("clock"):
         jump_clock()
     return StandInRenderer(float(os.environ.get("DIFFTUMOR_TEST_SLEEP_S", 0)))

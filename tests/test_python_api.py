@@ -77,7 +77,17 @@ def test_arguments_have_the_command_lines_names(verb):
 def test_a_bank_takes_what_the_command_line_takes_for_it():
     parameters = set(inspect.signature(nnunet_difftumor.make_bank).parameters)
     assert parameters - {"report"} == {
-        *("dataset_id", "per_case", "output", "configuration", "renderer", "weights", "weights_organ", "device", "seed"),
+        *(
+            "dataset_id",
+            "per_case",
+            "output",
+            "configuration",
+            "renderer",
+            "weights",
+            "weights_organ",
+            "device",
+            "seed",
+        ),
         *("fast", "sampler_steps"),
     }
 

@@ -92,11 +92,16 @@ class SyntheticTumorDataset(PooledDataset):
         self.source, self.grid = source, grid
         self._records: list[SampleRecord] = []
 
-    def begin(self, samples: Iterable[TrainingSample]) -> None:
-        """Begins samples that will be loaded later, as far as another process can work on them meanwhile."""
+    def begin(self, samples: Iterable[TrainingSample], *, patch_size: Sequence[int]) -> None:
+        """Begins samples that will be loaded later, as far as another process can work on them meanwhile.
+
+        Args:
+            samples: of a batch.
+            patch_size: voxels (z, y, x) of the crop that will be taken of each.
+        """
         for sample in samples:
             if sample.tumor_rng is not None:
-                sample.begun = self._begin(sample)
+                sample.begun = self._begin(sample, patch_size)
 
     def load_case(self, identifier: str):
         if getattr(identifier, "tumor_rng", None) is None:
@@ -110,8 +115,10 @@ class SyntheticTumorDataset(PooledDataset):
             case = OverlayCase.of(str(identifier), begun.loaded, self.grid)
             outcome = Outcome(refused=[f"{type(error).__name__}: {error}"])
         if outcome.tumors:
-            # Any tumor with the same chance, and then any of its voxels: small ones are not crowded out by large ones.
-            tumor = outcome.tumors[int(identifier.tumor_rng.integers(len(outcome.tumors)))]
+            tumor = outcome.steered
+            if tumor is None:
+                # Any tumor with the same chance: small ones are not crowded out by large ones.
+                tumor = outcome.tumors[int(identifier.tumor_rng.integers(len(outcome.tumors)))]
             voxels = np.argwhere(tumor.mask) + [part.start for part in tumor.box]
             locations = SteeredLocations(properties["class_locations"])
             locations[outcome.tumor_label] = np.insert(voxels, 0, 0, axis=1)
@@ -126,12 +133,12 @@ class SyntheticTumorDataset(PooledDataset):
         records, self._records = self._records, []
         return records
 
-    def _begin(self, sample: TrainingSample) -> _Begun:
+    def _begin(self, sample: TrainingSample, patch_size: Sequence[int] | None = None) -> _Begun:
         start = time.perf_counter()
         loaded = super().load_case(sample)
         case = OverlayCase.of(str(sample), loaded, self.grid)
         try:
-            finish = self.source.begin(case, sample.tumor_rng, sample.epoch)
+            finish = self.source.begin(case, sample.tumor_rng, sample.epoch, patch_size=patch_size)
         except Exception as error:  # as in `load_case`
             finish = _Refused(f"{type(error).__name__}: {error}")
         return _Begun(loaded, case, finish, (time.perf_counter() - start) * 1e3)

@@ -125,7 +125,7 @@ class SyntheticTumorDataLoader(WatchedDataLoader):
 
     def _begun(self, number: int) -> Sequence[TrainingSample]:
         samples = [self.plan.sample(number, position) for position in range(self.batch_size)]
-        self._data.begin(samples)
+        self._data.begin(samples, patch_size=self.patch_size)
         return samples
 
     def _has_tumor(self, target: np.ndarray, tumor_label: int) -> bool:

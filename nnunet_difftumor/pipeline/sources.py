@@ -3,7 +3,7 @@
 Those that a synthesis server draws are in `live.source`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ class Outcome:
         refused: reasons why tumors were not made, "size class: reason", "bank: reason" or "live: reason".
         source: what made them, as in `DiffTumorConfig.source`.
         waited_ms: how long the loader stood still for the synthesis server.
+        steered: the one of `tumors` onto which the crop shall be steered; None: any.
     """
 
     tumors: list[RenderedTumor] = field(default_factory=list)
@@ -45,18 +46,23 @@ class Outcome:
     refused: list[str] = field(default_factory=list)
     source: str = "handcrafted"
     waited_ms: float = 0.0
+    steered: RenderedTumor | None = None
 
 
 class TumorSource(Protocol):
     """Adds tumors to cases. A tumor that cannot be made is no error: the outcome says so."""
 
-    def begin(self, case: OverlayCase, rng: np.random.Generator, epoch: int = 0) -> Callable[[], Outcome]:
+    def begin(
+        self, case: OverlayCase, rng: np.random.Generator, epoch: int = 0, *, patch_size: Sequence[int] | None = None
+    ) -> Callable[[], Outcome]:
         """Begins whatever another process can do meanwhile, and returns what adds the tumors to the case.
 
         Args:
             case: is not changed before the returned function is called.
             rng: source of everything random.
             epoch: of the training, for the curriculum of sizes.
+            patch_size: voxels (z, y, x) of the crop that will be taken around one of the tumors; None: all of the case
+                may be looked at.
         """
 
 
@@ -101,7 +107,9 @@ class HandcraftedSource:
     def __init__(self, config: DiffTumorConfig, statistics: StatisticsStore) -> None:
         self._scenes = Scenes(config, statistics)
 
-    def begin(self, case: OverlayCase, rng: np.random.Generator, epoch: int = 0) -> Callable[[], Outcome]:
+    def begin(
+        self, case: OverlayCase, rng: np.random.Generator, epoch: int = 0, *, patch_size: Sequence[int] | None = None
+    ) -> Callable[[], Outcome]:
         return partial(self.add_tumors, case, rng, epoch)
 
     def add_tumors(self, case: OverlayCase, rng: np.random.Generator, epoch: int = 0) -> Outcome:
@@ -134,7 +142,9 @@ class BankSource:
         if not self.folder.is_dir():
             raise InputError(f"bank_folder {self.folder}: no such folder; make the lesions first, or correct the path")
 
-    def begin(self, case: OverlayCase, rng: np.random.Generator, epoch: int = 0) -> Callable[[], Outcome]:
+    def begin(
+        self, case: OverlayCase, rng: np.random.Generator, epoch: int = 0, *, patch_size: Sequence[int] | None = None
+    ) -> Callable[[], Outcome]:
         return partial(self.add_tumors, case, rng)
 
     def add_tumors(self, case: OverlayCase, rng: np.random.Generator) -> Outcome:
@@ -173,8 +183,11 @@ class MixedSource:
     def __init__(self, sources: Mapping[TumorSource, float]) -> None:
         self._sources, self._shares = list(sources), list(sources.values())
 
-    def begin(self, case: OverlayCase, rng: np.random.Generator, epoch: int = 0) -> Callable[[], Outcome]:
-        return self._sources[int(rng.choice(len(self._sources), p=self._shares))].begin(case, rng, epoch)
+    def begin(
+        self, case: OverlayCase, rng: np.random.Generator, epoch: int = 0, *, patch_size: Sequence[int] | None = None
+    ) -> Callable[[], Outcome]:
+        source = self._sources[int(rng.choice(len(self._sources), p=self._shares))]
+        return source.begin(case, rng, epoch, patch_size=patch_size)
 
 
 def make_source(

@@ -19,6 +19,10 @@ from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.volume import Box, Volume
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from nnunet_difftumor.synthesis.networks.diffusion import LoadedBatch
+    from nnunet_difftumor.synthesis.networks.sketch import Sketch
     from nnunet_difftumor.synthesis.networks.view import NetworkView
     from nnunet_difftumor.synthesis.networks.weights import DiffusionWeights
 
@@ -139,6 +143,31 @@ class OrganRenderers:
             found = self._of(specs[numbers[0]]).render([patches[i] for i in numbers], [specs[i] for i in numbers])
             rendered |= dict(zip(numbers, found, strict=True))
         return [rendered[i] for i in range(len(specs))]
+
+    def draw(self, sketches: "Sequence[Sketch]") -> "list[np.ndarray]":
+        """As `DiffusionRenderer.draw`; every one of them is a diffusion renderer."""
+        return self.draw_loaded(sketches, self.load(sketches))
+
+    def load(self, sketches: "Sequence[Sketch]") -> "list[tuple[Renderer, list[int], list[LoadedBatch]]]":
+        """As `DiffusionRenderer.load`, organ by organ."""
+        numbers: dict[str, list[int]] = {}
+        for number, sketch in enumerate(sketches):
+            numbers.setdefault(sketch.spec.organ, []).append(number)
+        loaded = []
+        for found in numbers.values():
+            renderer = self._of(sketches[found[0]].spec)
+            loaded.append((renderer, found, renderer.load([sketches[number] for number in found])))
+        return loaded
+
+    def draw_loaded(
+        self, sketches: "Sequence[Sketch]", loaded: "list[tuple[Renderer, list[int], list[LoadedBatch]]]"
+    ) -> "list[np.ndarray]":
+        """As `DiffusionRenderer.draw_loaded`."""
+        drawn: dict[int, np.ndarray] = {}
+        for renderer, numbers, batches in loaded:
+            found = renderer.draw_loaded([sketches[number] for number in numbers], batches)
+            drawn |= dict(zip(numbers, found, strict=True))
+        return [drawn[number] for number in range(len(sketches))]
 
     def record(self) -> dict[str, Any]:
         return {organ: renderer.record() for organ, renderer in self.renderers.items()}

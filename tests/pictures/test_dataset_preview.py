@@ -51,7 +51,7 @@ def test_every_organ_has_a_picture_with_a_row_of_every_size(phantom_preview):
 class FullOrgans:
     """A source that finds no room anywhere."""
 
-    def begin(self, case, rng, epoch=0):
+    def begin(self, case, rng, epoch=0, **_):
         return lambda: Outcome(refused=["large: no place with enough room in the organ"] * 3)
 
 

@@ -1,6 +1,7 @@
 """Whatever happens to server, workers, trainer, files and clock: training goes on with what there is, or stops with one
 clear sentence; it never hangs, never trains on a wrong label, and leaves no process."""
 
+import errno
 import json
 import os
 import random
@@ -31,6 +32,7 @@ from live_training import (
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.live import address as address_module
+from nnunet_difftumor.pipeline.live import ring as ring_module
 from nnunet_difftumor.pipeline.live import server_keeper as keeper_module
 from nnunet_difftumor.pipeline.live import synthesis as synthesis_module
 from nnunet_difftumor.runs.recorder import SynthesisRecorder, TooFewSyntheticSamplesError
@@ -290,13 +292,17 @@ def test_weights_deleted_during_the_run_are_missed_at_the_next_start_only(run, r
 @THREE_TIMES
 def test_full_disk_under_the_ring_is_counted_and_nothing_else_happens(run, repetition):
     bank = run.folder / "bank"
-    run.switch("full_disk")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    # Of the workers, who write the lesions.
+    run.monkeypatch.setattr(ring_module, "write_lesion", full)
     trainer = run.trainer(live={"ring": 3}, bank_folder=str(bank))
     with run.loader(trainer) as loader:
         batches = take(loader, 8)
         assert wait_until(lambda: trainer.synthesis.live.keeper.status().get("ring_failures", 0) > 0, seconds=10)
     assert not refusals(batches) and not list(bank.rglob("*.npz"))
-    run.switch("full_disk", on=False)
     run.resumes(repetition)
 
 

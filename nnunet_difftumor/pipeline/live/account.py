@@ -38,6 +38,11 @@ class ServerAccount:
             if refused is not None:
                 self.refused[refused] += 1
 
+    def ring_failed(self) -> None:
+        """Counts a lesion file that could not be written."""
+        with self.lock:
+            self.ring_failures += 1
+
     def queued(self, depth: int) -> None:
         """Notes how many requests wait."""
         with self.lock:

@@ -1,27 +1,36 @@
-"""What server and workers say to each other: a JSON header and arrays, in frames of known length. Nothing is unpickled.
+"""What server and workers say to each other: JSON headers in frames of known length, and voxels in shared pages.
 
-Every operation has a deadline, since neither side may wait for the other for ever.
+Nothing is unpickled. Every operation has a deadline, since neither side may wait for the other for ever.
 """
 
 import json
+import os
 import socket
 import struct
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from nnunet_difftumor.synthesis.organ import Organ
-from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor
+from nnunet_difftumor.pipeline.live.pages import ALIGNMENT, Pages
+from nnunet_difftumor.synthesis.networks.grid import NetworkGrid
+from nnunet_difftumor.synthesis.networks.sketch import Sketch
 from nnunet_difftumor.synthesis.spec import TumorSpec
-from nnunet_difftumor.synthesis.volume import box_from_json, box_shape, box_to_json
+from nnunet_difftumor.synthesis.volume import box_from_json, box_shape, box_to_json, box_within
 
-_MAGIC = b"dtm1"
-_PREFIX = struct.Struct("<4sIQ")  # magic, bytes of the header, bytes of the arrays
-_MOST_BYTES = 4 << 30
-_DTYPES = ("float32", "float64", "int16", "int32", "int64", "uint8", "uint16", "bool")
+_MAGIC = b"dtm2"
+_PREFIX = struct.Struct("<4sI")  # magic, bytes of the header
+_MOST_HEADER = 1 << 20
+# Arrays of a sketch, with the box that each fills and the types that it may have.
+_ARRAYS = {
+    "hu": ("box", ("float32", "int16")),
+    "before": ("near", ("float32", "int16")),
+    "healthy": ("around", ("bool",)),
+    "organ": ("near", ("bool",)),
+    "alpha": ("near", ("float32",)),
+}
 
 
 class BrokenConnectionError(ConnectionError):
@@ -30,34 +39,31 @@ class BrokenConnectionError(ConnectionError):
 
 @dataclass(frozen=True)
 class Message:
-    """A header and arrays.
+    """A header, and sometimes shared pages.
 
     Attributes:
         header: JSON-ready; `kind` says what it is.
-        arrays: by name.
+        file: descriptor of pages that the other side has not seen yet; None: none. Who receives it has to close it.
     """
 
     header: Mapping[str, Any]
-    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    file: int | None = None
 
 
-def encode(message: Message) -> bytes:
-    """The message as one frame."""
-    layout = {name: [array.dtype.name, list(array.shape)] for name, array in message.arrays.items()}
-    header = json.dumps({**message.header, "arrays": layout}).encode()
-    parts = [array.tobytes() for array in message.arrays.values()]
-    return b"".join([_PREFIX.pack(_MAGIC, len(header), sum(map(len, parts))), header, *parts])
-
-
-def send(connection: socket.socket, frame: bytes, *, timeout_s: float | None) -> None:
-    """Sends a frame.
+def send(connection: socket.socket, message: Message, *, timeout_s: float | None) -> None:
+    """Sends a message.
 
     Raises:
         BrokenConnectionError: if it cannot be sent within the time; a part of it may have been.
     """
+    header = json.dumps(message.header).encode()
+    frame = _PREFIX.pack(_MAGIC, len(header)) + header
     connection.settimeout(timeout_s)
     try:
-        connection.sendall(frame)
+        sent = 0
+        if message.file is not None:
+            sent = socket.send_fds(connection, [frame], [message.file])
+        connection.sendall(frame[sent:])
     except OSError as error:
         raise BrokenConnectionError(f"cannot be sent ({error})") from error
 
@@ -69,97 +75,97 @@ def receive(connection: socket.socket, *, timeout_s: float | None) -> Message:
         BrokenConnectionError: if none, or only a part of one, comes within the time.
     """
     until = None if timeout_s is None else time.monotonic() + timeout_s
-    magic, header_bytes, array_bytes = _PREFIX.unpack(_exactly(connection, _PREFIX.size, until))
-    if magic != _MAGIC or header_bytes + array_bytes > _MOST_BYTES:
-        raise BrokenConnectionError("sent something that is no message")
+    files: list[int] = []
     try:
-        header = json.loads(bytes(_exactly(connection, header_bytes, until)))
-        return Message(header, _arrays(header.pop("arrays"), _exactly(connection, array_bytes, until)))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        # A descriptor comes with the first byte, and is lost where it is not asked for.
+        magic, header_bytes = _PREFIX.unpack(_exactly(connection, _PREFIX.size, until, files))
+        if magic != _MAGIC or header_bytes > _MOST_HEADER:
+            raise BrokenConnectionError("sent something that is no message")
+        header = json.loads(_exactly(connection, header_bytes, until, files))
+        if not isinstance(header, dict) or len(files) > 1:
+            raise BrokenConnectionError("sent something that is no message")
+    except ValueError as error:
+        _close(files)
         raise BrokenConnectionError(f"sent a damaged message ({error})") from error
+    except BrokenConnectionError:
+        _close(files)
+        raise
+    return Message(header, files[0] if files else None)
 
 
-def _exactly(connection: socket.socket, count: int, until: float | None) -> bytearray:
-    data = bytearray(count)
-    view, got = memoryview(data), 0
-    while got < count:
+def _exactly(connection: socket.socket, count: int, until: float | None, files: list[int]) -> bytes:
+    data = b""
+    while len(data) < count:
         remaining = None if until is None else until - time.monotonic()
         if remaining is not None and remaining <= 0:
             raise BrokenConnectionError("did not answer in time")
         connection.settimeout(remaining)
         try:
-            more = connection.recv_into(view[got:])
+            more, came, _, _ = socket.recv_fds(connection, count - len(data), 4)
         except OSError as error:
             raise BrokenConnectionError(f"did not answer ({error})") from error
+        files += came
         if not more:
             raise BrokenConnectionError("closed the connection")
-        got += more
+        data += more
     return data
 
 
-def _arrays(layout: Mapping[str, Any], data: bytearray) -> dict[str, np.ndarray]:
-    arrays, first = {}, 0
-    for name, (dtype, shape) in layout.items():
-        if dtype not in _DTYPES:
-            raise ValueError(f"array {name} of {dtype}")
-        count = int(np.prod(shape, dtype=np.int64))
-        arrays[name] = np.frombuffer(data, dtype, count, first).reshape(shape)
-        first += arrays[name].nbytes
-    if first != len(data):
-        raise ValueError(f"{len(data)} bytes, expected {first}")
-    return arrays
+def _close(files: list[int]) -> None:
+    for file in files:
+        os.close(file)
 
 
-def request(number: int, case: str, patch: Patch, spec: TumorSpec) -> Message:
-    """Asks for one tumor."""
-    header = {
-        "kind": "render",
+def places(sketch: Sketch) -> tuple[dict[str, Any], int, int]:
+    """Where a sketch lies in pages: its arrays as (type, shape, first byte), the answer's first byte, and the end."""
+    found, at = {}, 0
+    for name in _ARRAYS:
+        array = getattr(sketch, name)
+        found[name] = [array.dtype.name, list(array.shape), at]
+        at += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+    return found, at, at + 4 * sketch.alpha.size
+
+
+def write_sketch(sketch: Sketch, pages: Pages) -> None:
+    """Puts a sketch's arrays where `places` says."""
+    for name, (dtype, shape, at) in places(sketch)[0].items():
+        pages.array(at, dtype, shape)[...] = getattr(sketch, name)
+
+
+def request(number: int, case: str, sketch: Sketch, *, pages: int) -> dict[str, Any]:
+    """The header that asks for one tumor, whose arrays lie in pages of this number."""
+    arrays, answer, _ = places(sketch)
+    return {
+        "kind": "draw",
         "number": number,
         "case": case,
-        "spec": spec.to_dict(),
-        "box": box_to_json(patch.box),
-        "organ": patch.organ.to_dict(),
-        "spacing_mm": list(patch.spacing_mm),
-        "scan_shape": list(patch.scan_shape),
-        "direction": None if patch.direction is None else np.asarray(patch.direction).tolist(),
+        "spec": sketch.spec.to_dict(),
+        "grid": asdict(sketch.grid),
+        **{name: box_to_json(getattr(sketch, name)) for name in ("box", "around", "near")},
+        "pages": pages,
+        "arrays": arrays,
+        "answer": answer,
     }
-    return Message(header, {"hu": patch.hu, "labels": patch.labels})
 
 
-def requested(message: Message) -> tuple[Patch, TumorSpec]:
-    """What a request asks for.
-
-    Raises:
-        ValueError, KeyError, TypeError: for a header that is none of `request`.
-    """
-    header = message.header
-    patch = Patch(
-        box_from_json(header["box"]),
-        message.arrays["hu"],
-        message.arrays["labels"],
-        Organ.from_dict(header["organ"]),
-        tuple(header["spacing_mm"]),
-        tuple(header["scan_shape"]),
-        None if header["direction"] is None else np.array(header["direction"]),
-    )
-    return patch, TumorSpec.from_dict(header["spec"])
-
-
-def answer(number: int, tumor: RenderedTumor) -> Message:
-    """A rendered tumor."""
-    header = {"kind": "tumor", "number": number, "spec": tumor.spec.to_dict(), "box": box_to_json(tumor.box)}
-    return Message(header, {"hu": tumor.hu, "labels": tumor.labels, "mask": tumor.mask})
-
-
-def answered(message: Message) -> RenderedTumor:
-    """The tumor of an answer.
+def requested(header: Mapping[str, Any], pages: Pages) -> tuple[Sketch, np.ndarray]:
+    """The sketch of a request, and where its answer goes; both lie in the pages.
 
     Raises:
-        ValueError, KeyError, TypeError: for a message that is none of `answer`.
+        ValueError, KeyError, TypeError: for a header that is none of `request`, or arrays that do not fit together.
     """
-    arrays, box = message.arrays, box_from_json(message.header["box"])
-    shape = box_shape(box)
-    if any(arrays[name].shape != shape for name in ("hu", "labels", "mask")):
-        raise ValueError(f"arrays of {[arrays[name].shape for name in arrays]} for a box of {shape}")
-    spec = TumorSpec.from_dict(message.header["spec"])
-    return RenderedTumor(spec, box, arrays["hu"], arrays["labels"], arrays["mask"])
+    boxes = {name: box_from_json(header[name]) for name in ("box", "around", "near")}
+    # Each inside of the one before; raises where it is not.
+    box_within(boxes["around"], boxes["box"])
+    box_within(boxes["near"], boxes["around"])
+    arrays = {}
+    for name, (dtype, shape, at) in header["arrays"].items():
+        box, dtypes = _ARRAYS[name]
+        if dtype not in dtypes or tuple(shape) != box_shape(boxes[box]):
+            raise ValueError(f"{name} of {shape} {dtype}, for a box of {box_shape(boxes[box])}")
+        arrays[name] = pages.array(at, dtype, shape)
+    grid = NetworkGrid(**{name: tuple(values) for name, values in header["grid"].items()})
+    if sorted(grid.axes) != [0, 1, 2] or min(grid.size) < 1 or min(grid.spacing_mm) <= 0 or 0 in grid.step_mm:
+        raise ValueError(f"no grid: {grid}")
+    sketch = Sketch(TumorSpec.from_dict(header["spec"]), grid, **boxes, **arrays)
+    return sketch, pages.array(header["answer"], "float32", sketch.alpha.shape)

@@ -1,6 +1,6 @@
-"""The newest lesions of a server, kept as lesion files: a bank that fills while training runs."""
+"""The newest lesions of a training, kept as lesion files: a bank that fills while training runs."""
 
-from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_difftumor.synthesis.lesion_file import SUFFIX, write_lesion
@@ -8,32 +8,38 @@ from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor
 from nnunet_difftumor.synthesis.volume import Box, box_within
 
 
+@dataclass(frozen=True)
 class LesionRing:
-    """Writes `FOLDER/CASE/live_NAME_NUMBER.lesion.npz`, the oldest of a case being replaced first.
+    """Writes `FOLDER/CASE/live_NAME_PLACE.lesion.npz`.
 
-    Args:
+    The server, which draws for all workers, says which place a lesion gets, so that the oldest of a case goes first.
+
+    Attributes:
         folder: of the bank.
-        size: files of each case.
-        name: of the writer; several trainings may write into one bank.
+        name: of the training's process; several may write into one bank.
     """
 
-    def __init__(self, folder: str | Path, *, size: int, name: str) -> None:
-        self.folder, self.size, self.name = Path(folder), size, name
-        self._written: Counter = Counter()
+    folder: Path
+    name: str
 
-    def write(self, case: str, patch: Patch, tumor: RenderedTumor) -> None:
+    def write(self, case: str, place: int, patch: Patch, tumor: RenderedTumor) -> None:
         """Writes one lesion.
+
+        Args:
+            case: its identifier.
+            place: among those of the case.
+            patch: the scan without the tumor.
+            tumor: rendered into the patch.
 
         Raises:
             OSError: if it cannot be written; files that are there stay whole.
         """
-        number = self._written[case] % self.size
-        write_lesion(self.folder / case / f"live_{self.name}_{number:04d}{SUFFIX}", tumor, _PatchVolume(patch))
-        self._written[case] += 1
+        path = self.folder / case / f"live_{self.name}_{place:04d}{SUFFIX}"
+        write_lesion(path, tumor, _PatchVolume(patch))
 
 
 class _PatchVolume:
-    """As much of a scan as was sent to the server."""
+    """As much of a scan as a patch has."""
 
     def __init__(self, patch: Patch) -> None:
         self._patch = patch

@@ -1,8 +1,8 @@
 """The synthesis server: one process that owns the device and the models, and draws what the workers ask for.
 
-`python -m nnunet_difftumor.pipeline.live.server JSON`, started by `keeper.ServerKeeper`. The main thread renders, in
-batches of what waits together; each connection has a thread that reads and one that writes, so that no client can keep
-others waiting. It ends with its parent, however that ends.
+`python -m nnunet_difftumor.pipeline.live.server JSON`, started by `server_keeper.ServerKeeper`. The main thread draws,
+in batches of what waits together, while another brings the next batch to the device; each connection has a thread that
+reads and one that writes, so that no client can keep others waiting. It ends with its parent, however that ends.
 """
 
 import importlib
@@ -14,24 +14,41 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.live import messages
 from nnunet_difftumor.pipeline.live.account import ServerAccount
 from nnunet_difftumor.pipeline.live.address import ServerAddress
 from nnunet_difftumor.pipeline.live.messages import BrokenConnectionError, Message
-from nnunet_difftumor.pipeline.live.ring import LesionRing
-from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, Renderer
-from nnunet_difftumor.synthesis.spec import TumorSpec
+from nnunet_difftumor.pipeline.live.pages import Pages
+from nnunet_difftumor.synthesis.networks.sketch import Sketch
 
 # Exit status after an InputError, such as missing weights.
 REFUSED = 2
 _PARENT_S = 0.5
+# Of all pages of one connection.
+_MOST_BYTES = 8 << 30
+# How much the newest interval between two requests counts in their mean.
+_NEWEST = 0.1
+# How often it is looked whether the device waits.
+_LOOK_S = 0.001
+
+
+class Painter(Protocol):
+    """What draws, such as a `DiffusionRenderer`."""
+
+    def load(self, sketches: Sequence[Sketch]) -> Any:
+        """Brings sketches to the device; called in another thread than `draw_loaded`."""
+
+    def draw_loaded(self, sketches: Sequence[Sketch], loaded: Any) -> list[np.ndarray]:
+        """HU of each sketch's `near` with the tumor, float32 (z, y, x)."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +58,10 @@ class ServerTask:
     Attributes:
         folder: of its address.
         parent: number of the process that it ends with.
-        factory: "module:function" that makes the renderer of `arguments`.
+        factory: "module:function" that makes the painter of `arguments`.
         arguments: JSON-ready.
         batch_size, batch_wait_ms: as in `LiveSettings`.
-        ring_folder, ring, ring_name: of a `LesionRing`; None: no ring.
+        ring: lesions of each case that are kept; 0: none.
     """
 
     folder: str
@@ -53,9 +70,7 @@ class ServerTask:
     arguments: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 8
     batch_wait_ms: float = 5.0
-    ring_folder: str | None = None
     ring: int = 0
-    ring_name: str = ""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -68,8 +83,8 @@ class _Request:
     connection: "_Connection"
     number: int
     case: str
-    patch: Patch
-    spec: TumorSpec
+    sketch: Sketch
+    answer: np.ndarray
     came: float = field(default_factory=time.monotonic)
 
 
@@ -78,7 +93,8 @@ class _Connection:
 
     def __init__(self, connection: socket.socket, server: "SynthesisServer") -> None:
         self._socket, self._server = connection, server
-        self.answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self.answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._pages: dict[int, Pages] = {}
         for work in (self._read, self._write):
             threading.Thread(target=work, daemon=True).start()
 
@@ -86,51 +102,68 @@ class _Connection:
         try:
             while True:
                 message = messages.receive(self._socket, timeout_s=None)
-                if message.header.get("kind") == "status":
-                    status = self._server.status()
-                    self.answers.put(messages.encode(Message({"kind": "status", **status})))
+                kind = message.header.get("kind")
+                if kind == "status":
+                    self.answers.put({"kind": "status", **self._server.status()})
+                elif kind == "ring failure":
+                    self._server.account.ring_failed()
                 else:
-                    patch, spec = messages.requested(message)
-                    number, case = int(message.header["number"]), str(message.header["case"])
-                    self._server.requests.put(_Request(self, number, case, patch, spec))
-                    self._server.account.queued(self._server.requests.qsize())
-        except (BrokenConnectionError, ValueError, KeyError, TypeError):
+                    self._server.take(self._requested(message))
+        except (BrokenConnectionError, ValueError, KeyError, TypeError, InputError):
             self.answers.put(None)
+
+    def _requested(self, message: Message) -> _Request:
+        header = message.header
+        number = int(header["pages"])
+        if message.file is not None:
+            left = _MOST_BYTES - sum(pages.nbytes for pages in self._pages.values())
+            self._pages[number] = Pages.received(message.file, most_bytes=left)
+        sketch, answer = messages.requested(header, self._pages[number])
+        return _Request(self, int(header["number"]), str(header["case"]), sketch, answer)
 
     def _write(self) -> None:
         with suppress(BrokenConnectionError):
-            while (frame := self.answers.get()) is not None:
-                messages.send(self._socket, frame, timeout_s=None)
+            while (header := self.answers.get()) is not None:
+                messages.send(self._socket, Message(header), timeout_s=None)
         # The reader waits in recv, which closing alone does not end.
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
 
+class _Failure(str):
+    """Why a batch could not be brought to the device."""
+
+
 class SynthesisServer:
-    """Takes requests at an address and renders them.
+    """Takes requests at an address and draws them.
 
     Args:
         address: where it listens; the socket appears there when the server is ready.
-        renderer: of everything that is asked.
+        painter: of everything that is asked.
         batch_size, batch_wait_ms: as in `LiveSettings`.
-        ring: keeps the newest lesions; None: nothing is kept.
+        ring: lesions of each case that their askers keep; 0: none.
     """
 
     def __init__(
         self,
         address: ServerAddress,
-        renderer: Renderer,
+        painter: Painter,
         *,
         batch_size: int,
         batch_wait_ms: float,
-        ring: LesionRing | None = None,
+        ring: int = 0,
     ) -> None:
-        self.renderer, self.ring = renderer, ring
+        self.painter, self.ring = painter, ring
         self.batch_size, self.batch_wait_ms = batch_size, batch_wait_ms
         self.requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
         self.account = ServerAccount()
-        self._busy_since: float | None = None
+        # Of the batch that is being loaded, and of the one that is being drawn.
+        self._busy_since: dict[str, float] = {}
+        self._loaded: queue.Queue[tuple[list[_Request], Any]] = queue.Queue(maxsize=1)
+        self._kept: Counter[str] = Counter()
+        self._newest_request: float | None = None
+        self._interval_s = 0.0
         new = address.socket.with_name(f"{address.socket.name}.new")
         new.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -141,16 +174,24 @@ class SynthesisServer:
 
     def run(self) -> None:
         """Serves until the process ends. Raises what makes the GPU unusable; another process has to go on."""
-        threading.Thread(target=self._accept, daemon=True).start()
+        for work in (self._accept, self._load_batches):
+            threading.Thread(target=work, daemon=True).start()
         while True:
-            batch = self._next_batch()
-            self._busy_since = time.monotonic()
-            self._render(batch)
-            self._busy_since = None
+            batch, loaded = self._loaded.get()
+            with self._busy("drawing"):
+                self._draw(batch, loaded)
+
+    def take(self, request: _Request) -> None:
+        """Puts a request into the queue."""
+        before, self._newest_request = self._newest_request, request.came
+        if before is not None:
+            self._interval_s += _NEWEST * (request.came - before - self._interval_s)
+        self.requests.put(request)
+        self.account.queued(self.requests.qsize())
 
     def status(self) -> dict[str, Any]:
         """For `LiveClient.status`."""
-        since = self._busy_since
+        since = min(self._busy_since.copy().values(), default=None)
         return {
             "pid": os.getpid(),
             "queue": self.requests.qsize(),
@@ -158,6 +199,14 @@ class SynthesisServer:
             "gpu_memory_gb": _gpu_memory_gb(),
             **self.account.to_dict(),
         }
+
+    @contextmanager
+    def _busy(self, what: str) -> Iterator[None]:
+        self._busy_since[what] = time.monotonic()
+        try:
+            yield
+        finally:
+            del self._busy_since[what]
 
     def _accept(self) -> None:
         while True:
@@ -168,51 +217,70 @@ class SynthesisServer:
                 continue
             _Connection(connection, self)
 
+    def _load_batches(self) -> None:
+        while True:
+            batch = self._next_batch()
+            with self._busy("loading"):
+                loaded = self._load(batch)
+            self._loaded.put((batch, loaded))
+
     def _next_batch(self) -> list[_Request]:
-        """The next request, and what comes within the waiting time after it."""
+        """The next request, and others that wait or are likely to come in time.
+
+        Waiting costs nothing while another batch is waiting for the device. Otherwise it does, and pays only where
+        requests come quickly.
+        """
         batch = [self.requests.get()]
-        until = time.monotonic() + self.batch_wait_ms / 1e3
+        wait_s = self.batch_wait_ms / 1e3
+        until = time.monotonic() + (wait_s if self._interval_s <= wait_s else 0.0)
         while len(batch) < self.batch_size:
+            left = max(0.0, until - time.monotonic())
             try:
-                batch.append(self.requests.get(timeout=max(0.0, until - time.monotonic())))
+                batch.append(self.requests.get(timeout=max(left, _LOOK_S if self._loaded.full() else 0.0)))
             except queue.Empty:
-                break
+                if not left and not self._loaded.full():
+                    break
         return batch
 
-    def _render(self, batch: Sequence[_Request]) -> None:
-        start = time.perf_counter()
+    def _load(self, batch: Sequence[_Request]) -> Any:
+        """What the painter loaded, a `_Failure`, or an error after which nothing can be done in this process."""
         try:
-            tumors = self.renderer.render([request.patch for request in batch], [request.spec for request in batch])
-            failure = None
-        except Exception as error:  # whatever it is, the other tumors shall be drawn, and the server go on
-            if _lost_gpu(error):
-                raise
-            # Nothing more in here: as long as the error lives, so does the GPU memory of a batch that did not fit.
-            failure = f"{type(error).__name__}: {error}"
+            return self.painter.load([request.sketch for request in batch])
+        except Exception as error:  # as in `_draw`
+            return error if _lost_gpu(error) else _Failure(f"{type(error).__name__}: {error}")
+
+    def _draw(self, batch: Sequence[_Request], loaded: Any) -> None:
+        if isinstance(loaded, Exception):
+            raise loaded
+        start, drawn, failure = time.perf_counter(), [], loaded if isinstance(loaded, _Failure) else None
+        if failure is None:
+            try:
+                drawn = self.painter.draw_loaded([request.sketch for request in batch], loaded)
+            except Exception as error:  # whatever it is, the other tumors shall be drawn, and the server go on
+                if _lost_gpu(error):
+                    raise
+                # Nothing more in here: as long as the error lives, so does the GPU memory of a batch that did not fit.
+                failure = f"{type(error).__name__}: {error}"
         if failure is not None and len(batch) > 1:
+            del loaded
             for request in batch:
-                self._render([request])
+                self._draw([request], self._load([request]))
             return
         if failure is not None:
-            self._answer(batch[0], failure)
+            self._answer(batch[0], {"kind": "refused", "reason": failure}, refused=failure)
             return
         self.account.rendered(tumors=len(batch), milliseconds=(time.perf_counter() - start) * 1e3)
-        for request, tumor in zip(batch, tumors, strict=True):
-            self._answer(request, tumor if tumor.mask.any() else "nothing of the tumor has room")
+        for request, hu in zip(batch, drawn, strict=True):
+            request.answer[...] = hu
+            place = None
+            if self.ring:
+                place = self._kept[request.case] % self.ring
+                self._kept[request.case] += 1
+            self._answer(request, {"kind": "drawn", "place": place})
 
-    def _answer(self, request: _Request, found: RenderedTumor | str) -> None:
-        refused = found if isinstance(found, str) else None
-        if refused is None:
-            message = messages.answer(request.number, found)
-        else:
-            message = Message({"kind": "refused", "number": request.number, "reason": refused})
-        request.connection.answers.put(messages.encode(message))
+    def _answer(self, request: _Request, header: dict[str, Any], *, refused: str | None = None) -> None:
+        request.connection.answers.put(header | {"number": request.number})
         self.account.answered((time.monotonic() - request.came) * 1e3, refused=refused)
-        if self.ring is not None and refused is None:
-            try:
-                self.ring.write(request.case, request.patch, found)
-            except OSError:  # a full disk, for example: training does not need the ring
-                self.account.ring_failures += 1
 
 
 def _lost_gpu(error: Exception) -> bool:
@@ -230,7 +298,7 @@ def _gpu_memory_gb() -> float | None:
     return round(torch.cuda.max_memory_reserved() / 1e9, 3)
 
 
-def make_renderer(factory: str, arguments: Mapping[str, Any]) -> Renderer:
+def make_painter(factory: str, arguments: Mapping[str, Any]) -> Any:
     """Calls "module:function" with the arguments."""
     module, _, function = factory.partition(":")
     return getattr(importlib.import_module(module), function)(**arguments)
@@ -249,12 +317,13 @@ def main() -> int:
     threading.Thread(target=_end_with, args=(task.parent, task.folder), daemon=True).start()
     address = ServerAddress(task.folder)
     try:
-        renderer = make_renderer(task.factory, task.arguments)
+        painter = make_painter(task.factory, task.arguments)
     except InputError as error:
         print(error, file=sys.stderr, flush=True)
         return REFUSED
-    ring = LesionRing(Path(task.ring_folder), size=task.ring, name=task.ring_name) if task.ring_folder else None
-    SynthesisServer(address, renderer, batch_size=task.batch_size, batch_wait_ms=task.batch_wait_ms, ring=ring).run()
+    SynthesisServer(
+        address, painter, batch_size=task.batch_size, batch_wait_ms=task.batch_wait_ms, ring=task.ring
+    ).run()
     return 0
 
 

@@ -1,48 +1,67 @@
-"""Live tumors for a training sample: placed in the loader, drawn by the synthesis server meanwhile."""
+"""Live tumors for a training sample: placed and shaped in the loader, drawn by the synthesis server meanwhile."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from nnunet_difftumor.pipeline.live.client import Refusal
+from nnunet_difftumor.pipeline.live.client import Drawn, Refusal
+from nnunet_difftumor.pipeline.live.ring import LesionRing
 from nnunet_difftumor.pipeline.sources import Outcome, Scenes, paste_handcrafted
 from nnunet_difftumor.prepared.config import DiffTumorConfig
 from nnunet_difftumor.prepared.overlay_case import OverlayCase
 from nnunet_difftumor.prepared.statistics import StatisticsStore
 from nnunet_difftumor.synthesis.networks.diffusion import as_diffusion
+from nnunet_difftumor.synthesis.networks.sketch import Sketch
 from nnunet_difftumor.synthesis.networks.view import NetworkView
 from nnunet_difftumor.synthesis.organ import Organ
-from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, Renderer
+from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, Site, site_of
 from nnunet_difftumor.synthesis.placement.sampler import Placement
 from nnunet_difftumor.synthesis.scene import patch_of
+from nnunet_difftumor.synthesis.shape.survey import region_of
 from nnunet_difftumor.synthesis.size_bands import stage_of
-from nnunet_difftumor.synthesis.spec import TumorSpec
+from nnunet_difftumor.synthesis.volume import Box
 
 
 class Painter(Protocol):
     """Whom a `LiveSource` asks."""
 
-    def ask(self, case: str, patch: Patch, spec: TumorSpec) -> int:
+    def ask(self, case: str, sketch: Sketch) -> int:
         """Asks for a tumor without waiting; returns a number for `answers`."""
 
-    def answers(self, numbers: Sequence[int]) -> list[RenderedTumor | Refusal]:
+    def answers(self, numbers: Sequence[int]) -> list[Drawn | Refusal]:
         """Waits for them."""
+
+    def note_ring_failure(self) -> None:
+        """Hears that a lesion file could not be written."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A tumor that is being drawn, or a reason why not; and whether the crop shall show it."""
+
+    patch: Patch
+    site: Site
+    number: int | None
+    steered: bool
 
 
 class LiveSource:
     """Places tumors, asks for their inside, and pastes what comes back.
 
-    Places and shapes are those of `HandcraftedSource` for the same random numbers.
+    Places and shapes are those of `HandcraftedSource` for the same random numbers. Of several tumors one is chosen, on
+    which the crop is steered, and those that this crop cannot reach are not asked for.
 
     Args:
         config: organs, distributions and curriculum.
         statistics: of the organs.
         views: what the model of each (organ, stage) sees.
         painter: usually the client of a server.
+        rounded: whether sketches have HU in sixteenths, which halves them.
+        ring: keeps the lesions for which the painter names a place; None: there is none.
     """
 
     def __init__(
@@ -52,42 +71,90 @@ class LiveSource:
         *,
         views: Mapping[tuple[str, str], NetworkView],
         painter: Painter,
+        rounded: bool = False,
+        ring: LesionRing | None = None,
     ) -> None:
         self._scenes, self._views, self._painter = Scenes(config, statistics), views, painter
+        self._rounded, self._ring = rounded, ring
 
-    def begin(self, case: OverlayCase, rng: np.random.Generator, epoch: int = 0) -> Callable[[], Outcome]:
+    def begin(
+        self,
+        case: OverlayCase,
+        rng: np.random.Generator,
+        epoch: int = 0,
+        *,
+        patch_size: Sequence[int] | None = None,
+    ) -> Callable[[], Outcome]:
         organ, placed, look_alikes, refused = self._scenes.draw(case, rng, epoch)
-        asked = []
-        for placement in placed:
-            spec = as_diffusion(placement.spec)
-            view = self._views[organ.name, stage_of(spec.size_class)]
-            patch = patch_of(case, spec, organ, box=view.region(case, spec))
-            asked.append((self._painter.ask(case.identifier, patch, spec), patch))
+        # Any tumor with the same chance: small ones are not crowded out by large ones.
+        steered = int(rng.integers(len(placed))) if placed else 0
+        boxes = [region_of(found.spec, case.shape, case.spacing_mm) for found in placed]
+        asked = [
+            self._ask(case, found, organ, steered=number == steered)
+            for number, (found, box) in enumerate(zip(placed, boxes, strict=True))
+            if patch_size is None or _reachable(box, boxes[steered], patch_size, case.shape)
+        ]
         return partial(self._finish, case, organ, asked, look_alikes, refused)
+
+    def _ask(self, case: OverlayCase, placement: Placement, organ: Organ, *, steered: bool) -> _Asked:
+        spec = as_diffusion(placement.spec)
+        view = self._views[organ.name, stage_of(spec.size_class)]
+        patch = patch_of(case, spec, organ, box=view.region(case, spec))
+        site, number = site_of(patch, spec), None
+        if site.mask.any():
+            sketch = view.sketch(site, patch)
+            number = self._painter.ask(case.identifier, sketch.rounded() if self._rounded else sketch)
+        return _Asked(patch, site, number, steered)
 
     def _finish(
         self,
         case: OverlayCase,
         organ: Organ | None,
-        asked: Sequence[tuple[int, Patch]],
+        asked: Sequence[_Asked],
         look_alikes: Sequence[Placement],
         refused: list[str],
     ) -> Outcome:
         outcome = Outcome(refused=refused, source="live")
         start = time.perf_counter()
-        answers = self._painter.answers([number for number, _ in asked])
+        answers = iter(self._painter.answers([one.number for one in asked if one.number is not None]))
         outcome.waited_ms = (time.perf_counter() - start) * 1e3
-        for found, (_, patch) in zip(answers, asked, strict=True):
+        for one in asked:
+            found = Refusal("nothing of the tumor has room") if one.number is None else next(answers)
             if isinstance(found, Refusal):
                 outcome.refused.append(f"live: {found.reason}")
                 continue
-            tumor = _onto(case, patch, found)
+            tumor = one.site.finished(found.hu)
+            self._keep(case.identifier, found.place, one.patch, tumor)
+            tumor = _onto(case, one.patch, tumor)
             case.paste(tumor)
             outcome.tumors.append(tumor)
+            if one.steered:
+                outcome.steered = tumor
         if outcome.tumors:
             outcome.tumor_label = organ.tumor_label
             outcome.look_alikes = [paste_handcrafted(case, placement, organ) for placement in look_alikes]
         return outcome
+
+    def _keep(self, case: str, place: int | None, patch: Patch, tumor: RenderedTumor) -> None:
+        if self._ring is None or place is None:
+            return
+        try:
+            self._ring.write(case, place, patch, tumor)
+        except OSError:  # a full disk, for example: training does not need the ring
+            self._painter.note_ring_failure()
+
+
+def _reachable(box: Box, steered: Box, patch_size: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether a crop around a voxel of one box can show some of another.
+
+    nnU-Net centres its crop on the voxel, and moves it as far as the scan's border, or what it adds there, demands.
+    """
+    for part, around, size, voxels in zip(box, steered, patch_size, shape, strict=True):
+        first = min(around.start - size // 2, voxels - size)
+        last = max(around.stop - 1 - size // 2, 0) + size
+        if part.stop <= first or part.start >= last:
+            return False
+    return True
 
 
 def _onto(case: OverlayCase, patch: Patch, tumor: RenderedTumor) -> RenderedTumor:
@@ -105,18 +172,21 @@ class PainterInProcess:
         open_renderer: called when the first tumor is asked for.
     """
 
-    def __init__(self, open_renderer: Callable[[], Renderer]) -> None:
+    def __init__(self, open_renderer: Callable[[], Any]) -> None:
         self._open, self._renderer = open_renderer, None
-        self._asked: dict[int, tuple[Patch, TumorSpec]] = {}
+        self._asked: dict[int, Sketch] = {}
         self._numbers = 0
 
-    def ask(self, case: str, patch: Patch, spec: TumorSpec) -> int:
+    def ask(self, case: str, sketch: Sketch) -> int:
         self._numbers += 1
-        self._asked[self._numbers] = (patch, spec)
+        self._asked[self._numbers] = sketch
         return self._numbers
 
-    def answers(self, numbers: Sequence[int]) -> list[RenderedTumor | Refusal]:
+    def answers(self, numbers: Sequence[int]) -> list[Drawn | Refusal]:
+        if not numbers:
+            return []
         self._renderer = self._renderer or self._open()
-        asked = [self._asked.pop(number) for number in numbers]
-        rendered = [self._renderer.render([patch], [spec])[0] for patch, spec in asked]
-        return [tumor if tumor.mask.any() else Refusal("nothing of the tumor has room") for tumor in rendered]
+        return [Drawn(self._renderer.draw([self._asked.pop(number)])[0]) for number in numbers]
+
+    def note_ring_failure(self) -> None:
+        """There is no ring without a server."""

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.pipeline.live.client import LiveClient
-from nnunet_difftumor.pipeline.live.server import ServerTask, make_renderer
+from nnunet_difftumor.pipeline.live.ring import LesionRing
+from nnunet_difftumor.pipeline.live.server import ServerTask, make_painter
 from nnunet_difftumor.pipeline.live.server_keeper import ServerKeeper
 from nnunet_difftumor.pipeline.live.source import LiveSource, PainterInProcess
 from nnunet_difftumor.prepared.config import DiffTumorConfig
 from nnunet_difftumor.prepared.live_settings import LiveSettings
 from nnunet_difftumor.prepared.statistics import StatisticsStore
+from nnunet_difftumor.synthesis.networks.modes import FAST
 from nnunet_difftumor.synthesis.renderers import choose_renderer
 
 # Makes the renderer in the server's process.
@@ -44,6 +46,8 @@ class LiveSynthesis:
             self.weights += [file for file in files if file not in self.weights]
         self.views = self.choice.views()
         self.keeper: ServerKeeper | None = None
+        self._ring: LesionRing | None = None
+        self._rounded = False
 
     def start(self, *, device: str, gpu: int | None, folder: Path, rank: int) -> None:
         """Starts the server.
@@ -66,10 +70,11 @@ class LiveSynthesis:
             arguments=arguments,
             batch_size=1 if settings.deterministic else settings.batch_size or usual,
             batch_wait_ms=float(settings.batch_wait_ms),
-            ring_folder=self.config.bank_folder if settings.ring else None,
             ring=settings.ring,
-            ring_name=f"rank{rank}",
         )
+        self._rounded = arguments["mode"] == FAST
+        if settings.ring:
+            self._ring = LesionRing(Path(self.config.bank_folder), f"rank{rank}")
         self.keeper = ServerKeeper(
             task,
             log=folder / f"server_rank_{rank}.log",
@@ -102,9 +107,9 @@ class LiveSynthesis:
             painter = LiveClient(self.keeper.address, timeout_s=timeout_s)
         else:
             painter = PainterInProcess(
-                partial(make_renderer, FACTORY, self.choice.on("cpu", mode=self.settings.mode_on("cpu")).arguments())
+                partial(make_painter, FACTORY, self.choice.on("cpu", mode=self.settings.mode_on("cpu")).arguments())
             )
-        return LiveSource(config, statistics, views=self.views, painter=painter)
+        return LiveSource(config, statistics, views=self.views, painter=painter, rounded=self._rounded, ring=self._ring)
 
 
 def hang_s(settings: LiveSettings) -> float:

@@ -47,6 +47,8 @@ class Sketch:
 
     def rounded(self) -> "Sketch":
         """The same with HU as int16: half the bytes."""
+        if self.hu.dtype == np.int16:
+            return self
         return replace(self, hu=_rounded(self.hu), before=_rounded(self.before))
 
     def hu_of(self, box: Box) -> np.ndarray:
