@@ -26,6 +26,7 @@ FAULTS = (
     "memory_of_batches",  # batches of more than one do not fit, and while their memory is held nothing does
     "lost_gpu",  # once: an error of the driver, after which nothing works in this process
     "no_weights",  # a start finds no weights
+    "full_disk",  # lesion files cannot be written, which the trainer of tests/faults looks for
     "clock",  # the time of day jumps at every look
 )
 

@@ -1,15 +1,17 @@
 """The lesion bank, written beforehand: lesion files for every base of a prepared dataset, to train on.
 
 Any number of processes, on one machine or many, may fill one folder without knowing of each other. A lesion is a
-function of seed, case and number alone, and files appear whole: what two processes make at once is the same file.
+function of seed, case and number alone, and files appear whole: what two processes make at once is the same file (drawn
+fast on a GPU but for rounding, which neighbours in a batch change).
 """
 
 import os
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
@@ -27,13 +29,18 @@ from nnunet_difftumor.prepared.roles import label_free_roles, roles_with_real_ca
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.look.realistic import LEAST_CONTRAST_HU
 from nnunet_difftumor.synthesis.networks.modes import EXACT, FAST, usual_mode
-from nnunet_difftumor.synthesis.patch import RenderedTumor
+from nnunet_difftumor.synthesis.patch import RenderedTumor, Site, site_of
 from nnunet_difftumor.synthesis.placement.sampler import Placement, TumorSampler
 from nnunet_difftumor.synthesis.renderers import RendererChoice, choose_renderer
 from nnunet_difftumor.synthesis.scene import patch_of
 
+if TYPE_CHECKING:
+    from nnunet_difftumor.synthesis.networks.sketch import Sketch
+
 # A tumor that finds no room is drawn again, with another size and in another organ if there is one.
 _DRAWS = 3
+# Lesions that a GPU draws together.
+_ON_GPU = 8
 # Enters the random numbers: no lesion is one that training or validation draws with the same seed.
 _STREAM = 13
 
@@ -111,11 +118,14 @@ def make_bank(
     bank = BankFolder(folder.absolute(), cases, per_case)
     record = _record(synthesis, choice)
     bank.check(record)
+    start = time.monotonic()
     contrasts_hu = _fill(bank, record, lambda: _LesionMaker(synthesis, cases=cases, choice=choice))
     made, refused = sum(map(len, contrasts_hu.values())), bank.count_refused()
     result = BankReport(bank.folder, made, per_case * len(cases) - refused - made, refused)
+    speed = f", {made / max(time.monotonic() - start, 1e-3):.2g} a second" if made else ""
     report(
-        f"{result.folder}: {made} lesions made, {result.kept} kept, {refused} refused (no room), for {len(cases)} cases"
+        f"{result.folder}: {made} lesions made, {result.kept} kept, {refused} refused (no room), for {len(cases)} "
+        f"cases{speed}"
     )
     if made:
         report(_contrast_note(contrasts_hu))
@@ -180,16 +190,17 @@ def _fill(
     bank.claim(record)
     # Processes that work on one bank rarely meet, and the order changes no lesion.
     order = np.random.default_rng(int.from_bytes(os.urandom(16), "little")).permutation(len(missing))
-    for position in tqdm(order, unit="lesion", disable=None):
-        case, number = missing[position]
-        if bank.has(case, number):
-            continue
-        scan, tumor, reasons = maker.make(case, number)
-        if tumor is None:
-            bank.write_refused(case, number, reasons)
-        else:
-            bank.write(case, number, tumor, scan)
-            contrasts_hu[case].append(tumor.measured_contrast_hu() or 0.0)  # its mask is not empty
+    with tqdm(total=len(missing), unit="lesion", disable=None) as progress:
+        for first in range(0, len(order), maker.batch):
+            part = [missing[position] for position in order[first : first + maker.batch]]
+            drafts = [maker.draft(*place) for place in part if not bank.has(*place)]
+            for draft, tumor in zip(drafts, maker.finished(drafts), strict=True):
+                if tumor is None:
+                    bank.write_refused(draft.name, draft.number, draft.reasons)
+                else:
+                    bank.write(draft.name, draft.number, tumor, draft.case)
+                    contrasts_hu[draft.name].append(tumor.measured_contrast_hu() or 0.0)  # its mask is not empty
+            progress.update(len(part))
     return contrasts_hu
 
 
@@ -230,13 +241,37 @@ def _bases(synthesis: TrainingSynthesis) -> tuple[str, ...]:
     return synthesis.with_usable_bases(roles).bases
 
 
+@dataclass(frozen=True, eq=False)
+class _Draft:
+    """A lesion that has a place.
+
+    Attributes:
+        name, number: of the case, and of the lesion in it.
+        case: as it is.
+        tumor: rendered; or None.
+        site, sketch: of one that is still to be drawn; or None. Without any of these there is no room for it.
+        reasons: why drawn tumors were not taken.
+    """
+
+    name: str
+    number: int
+    case: OverlayCase
+    reasons: list[str]
+    tumor: RenderedTumor | None = None
+    site: Site | None = None
+    sketch: "Sketch | None" = None
+
+
 class _LesionMaker:
-    """Makes single lesions of a prepared dataset.
+    """Makes lesions of a prepared dataset.
 
     Args:
         synthesis: of the dataset, with the settings of the bank.
         cases: the bases.
         choice: what draws.
+
+    Attributes:
+        batch: lesions to be drawn together: one where neighbours must not even change its rounding, several on a GPU.
     """
 
     def __init__(self, synthesis: TrainingSynthesis, *, cases: Sequence[str], choice: RendererChoice) -> None:
@@ -244,14 +279,15 @@ class _LesionMaker:
         self._seed, self._grid, self._statistics = config.seed, synthesis.grid, synthesis.statistics
         self._dataset = PooledDataset(str(synthesis.folder), cases)
         self._choice, self._renderer = choice, choice.open()
+        self.batch = _ON_GPU if choice.weights and choice.mode == FAST and choice.device == "cuda" else 1
         self._samplers = [
             TumorSampler(organ, config.preset, contrast_hu=config.contrast_hu, weights=config.size_weights)
             for organ in config.organs
         ]
         self._cases = {organ.name: self._statistics.cases(organ.name) for organ in config.organs}
 
-    def make(self, name: str, number: int) -> tuple[OverlayCase, RenderedTumor | None, list[str]]:
-        """The case as it is, the lesion in it, None if there is no room, and why drawn tumors were not taken."""
+    def draft(self, name: str, number: int) -> _Draft:
+        """Places a lesion, and renders it if no networks are needed."""
         rng = np.random.default_rng((self._seed, crc32(name.encode()), number, _STREAM))
         samplers = [sampler for sampler in self._samplers if name in self._cases[sampler.organ.name]]
         case, reasons = OverlayCase.of(name, self._dataset.load_case(name), self._grid), []
@@ -263,9 +299,20 @@ class _LesionMaker:
                 reasons.append(f"{organ.name}, {found.size_class}: {found.reason}")
                 continue
             spec = self._choice.adapted(found.spec)
-            box = self._renderer.region(case, spec)
-            tumor = self._renderer.render([patch_of(case, spec, organ, box=box)], [spec])[0]
-            if tumor.mask.any():
-                return case, tumor, reasons
+            patch = patch_of(case, spec, organ, box=self._renderer.region(case, spec))
+            if self._choice.weights:
+                site = site_of(patch, spec)
+                if site.mask.any():
+                    return _Draft(name, number, case, reasons, site=site, sketch=self._renderer.sketch(site, patch))
+            else:
+                tumor = self._renderer.render([patch], [spec])[0]
+                if tumor.mask.any():
+                    return _Draft(name, number, case, reasons, tumor=tumor)
             reasons.append(f"{organ.name}, {spec.size_class}: nothing of it has room")
-        return case, None, reasons
+        return _Draft(name, number, case, reasons)
+
+    def finished(self, drafts: Sequence[_Draft]) -> list[RenderedTumor | None]:
+        """Their tumors, drawn together; None where there is no room."""
+        waiting = [draft for draft in drafts if draft.sketch is not None]
+        drawn = iter(self._renderer.draw([draft.sketch for draft in waiting]) if waiting else [])
+        return [draft.tumor if draft.sketch is None else draft.site.finished(next(drawn)) for draft in drafts]

@@ -13,7 +13,7 @@ from nnunet_difftumor.generative.stages import ORGANS, STAGES
 from nnunet_difftumor.generative.weights_folder import default_weights_folder
 from nnunet_difftumor.synthesis.handcrafted import HandcraftedRenderer
 from nnunet_difftumor.synthesis.networks.modes import EXACT
-from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, Renderer
+from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, Renderer, Site
 from nnunet_difftumor.synthesis.size_bands import stage_of
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.volume import Box, Volume
@@ -143,6 +143,10 @@ class OrganRenderers:
             found = self._of(specs[numbers[0]]).render([patches[i] for i in numbers], [specs[i] for i in numbers])
             rendered |= dict(zip(numbers, found, strict=True))
         return [rendered[i] for i in range(len(specs))]
+
+    def sketch(self, site: Site, patch: Patch) -> "Sketch":
+        """As `DiffusionRenderer.sketch`."""
+        return self._of(site.spec).sketch(site, patch)
 
     def draw(self, sketches: "Sequence[Sketch]") -> "list[np.ndarray]":
         """As `DiffusionRenderer.draw`; every one of them is a diffusion renderer."""

@@ -103,17 +103,17 @@ def test_processes_fill_a_bank_together_as_one_alone_would(prepared_phantom, tmp
 
 
 def test_an_interrupted_call_goes_on(made, tmp_path, monkeypatch, capsys):
-    make, calls = lesion_bank._LesionMaker.make, []
+    draft, calls = lesion_bank._LesionMaker.draft, []
 
     def interrupted(self, name, number):
         calls.append(name)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return make(self, name, number)
+        return draft(self, name, number)
 
     command = ["synthesize", "--bank", "-d", "501", "--per-case", "2", "-o", str(tmp_path / "bank")]
     with monkeypatch.context() as patched:
-        patched.setattr(lesion_bank._LesionMaker, "make", interrupted)
+        patched.setattr(lesion_bank._LesionMaker, "draft", interrupted)
         assert main(command) == 130
     assert "interrupted; the same command resumes where it stopped" in capsys.readouterr().err
     assert main(command) == 0

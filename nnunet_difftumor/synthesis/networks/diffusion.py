@@ -34,7 +34,7 @@ from nnunet_difftumor.synthesis.networks.modes import EXACT, FAST, MODES
 from nnunet_difftumor.synthesis.networks.packing import Layout, Shapes, pack
 from nnunet_difftumor.synthesis.networks.sketch import Sketch
 from nnunet_difftumor.synthesis.networks.view import NetworkView
-from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, site_of
+from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, Site, site_of
 from nnunet_difftumor.synthesis.size_bands import stage_of
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.volume import Box, Volume, box_shape
@@ -129,10 +129,14 @@ class DiffusionRenderer:
         sites = [site_of(self._checked(patch, spec), spec) for patch, spec in zip(patches, specs, strict=True)]
         rendered = [site.unchanged() for site in sites]
         room = [number for number, site in enumerate(sites) if site.mask.any()]
-        sketches = [self._view(specs[number]).sketch(sites[number], patches[number]) for number in room]
+        sketches = [self.sketch(sites[number], patches[number]) for number in room]
         for number, hu in zip(room, self.draw(sketches), strict=True):
             rendered[number] = sites[number].finished(hu)
         return rendered
+
+    def sketch(self, site: Site, patch: Patch) -> Sketch:
+        """What the networks are told of a tumor that has room, with a patch of `region`."""
+        return self._view(site.spec).sketch(site, patch)
 
     def draw(self, sketches: Sequence[Sketch]) -> list[np.ndarray]:
         """HU of each sketch's `near` with the tumor, float32 (z, y, x).
