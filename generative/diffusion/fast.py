@@ -24,7 +24,7 @@ from nnunet_difftumor.generative.networks.unet import StepTables, UNet
 
 SAMPLERS = ("ddpm", "ddim")
 # Graphs that a sampler keeps; the oldest goes.
-_GRAPHS = 8
+_GRAPHS = 32
 
 
 class FastSampler:

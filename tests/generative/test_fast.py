@@ -1,16 +1,14 @@
 """The fast path computes what the networks compute, and what the public code computes."""
 
 import importlib
-from contextlib import nullcontext
 
 import numpy as np
 import parity
 import pytest
 import seeded
 import torch
+from recorded_graphs import NoWaiting, recorded_graphs  # noqa: F401, a fixture
 from torch._subclasses import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.diffusion import fast
@@ -152,22 +150,6 @@ def test_bfloat16_is_as_close_as_its_digits_allow():
         assert 1e-4 < distance(predicted, model.unet(noisy, steps, condition=condition)) < 2e-2
 
 
-class NoWaiting(TorchDispatchMode):
-    """Raises at what would make the CPU wait for a GPU, or copy to it from memory that a graph cannot read again."""
-
-    REFUSED = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "lift_fresh", "unique")
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.__name__.split(".")[0]
-        if name in self.REFUSED or (name == "index" and any(is_mask(index) for index in args[1])):
-            raise AssertionError(f"{name} waits for the device")
-        return function(*args, **(kwargs or {}))
-
-
-def is_mask(index) -> bool:
-    return index is not None and index.dtype == torch.bool
-
-
 def tiny_model(steps: int) -> LatentDiffusion:
     networks = (
         Autoencoder(AutoencoderConfig(hidden_channels=2, codes=16, norm_groups=2, downsampling=(2, 2, 2))),
@@ -206,54 +188,8 @@ def test_what_waits_for_the_device_is_found():
             waiting()
 
 
-class RecordedGraph:
-    """As torch.cuda.CUDAGraph: the operations of a capture, which run again on the same memory."""
-
-    def __init__(self):
-        self.operations = []
-
-    def pool(self):
-        return 0, 1
-
-    def replay(self):
-        for function, args, kwargs, out in self.operations:
-            for again, kept in zip(tree_leaves(function(*args, **kwargs)), tree_leaves(out), strict=True):
-                if isinstance(kept, torch.Tensor) and kept.data_ptr() != again.data_ptr():
-                    kept.copy_(again)
-
-
-class Recording(TorchDispatchMode):
-    """As torch.cuda.graph."""
-
-    def __init__(self, graph, *, pool, capture_error_mode):
-        super().__init__()
-        self.graph = graph
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        self.graph.operations.append((function, args, kwargs or {}, out))
-        return out
-
-
-class Stream:
-    def wait_stream(self, other):
-        pass
-
-
-@pytest.fixture
-def recorded_graphs(monkeypatch):
-    """Every tensor says that it is on a GPU, whose graphs are recorded on the CPU."""
-    for name, stand_in in {
-        **{"Stream": Stream, "current_stream": Stream, "CUDAGraph": RecordedGraph, "graph": Recording},
-        **{"stream": nullcontext, "device": nullcontext},
-    }.items():
-        monkeypatch.setattr(torch.cuda, name, stand_in)
-    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
-    with implementation("reference"):
-        yield
-
-
-def test_a_graph_draws_other_patches_as_eager_does(recorded_graphs):
+@pytest.mark.usefixtures("recorded_graphs")
+def test_a_graph_draws_other_patches_as_eager_does():
     quick, eager = (FastSampler(tiny_model(2), graphs=graphs) for graphs in (True, False))
     generator = torch.Generator().manual_seed(0)
     for size in (4, 8, 4):
@@ -266,7 +202,8 @@ def test_a_graph_draws_other_patches_as_eager_does(recorded_graphs):
     assert len(quick._graphs) == 3
 
 
-def test_no_more_graphs_are_kept_than_said_and_none_of_what_does_not_fit(recorded_graphs, monkeypatch):
+@pytest.mark.usefixtures("recorded_graphs")
+def test_no_more_graphs_are_kept_than_said_and_none_of_what_does_not_fit(monkeypatch):
     monkeypatch.setattr(fast, "_GRAPHS", 2)
     quick = FastSampler(tiny_model(2), graphs=True)
     for size in (2, 4, 6):
