@@ -42,31 +42,20 @@ def _blocked(field: torch.Tensor) -> bool:
 
 def _in_blocks(field: torch.Tensor, matrices: Matrices) -> torch.Tensor:
     along_z, along_y, along_x = matrices
-    b, _, y, x = field.shape
-    field = _from_left(along_z, field.flatten(2)).view(b, -1, y, x)
-    field = _from_left(along_y[:, None], field)
-    sizes = field.shape[1:3]
-    return _from_right(field.flatten(1, 2), along_x).view(b, *sizes, -1)
-
-
-def _from_left(matrix: torch.Tensor, field: torch.Tensor) -> torch.Tensor:
-    """matrix @ field, (..., new size, n)."""
-    if matrix.shape[-2] <= _ROWS:
-        return matrix @ field
-    made = field.new_empty(*field.shape[:-2], matrix.shape[-2], field.shape[-1])
-    for rows, columns in _blocks(matrix):
-        made[..., rows, :] = matrix[..., rows, columns] @ field[..., columns, :]
-    return made
-
-
-def _from_right(field: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """field @ matrix^T, (..., n, new size)."""
-    if matrix.shape[-2] <= _ROWS:
-        return field @ matrix.mT
-    made = field.new_empty(*field.shape[:-1], matrix.shape[-2])
-    for rows, columns in _blocks(matrix):
-        made[..., rows] = field[..., columns] @ matrix[..., rows, columns].mT
-    return made
+    b, _z, y, x = field.shape
+    new_z, new_y, new_x = (matrix.shape[1] for matrix in matrices)
+    made = field.new_empty(b, new_z, y * x)
+    for rows, columns in _blocks(along_z):
+        torch.bmm(along_z[:, rows, columns], field.flatten(2)[:, columns], out=made[:, rows])
+    field = made.view(b, new_z, y, x)
+    made = field.new_empty(b, new_z, new_y, x)
+    for rows, columns in _blocks(along_y):
+        made[:, :, rows] = along_y[:, None, rows, columns] @ field[:, :, columns]
+    field = made.flatten(1, 2)
+    made = field.new_empty(b, new_z * new_y, new_x)
+    for rows, columns in _blocks(along_x):
+        torch.bmm(field[..., columns], along_x[:, rows, columns].mT, out=made[..., rows])
+    return made.view(b, new_z, new_y, new_x)
 
 
 def _blocks(matrix: torch.Tensor) -> Iterator[tuple[slice, slice]]:
