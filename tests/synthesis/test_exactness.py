@@ -34,8 +34,8 @@ VIEWS = (
 )
 
 
-# Of both stages with four steps that clip: with weights that nobody trained more of them amplify every rounding, and DDIM,
-# which clips nothing, makes huge latents.
+# Of both stages, with four steps that clip: with weights that nobody trained more of them amplify every rounding, and
+# DDIM, which clips nothing, makes huge latents.
 EARLY = tiny_networks.models("early")["early"]
 MODELS = {"early": EARLY, "late": EARLY}
 
