@@ -31,6 +31,8 @@ def describe_source(config: DiffTumorConfig, live: LiveSynthesis | None) -> str:
 
 def _describe_live(live: LiveSynthesis) -> str:
     exactly = ", deterministic" if live.settings.deterministic else ""
+    if live.choice.sampler_steps is not None:
+        exactly += f", late ones in {live.choice.sampler_steps} steps"
     weights = f"{describe_files(live.weights)} of {live.settings.folder.absolute()}"
     return f"live, drawn by diffusion models while training{exactly}; weights {weights}"
 

@@ -25,7 +25,8 @@ class LiveSettings:
         device: "auto": the device of the training; "cpu" or "cuda".
         mode: "exact": float32, the same noise on every device; "fast": bfloat16, noise made on the device; "auto": fast
             on a GPU, if not `deterministic`, which is exact.
-        sampler_steps: of models of late tumors, which sample by DDIM; None: as their weights say.
+        sampler_steps: of models of late tumors, which sample by DDIM; None: 10, or as their weights say if that is less
+            or their schedule has no 10 steps.
         batch_size: at most this many tumors go through the networks together; None: 8 on a GPU, and 1 on a CPU, where
             a batch takes as long as its tumors one by one.
         batch_wait_ms: a request waits at most this long for others to join it.

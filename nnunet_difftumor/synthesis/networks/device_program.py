@@ -15,7 +15,7 @@ from nnunet_difftumor.generative.diffusion.cuda_graph import Part
 from nnunet_difftumor.generative.diffusion.fast import FastSampler
 from nnunet_difftumor.kernels import standard_normal
 from nnunet_difftumor.synthesis.networks.packing import Layout
-from nnunet_difftumor.synthesis.networks.products import Matrices, along_axes
+from nnunet_difftumor.synthesis.networks.products import Matrices, along_axes, interpolated
 from nnunet_difftumor.synthesis.networks.sketch import STEP_HU
 from nnunet_difftumor.synthesis.noise import EVEN_HU, LEAST_VOXELS, NOISE_CLIP
 from nnunet_difftumor.synthesis.spec import SeedStream
@@ -82,11 +82,10 @@ class DeviceProgram(NamedTuple):
     def network_input(self, block: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Volume in [-1, 1] and the tumor's mask on the networks' grid, (b, 1, z, x, y)."""
         views, (low, high) = self.layout.views(block), self.window_hu
-        # Rows of the matrices add up to 1: what is scaled before is scaled after.
-        scale = 2 / (high - low)
-        scaled = views["hu"] * (scale * STEP_HU if self.layout.rounded else scale)
-        volume = along_axes(scaled, self.layout.matrices(views, "network_of_box")).sub_(1 + scale * low).clamp_(-1, 1)
-        tumor = along_axes(views["alpha"], self.layout.matrices(views, "network_of_near"))
+        hu = views["hu"] * STEP_HU if self.layout.rounded else views["hu"]
+        volume = interpolated(hu, self.layout.matrices(views, "network_of_box"))
+        volume = volume.sub_(low).mul_(2 / (high - low)).sub_(1).clamp_(-1, 1)
+        tumor = interpolated(views["alpha"], self.layout.matrices(views, "network_of_near"))
         # Smaller than the networks' voxels, as what an organ leaves of a tumor can be on a fine grid.
         voxels = tumor.flatten(1)
         lost = voxels.amax(1, keepdim=True) < 0.5

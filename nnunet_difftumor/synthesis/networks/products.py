@@ -36,6 +36,37 @@ def along_axes(field: torch.Tensor, matrices: Matrices) -> torch.Tensor:
     return field
 
 
+def interpolated(field: torch.Tensor, matrices: Matrices) -> torch.Tensor:
+    """`along_axes` for matrices of linear interpolation, whose rows have up to two neighbouring values.
+
+    On a CPU with the same bits as `NetworkGrid.to_network`, one product after the other: what the networks see decides
+    which codes they choose, and a difference in its last bit can choose another.
+    """
+    if not _blocked(field):
+        return along_axes(field, matrices)
+    made = [_by_taps(*sample) for sample in zip(field, *matrices, strict=True)]
+    return made[0][None] if len(made) == 1 else torch.stack(made)
+
+
+def _by_taps(field: torch.Tensor, *matrices: torch.Tensor) -> torch.Tensor:
+    given = field
+    for axis, matrix in enumerate(matrices):
+        rows, last = torch.arange(len(matrix)), matrix.shape[1] - 1
+        lower = (matrix != 0).to(torch.uint8).argmax(1)
+        upper = (lower + 1).clamp(max=last)
+        weights = matrix[rows, lower], torch.where(upper > lower, matrix[rows, upper], 0)
+        if len(matrix) > last and not weights[1].any() and weights[0].eq(1).all() and lower.equal(rows):
+            continue  # voxel by voxel the same grid
+        shape = [-1 if axis == other else 1 for other in range(3)]
+        one, other = (
+            field.index_select(axis, index).mul_(weight.view(shape))
+            for index, weight in zip((lower, upper), weights, strict=True)
+        )
+        field = one.add_(other)
+    # Never the memory that was given: it may be written into.
+    return field.clone() if field is given else field
+
+
 def _blocked(field: torch.Tensor) -> bool:
     return not field.is_cuda
 

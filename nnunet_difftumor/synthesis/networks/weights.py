@@ -104,6 +104,12 @@ class DiffusionWeights:
                     f"possible: {possible}"
                 )
 
+    def can_take_fewer(self, steps: int, stages: Collection[str]) -> bool:
+        """Whether a model of these stages samples in more steps of DDIM than these, which are possible for all."""
+        found = [settings for stage in stages if (settings := self.description(stage).diffusion).sampler == "ddim"]
+        fewer = any(settings.sampler_steps > steps for settings in found)
+        return fewer and all(settings.steps % steps == 0 for settings in found)
+
     def load(self, stage: str, *, autoencoder: LoadedAutoencoder) -> tuple[LatentDiffusion, Description]:
         """The model, on the CPU, and its description.
 
