@@ -11,7 +11,7 @@ from recorded_graphs import NoWaiting, recorded_graphs  # noqa: F401, a fixture
 from tumors import LIVER, liver_scan, spec
 
 from nnunet_difftumor.generative.diffusion import fast
-from nnunet_difftumor.synthesis.networks import diffusion
+from nnunet_difftumor.synthesis.networks import diffusion, products
 from nnunet_difftumor.synthesis.networks import view as network_view
 from nnunet_difftumor.synthesis.networks.diffusion import DiffusionRenderer, as_diffusion
 from nnunet_difftumor.synthesis.networks.packing import EXTENTS_MM, Shapes
@@ -19,13 +19,15 @@ from nnunet_difftumor.synthesis.patch import site_of
 from nnunet_difftumor.synthesis.scene import patch_of
 
 MODELS = tiny_networks.models("early", "late")
-RADII_MM = {"tiny": 4.0, "small": 8.0, "medium": 14.0, "large": 26.0}
+RADII_MM = {"tiny": 4.0, "small": 8.0, "medium": 14.0, "large": 21.0}
 SPACING_MM = (3.0, 2.0, 2.0)
 
 
 @pytest.fixture(autouse=True)
-def small_context(monkeypatch):
+def as_on_a_gpu(monkeypatch):
+    """Whole products, in graphs and without them: another order of sums moves vectors to other codes."""
     monkeypatch.setattr(network_view, "CONTEXT_MM", 4.0)
+    monkeypatch.setattr(products, "_blocked", lambda field: False)
 
 
 def sketches_of(renderer, size, count, *, first=0):
@@ -46,8 +48,7 @@ def renderer(mode) -> DiffusionRenderer:
 
 
 @pytest.mark.parametrize("mode", ["exact", "fast"])
-@pytest.mark.parametrize("size", RADII_MM)
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(("size", "batch"), [("tiny", 1), ("tiny", 2), ("small", 2), ("medium", 2), ("large", 1)])
 def test_graphs_draw_what_is_drawn_without_them(request, monkeypatch, mode, size, batch):
     given = [sketches_of(renderer(mode), size, batch, first=first) for first in (0, batch)]
     monkeypatch.setattr(DiffusionRenderer, "_fills_up", True)
@@ -81,8 +82,7 @@ def test_late_tumors_are_cut_every_five_steps(request, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["exact", "fast"])
-def test_nothing_beside_the_networks_waits_for_the_device(monkeypatch, mode):
-    monkeypatch.setattr("nnunet_difftumor.synthesis.networks.products._blocked", lambda field: False)
+def test_nothing_beside_the_networks_waits_for_the_device(mode):
     one = renderer(mode)
     (batch,) = one.load(sketches_of(one, "tiny", 2))
     with torch.inference_mode(), NoWaiting():
