@@ -112,6 +112,7 @@ class SyntheticTumors:
                 folder=Path(self.output_folder) / LOG_FOLDER,
                 rank=self.local_rank,
             )
+            self.print_to_log_file(f"The synthesis server draws {self.synthesis.live.drawn_as}")
         super().on_train_start()
         self.recorder = SynthesisRecorder.of(self.synthesis, self.output_folder, rank=self.local_rank)
         write_run(self.output_folder, rank=self.local_rank, trainer=self)

@@ -236,6 +236,14 @@ def test_a_bank_of_diffusion_tumors_is_trained_on(prepared_phantom, copy_of_prep
         "liver_early.safetensors",
     ]
 
+    assert (recorded["mode"], recorded["sampler_steps"]) == ("exact", None)
+    # One that was made before there were modes is exact; a fast one is another.
+    old = {key: value for key, value in recorded.items() if key not in ("mode", "sampler_steps")}
+    (bank / "bank.json").write_text(json.dumps(old))
+    again = [script, *words, "--weights", weights]
+    assert "0 lesions made" in subprocess.run(again, capture_output=True, text=True).stdout
+    assert "other settings (mode" in subprocess.run([*again, "--fast"], capture_output=True, text=True).stderr
+
     lines = done.stdout.splitlines()[-2:]
     edit_settings(copy_of_prepared_phantom, **json.loads("{" + "".join(lines).rstrip(",") + "}"))
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")

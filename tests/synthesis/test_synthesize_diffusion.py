@@ -115,6 +115,48 @@ def test_a_replay_takes_the_threads_of_the_manifest(case, tmp_path, weights):
     assert torch.get_num_threads() == before
 
 
+def test_fast_tumors_and_few_steps_are_recorded_and_replayed(case, tmp_path, weights, capsys):
+    files = {}
+    for name, options in {
+        "exact": [],
+        "fast": ["--fast"],
+        "late": ["--size", "medium", "--exact"],
+        "few": ["--size", "medium", "--sampler-steps", "2"],
+    }.items():
+        assert main(small(case, tmp_path / name, weights, *options)) == 0
+        record = json.loads((tmp_path / name / "manifest.json").read_text())
+        assert record["renderer"]["mode"] == ("fast" if name == "fast" else "exact")
+        assert record["renderer"]["sampler_steps"] == (2 if name == "few" else None)
+        again = ["--from-spec", tmp_path / name / "manifest.json", "--weights", weights]
+        assert main(command(case, tmp_path / f"{name}_again", *again)) == 0
+        files[name] = content(tmp_path / name)
+        assert content(tmp_path / f"{name}_again") == files[name]
+    assert files["exact"] != files["fast"] and files["late"] != files["few"]
+    capsys.readouterr()
+    # Finished before, by these options and by no others.
+    assert main(small(case, tmp_path / "fast", weights, "--fast")) == 0
+    assert "finished before" in capsys.readouterr().out
+    assert main(small(case, tmp_path / "fast", weights)) == 2
+    assert main(command(case, tmp_path / "x", "--from-spec", tmp_path / "fast" / "manifest.json", "--fast")) == 2
+    assert "the manifest says how its tumors are drawn" in capsys.readouterr().err
+
+
+def test_a_manifest_from_before_there_were_modes_is_exact(case, tmp_path, weights, capsys):
+    assert main(small(case, tmp_path / "out", weights)) == 0
+    path = tmp_path / "out" / "manifest.json"
+    record = json.loads(path.read_text())
+    for key in ("mode", "sampler_steps"):
+        del record["renderer"][key]
+    for key in ("fast", "sampler_steps"):
+        del record["settings"][key]
+    path.write_text(json.dumps(record))
+    capsys.readouterr()
+    assert main(small(case, tmp_path / "out", weights)) == 0
+    assert "finished before" in capsys.readouterr().out
+    assert main(command(case, tmp_path / "again", "--from-spec", path, "--weights", weights)) == 0
+    assert "the same voxels" in capsys.readouterr().out
+
+
 def test_a_replay_of_an_edited_spec_says_that_the_voxels_differ(case, tmp_path, weights, capsys):
     assert main(small(case, tmp_path / "out", weights)) == 0
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())

@@ -55,9 +55,10 @@ class LiveSynthesis:
         self.keeper: ServerKeeper | None = None
         self._ring: LesionRing | None = None
         self._rounded = False
+        self.drawn_as = "by no server"
 
     def start(self, *, device: str, gpu: int | None, folder: Path, rank: int) -> None:
-        """Starts the server.
+        """Starts the server; `drawn_as` says then how it draws.
 
         Args:
             device: of the training, cpu or cuda; taken for the setting "auto".
@@ -80,6 +81,7 @@ class LiveSynthesis:
             ring=settings.ring,
         )
         self._rounded = arguments["mode"] == FAST
+        self.drawn_as = f"on {arguments['device']}, {arguments['mode']}, {task.batch_size} at a time"
         if settings.ring:
             self._ring = LesionRing(Path(self.config.bank_folder), f"rank{rank}")
         self.keeper = ServerKeeper(
