@@ -3,7 +3,7 @@
 Weights are those of `generative_demo.py --pair seen`, the scan is liver_healthy, of which the diffusion model has seen
 nothing. Medians of ratios, and means, over all tumors:
 
-same noise: what bfloat16 and rounded HU change. The mean inside must differ by less than 1 HU, the standard deviation
+same noise: what bfloat16 changes. The mean inside must differ by less than 1 HU, the standard deviation
     by less than 3 %, structure and high-frequency power (as in generative_comparison.py) by less than 5 %.
 own noise: other numbers of the same distribution. The means inside are compared as distributions: Kolmogorov and
     Smirnov's distance at most 0.15, and their means within 3 HU.

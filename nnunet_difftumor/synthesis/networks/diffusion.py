@@ -80,8 +80,8 @@ class DiffusionRenderer:
         device: cpu or cuda.
         threads: of torch on the CPU; None: as torch has it. Another number rounds in another way.
         mode: "exact" is float32, and all noise comes from the spec's own generators on the CPU. "fast" multiplies in
-            bfloat16 in U-Net and decoder, rounds HU to sixteenths, and draws noise on the device, from the spec's
-            seed alone but with other numbers.
+            bfloat16 in U-Net and decoder, and draws noise on the device, from the spec's seed alone but with other
+            numbers.
         sampler_steps: of DDIM, in place of those that the weights name; DDPM takes every step.
 
     Raises:
@@ -152,16 +152,14 @@ class DiffusionRenderer:
         Raises:
             InputError: as `render`.
         """
-        fast = self.mode == FAST
         batches: dict[tuple, list[int]] = {}
         for number, sketch in enumerate(sketches):
             shapes = Shapes.bucket(sketch) if self._fills_up else Shapes.of(sketch)[:2]
-            batches.setdefault((stage_of(sketch.spec.size_class), shapes), []).append(number)
+            batches.setdefault((stage_of(sketch.spec.size_class), shapes, sketch.hu.dtype), []).append(number)
         loaded = []
-        for (stage, _), numbers in batches.items():
+        for (stage, *_), numbers in batches.items():
             for part in _powers_of_two(numbers) if self._graphs else [numbers]:
-                chosen = [sketches[number].rounded() if fast else sketches[number] for number in part]
-                loaded.append(self._load(stage, tuple(part), chosen))
+                loaded.append(self._load(stage, tuple(part), [sketches[number] for number in part]))
         return loaded
 
     def draw_loaded(self, sketches: Sequence[Sketch], batches: Sequence[LoadedBatch]) -> list[np.ndarray]:
@@ -234,7 +232,7 @@ class DiffusionRenderer:
         noise = None
         if not self._noise_on_device:
             noise = (sampler.draws, *model.latent_shape((1, 1, *sketches[0].grid.shape)))
-        layout = Layout(len(sketches), shapes, rounded=self.mode == FAST, latent_noise=noise)
+        layout = Layout(len(sketches), shapes, rounded=sketches[0].hu.dtype == np.int16, latent_noise=noise)
         program = DeviceProgram(sampler, described.volumes.window_hu, layout)
         block = self._block(layout.nbytes)
         pack(sketches, layout, block)
