@@ -278,7 +278,9 @@ class _LesionMaker:
         config = synthesis.config
         self._seed, self._grid, self._statistics = config.seed, synthesis.grid, synthesis.statistics
         self._dataset = PooledDataset(str(synthesis.folder), cases)
-        self._choice, self._renderer = choice, choice.open()
+        self._choice = choice
+        # Of a choice with weights it is one that draws sketches.
+        self._renderer: Any = choice.open()
         self.batch = _ON_GPU if choice.weights and choice.mode == FAST and choice.device == "cuda" else 1
         self._samplers = [
             TumorSampler(organ, config.preset, contrast_hu=config.contrast_hu, weights=config.size_weights)
@@ -315,4 +317,4 @@ class _LesionMaker:
         """Their tumors, drawn together; None where there is no room."""
         waiting = [draft for draft in drafts if draft.sketch is not None]
         drawn = iter(self._renderer.draw([draft.sketch for draft in waiting]) if waiting else [])
-        return [draft.tumor if draft.sketch is None else draft.site.finished(next(drawn)) for draft in drafts]
+        return [draft.tumor if draft.site is None else draft.site.finished(next(drawn)) for draft in drafts]
