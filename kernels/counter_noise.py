@@ -16,7 +16,7 @@ def standard_normal(seeds: torch.Tensor, count: int, *, stream: int) -> torch.Te
 
     There is no state: neither neighbours in the batch, nor their number, nor earlier calls change them, and a smaller
     count gives the first ones. CPU and CUDA give the same, up to the rounding of float32. On CUDA the seeds are read
-    there, by one launch, so that a captured graph makes new noise when they are written anew.
+    there, by one launch, so that a captured graph makes new noise when they change.
 
     Args:
         seeds: int64 (b,), b > 0, of any values; equal seeds make equal samples.

@@ -86,7 +86,8 @@ class FastSampler:
 
     def replay(self, function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
         """function(*inputs), from a graph where there are any: `draw`, a part of what it draws, or more around it."""
-        return self.replay_parts((function,), *inputs, key=function)
+        made = self.replay_parts((function,), *inputs, key=function)
+        return made.clone() if self.graphs else made
 
     @torch.inference_mode()
     def replay_parts(self, parts: Sequence[Part], *inputs: torch.Tensor, key: Hashable) -> torch.Tensor:
@@ -96,6 +97,9 @@ class FastSampler:
             parts: each returns a tensor, or a tuple of them, the last a tensor.
             inputs: of the first.
             key: equal ones name parts that do the same.
+
+        Returns:
+            What the last gave; of a graph only until it is replayed.
         """
         if not (self.graphs and self.model.code_min.is_cuda):
             values: torch.Tensor | tuple[torch.Tensor, ...] = inputs

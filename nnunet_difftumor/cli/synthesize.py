@@ -45,10 +45,8 @@ _OF_BANKS = ("dataset_id", "per_case", "configuration")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from nnunet_difftumor.generative.stages import ORGANS
     from nnunet_difftumor.synthesis.look.preset import SIZES
     from nnunet_difftumor.synthesis.look.presets import PRESETS
-    from nnunet_difftumor.synthesis.renderers import DEVICES, RENDERERS
 
     # No option has a default: that one was given where it means nothing could not be told otherwise.
     parser.add_argument(
@@ -89,6 +87,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, help="of everything random (default: 0; with --bank the one in difftumor.json)"
     )
+    _add_arguments_of_models(parser)
+    parser.add_argument(
+        "--from-spec",
+        type=Path,
+        metavar="MANIFEST",
+        help="the tumors of a manifest again, nothing is drawn",
+    )
+    parser.add_argument(
+        "--bank", action="store_true", help="render lesions of a prepared dataset for training, instead of a scan's"
+    )
+    parser.add_argument("-d", "--dataset-id", type=int, help="of a dataset that was prepared; needed with --bank")
+    parser.add_argument("--per-case", type=int, metavar="N", help="lesions of each base; needed with --bank")
+    parser.add_argument("--configuration", help="with --bank: whose cases are the bases (default: 3d_fullres)")
+
+
+def _add_arguments_of_models(parser: argparse.ArgumentParser) -> None:
+    """Who draws, and how."""
+    from nnunet_difftumor.generative.stages import ORGANS
+    from nnunet_difftumor.synthesis.renderers import DEVICES, RENDERERS
+
     parser.add_argument(
         "--renderer",
         choices=RENDERERS,
@@ -129,18 +147,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="steps of the diffusion models of late tumors (medium and large), fewer being quicker (default: as the "
         "weights say)",
     )
-    parser.add_argument(
-        "--from-spec",
-        type=Path,
-        metavar="MANIFEST",
-        help="the tumors of a manifest again, nothing is drawn",
-    )
-    parser.add_argument(
-        "--bank", action="store_true", help="render lesions of a prepared dataset for training, instead of a scan's"
-    )
-    parser.add_argument("-d", "--dataset-id", type=int, help="of a dataset that was prepared; needed with --bank")
-    parser.add_argument("--per-case", type=int, metavar="N", help="lesions of each base; needed with --bank")
-    parser.add_argument("--configuration", help="with --bank: whose cases are the bases (default: 3d_fullres)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -110,7 +110,7 @@ def shares(dataset_results: Path) -> list[float]:
 
 
 def resumes(folder: Path) -> None:
-    """`--c` goes on, or starts again where there was no checkpoint, and comes to the end."""
+    """`--c` resumes, or starts from scratch where there was no checkpoint, and trains to the end."""
     for fault in FAULTS:
         (folder / fault).unlink(missing_ok=True)
     said = Training(folder, "--c").ends()
