@@ -13,7 +13,7 @@ from nnunet_difftumor.files import atomic_path
 from nnunet_difftumor.synthesis.noise import Noise, even_tissue, measure_noise
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.stored import read_arrays
-from nnunet_difftumor.synthesis.volume import Box, clipped_box
+from nnunet_difftumor.synthesis.volume import bounding_box, clipped_box
 
 # Placement looks at cells of about this size; every place is then checked on the scan's own grid.
 _CELL_MM = 2.0
@@ -94,7 +94,7 @@ class OrganStatistics:
             InputError: if the organ is empty.
         """
         mask = organ.mask(labels)
-        box = _bounding_box(mask)
+        box = bounding_box(mask)
         if box is None:
             raise InputError(
                 f"organ {organ.name}: no voxel of the label map has the value {list(organ.organ_labels)}; "
@@ -162,19 +162,6 @@ class OrganStatistics:
         except (TypeError, ValueError) as error:
             raise InputError(f"{path}: is damaged ({error}); delete it and make it again") from error
         return cls(**values)
-
-
-def _bounding_box(mask: np.ndarray) -> Box | None:
-    # Much quicker than scipy's find_objects, which goes through the voxels one by one.
-    box: list[slice] = []
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        present = np.flatnonzero(mask.any(axis=others))
-        if not present.size:
-            return None
-        box.append(slice(int(present[0]), int(present[-1]) + 1))
-        mask = mask[(*(slice(None),) * axis, box[-1])]
-    return tuple(box)
 
 
 def _parenchyma(values: np.ndarray) -> tuple[float, float]:

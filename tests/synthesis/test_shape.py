@@ -9,7 +9,7 @@ from scipy.ndimage import center_of_mass, distance_transform_edt, gaussian_filte
 from tumors import GRIDS_MM, grid_of, spec, specs, unit_quaternion
 
 from nnunet_difftumor.synthesis.shape.field import radial_field
-from nnunet_difftumor.synthesis.shape.profile import _keep_one_component, alpha_in, mask_in
+from nnunet_difftumor.synthesis.shape.profile import _keep_one_component, _within, alpha_in, mask_in
 from nnunet_difftumor.synthesis.shape.survey import region_of, survey
 from nnunet_difftumor.synthesis.volume import axes_mm, whole
 
@@ -196,3 +196,20 @@ def test_the_quick_mask_is_that_of_alpha(tumor, spacing_mm, seed):
     box = region_of(tumor, shape, spacing_mm)
     alpha = alpha_in(tumor, box, spacing_mm, organ[box])
     np.testing.assert_array_equal(mask_in(tumor, box, spacing_mm, organ[box]), alpha >= 0.5)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(GRIDS_MM), st.floats(0, 6))
+def test_voxels_within_reach_are_those_at_that_distance(seed, spacing_mm, reach_mm):
+    rng = np.random.default_rng(seed)
+    mask = rng.random(rng.integers(1, 14, 3)) < 0.03
+    assume(mask.any())
+    apart_mm = distance_transform_edt(~mask, sampling=spacing_mm)
+    assume((abs(apart_mm - reach_mm) > 1e-4).all())
+    assert np.array_equal(_within(mask, reach_mm, spacing_mm), apart_mm <= reach_mm)
+
+
+def test_voxels_right_at_the_reach_are_within():
+    mask = np.zeros((1, 1, 12), bool)
+    mask[0, 0, 2] = True
+    assert np.flatnonzero(_within(mask, 3 * 0.9, (0.9,) * 3)).tolist() == [0, 1, 2, 3, 4, 5]

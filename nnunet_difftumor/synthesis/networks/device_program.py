@@ -5,6 +5,7 @@ scan's grid, is moved to the intensity of the scan and given its noise, and is b
 networks is products with small matrices and sums over masks, on regions that are filled up with 0.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from math import prod
 from typing import NamedTuple
@@ -126,19 +127,17 @@ class DeviceProgram(NamedTuple):
         around = views["hu_around"]
         drawn, tissue = (self._on_scan(picture, views, name) for name in ("around_of_network", "near_of_network"))
         even = self._even(around, views["healthy"], views, "around")
-        residual, weight, sums = _residual(
-            torch.stack((around, drawn)), even, self.layout.matrices(views, "mean_around")
-        )
-        voxels = weight.sum((1, 2, 3))
+        noise, sums = _residuals((around, drawn), even, self.layout.matrices(views, "mean_around"))
+        voxels = noise[0].sum((1, 2, 3))
         # Too little tissue to compare with gives neither shift nor noise: the picture stays as it is.
         count = voxels.masked_fill(voxels < LEAST_VOXELS, torch.inf)
         shift = (sums[1] - sums[0]) / count
-        variance, kept = torch.linalg.vector_norm(residual, dim=(2, 3, 4)).square() / count
+        variance, kept = torch.linalg.vector_norm(noise[1:], dim=(2, 3, 4)).square() / count
         # Independent of what the model draws, so variances add.
         lost = (variance - kept).clamp(min=0).sqrt()
         variance = variance.clamp(min=_LEAST_VARIANCE)
-        noise = self._noise_under(views, variance.rsqrt(), _correlations(residual[0], weight, variance))
-        return torch.addcmul(tissue, _volume(lost), noise) - _volume(shift)
+        added = self._noise_under(views, variance.rsqrt(), _correlations(noise[:2], variance))
+        return torch.addcmul(tissue, _volume(lost), added) - _volume(shift)
 
     def _on_scan(self, picture: torch.Tensor, views: dict[str, torch.Tensor], name: str) -> torch.Tensor:
         """A picture (b, z, x, y) of the networks along the scan's axes and at its voxels, (b, z, y, x); a view."""
@@ -159,7 +158,7 @@ class DeviceProgram(NamedTuple):
         """
         before = views["before"]
         even = self._even(before, views["organ"], views, "near")
-        (residual,), _, _ = _residual(before[None], even, self.layout.matrices(views, "mean_near"))
+        (_, residual), _ = _residuals((before,), even, self.layout.matrices(views, "mean_near"))
         own = (residual * _volume(inverse_sd)).clamp_(-NOISE_CLIP, NOISE_CLIP)
         if self.layout.latent_noise is not None:
             field = views["noise"]
@@ -174,34 +173,45 @@ class DeviceProgram(NamedTuple):
         return organ & (smooth.sub_(_volume(views["background_hu"])).abs_() < EVEN_HU)
 
 
-def _residual(
-    fields: torch.Tensor, even: torch.Tensor, matrices: Matrices
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _residuals(
+    fields: Sequence[torch.Tensor], even: torch.Tensor, matrices: Matrices
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Noise of even tissue: what its local mean leaves, and 0 elsewhere.
 
     Args:
-        fields: (n, b, z, y, x) in HU.
+        fields: n, each (b, z, y, x) in HU.
         even: boolean (b, z, y, x).
         matrices: of the mean's filter.
 
     Returns:
-        The residual, (n, b, z, y, x); `even` as float32; and the fields' sums over even tissue, (n, b).
+        `even` as float32 and behind it the residual of each field, (1 + n, b, z, y, x); and the fields' sums over even
+        tissue, (n, b).
     """
-    weight = even.to(fields.dtype)
-    weighted = fields * weight
-    share, *means = (along_axes(field, matrices) for field in (weight, *weighted))
-    mean = torch.stack(means).div_(share.clamp_(min=_LEAST_SHARE))
+    values = torch.empty((1 + len(fields), *even.shape), dtype=torch.float32, device=even.device)
+    weight, weighted = values[0].copy_(even), values[1:]
+    for field, target in zip(fields, weighted, strict=True):
+        torch.mul(field, weight, out=target)
+    smooth = torch.empty_like(values)
+    for field, target in zip(values, smooth, strict=True):
+        along_axes(field, matrices, out=target)
+    means = smooth[1:].div_(smooth[0].clamp_(min=_LEAST_SHARE))
     sums = weighted.sum((2, 3, 4))
-    return weighted.addcmul_(mean, weight, value=-1), weight, sums
+    weighted.addcmul_(means, weight, value=-1)
+    return values, sums
 
 
-def _correlations(residual: torch.Tensor, weight: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
-    """Of neighbouring voxels along z, y and x, (b, 3); both are (b, z, y, x), and 0 outside of even tissue."""
-    both, sums = torch.stack((residual, weight)), []
+def _correlations(noise: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+    """Of neighbouring voxels along z, y and x, (b, 3).
+
+    Args:
+        noise: even tissue as 1 and 0, and its noise, which is 0 elsewhere, (2, b, z, y, x).
+        variance: of the noise, (b,).
+    """
+    sums = []
     for axis in (2, 3, 4):
-        size = both.shape[axis] - 1
-        sums.append((both.narrow(axis, 1, size) * both.narrow(axis, 0, size)).sum((2, 3, 4)))
-    products, pairs = torch.stack(sums, -1)
+        size = noise.shape[axis] - 1
+        sums.append((noise.narrow(axis, 1, size) * noise.narrow(axis, 0, size)).sum((2, 3, 4)))
+    pairs, products = torch.stack(sums, -1)
     return products / (pairs.clamp(min=1) * variance[:, None])
 
 

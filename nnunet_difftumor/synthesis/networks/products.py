@@ -4,7 +4,7 @@ A GPU takes one product for each axis of a whole batch. On a CPU most of a band 
 its rows are taken in blocks, each with the columns that it needs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -17,23 +17,27 @@ Matrices = Sequence[torch.Tensor]
 _ROWS = 24
 
 
-def along_axes(field: torch.Tensor, matrices: Matrices) -> torch.Tensor:
+def along_axes(field: torch.Tensor, matrices: Matrices, out: torch.Tensor | None = None) -> torch.Tensor:
     """Applies matrices along the axes z, y and x.
 
     Args:
         field: float32 (b, z, y, x).
         matrices: three float32 (b, new size, old size).
+        out: contiguous, where the result goes.
 
     Returns:
         float32, contiguous, of the new sizes.
     """
+    if out is None:
+        out = field.new_empty(len(field), *(matrix.shape[1] for matrix in matrices))
     if _blocked(field):
-        return _in_blocks(field, matrices)
-    for matrix in matrices:
+        return _in_blocks(field, matrices, out)
+    for matrix in matrices[:2]:
         # The first axis becomes the last: after three turns they stand as before, and nothing has been copied.
         *rest, size = *field.shape[2:], matrix.shape[1]
         field = (field.flatten(2).mT @ matrix.mT).view(-1, *rest, size)
-    return field
+    torch.bmm(field.flatten(2).mT, matrices[2].mT, out=out.flatten(1, 2))
+    return out
 
 
 def interpolated(field: torch.Tensor, matrices: Matrices) -> torch.Tensor:
@@ -71,30 +75,29 @@ def _blocked(field: torch.Tensor) -> bool:
     return not field.is_cuda
 
 
-def _in_blocks(field: torch.Tensor, matrices: Matrices) -> torch.Tensor:
-    along_z, along_y, along_x = matrices
-    b, _z, y, x = field.shape
-    new_z, new_y, new_x = (matrix.shape[1] for matrix in matrices)
-    made = field.new_empty(b, new_z, y * x)
-    for rows, columns in _blocks(along_z):
-        torch.bmm(along_z[:, rows, columns], field.flatten(2)[:, columns], out=made[:, rows])
-    field = made.view(b, new_z, y, x)
-    made = field.new_empty(b, new_z, new_y, x)
-    for rows, columns in _blocks(along_y):
-        made[:, :, rows] = along_y[:, None, rows, columns] @ field[:, :, columns]
-    field = made.flatten(1, 2)
-    made = field.new_empty(b, new_z * new_y, new_x)
-    for rows, columns in _blocks(along_x):
-        torch.bmm(field[..., columns], along_x[:, rows, columns].mT, out=made[..., rows])
-    return made.view(b, new_z, new_y, new_x)
+def _in_blocks(field: torch.Tensor, matrices: Matrices, out: torch.Tensor) -> torch.Tensor:
+    for volume, along_z, along_y, along_x, made in zip(field, *matrices, out, strict=True):
+        z_blocks, y_blocks, x_blocks = map(_blocks, (along_z, along_y, along_x))
+        for z, of_z in z_blocks:
+            # Through all three products at once: it stays in the cache.
+            slab = (along_z[z, of_z] @ volume[of_z].flatten(1)).view(-1, *volume.shape[1:])
+            narrow = slab.new_empty(len(slab), len(along_y), slab.shape[2])
+            for y, of_y in y_blocks:
+                narrow[:, y] = along_y[y, of_y] @ slab[:, of_y]
+            rows, target = narrow.flatten(0, 1), made[z].flatten(0, 1)
+            for x, of_x in x_blocks:
+                torch.mm(rows[:, of_x], along_x[x, of_x].mT, out=target[:, x])
+    return out
 
 
-def _blocks(matrix: torch.Tensor) -> Iterator[tuple[slice, slice]]:
+def _blocks(matrix: torch.Tensor) -> list[tuple[slice, slice]]:
     """Rows, and the columns outside of which they are 0."""
-    found = matrix.numpy().reshape(-1, *matrix.shape[-2:]).any(0)
+    found, blocks = matrix.numpy(), []
     for first in range(0, len(found), _ROWS):
         used = np.flatnonzero(found[first : first + _ROWS].any(0))
-        yield slice(first, first + _ROWS), slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
+        columns = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
+        blocks.append((slice(first, first + _ROWS), columns))
+    return blocks
 
 
 @lru_cache(maxsize=512)

@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import lru_cache
 
 import cc3d
-import edt
 import numpy as np
 from scipy.special import ndtr
 
@@ -16,6 +15,8 @@ from nnunet_difftumor.synthesis.volume import Box, axes_mm
 # Beyond this many standard deviations of the edge's blur alpha is exactly 0, by a first-order estimate of the distance
 # to the surface; and beyond _GREATEST_GAP by the true distance to the mask, which strong curvature makes a larger one.
 _EDGE_CUT, _GREATEST_GAP = 2.5, 3.0
+# Of voxels, so that rounding does not decide about those that lie right at a limit.
+_TIE = 1e-6
 
 
 def alpha_in(spec: TumorSpec, box: Box, spacing_mm: Sequence[float], organ: np.ndarray) -> np.ndarray:
@@ -36,13 +37,8 @@ def alpha_in(spec: TumorSpec, box: Box, spacing_mm: Sequence[float], organ: np.n
         {alpha >= 0.5}.
     """
     alpha, mask = _profile(spec, box, spacing_mm, organ)
-    alpha = alpha.copy()
-    if mask.any():
-        # The gap between voxels as boxes, not as points: across thick slices it is 0 for neighbours.
-        apart = ~_with_neighbours(mask)
-        squared_mm = edt.edtsq(apart.view(np.uint8), anisotropy=[float(size) for size in spacing_mm])
-        alpha[squared_mm > (_GREATEST_GAP * spec.edge_blur_mm) ** 2] = 0
-    return alpha
+    # The gap between voxels as boxes, not as points: across thick slices it is 0 for neighbours.
+    return alpha * _within(_with_neighbours(mask), _GREATEST_GAP * spec.edge_blur_mm, spacing_mm)
 
 
 def mask_in(spec: TumorSpec, box: Box, spacing_mm: Sequence[float], organ: np.ndarray) -> np.ndarray:
@@ -116,6 +112,35 @@ def _difference(field: np.ndarray, axis: int) -> np.ndarray:
     target[1:-1] *= 0.5
     target[0], target[-1] = view[1] - view[0], view[-1] - view[-2]
     return result
+
+
+def _within(mask: np.ndarray, reach_mm: float, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Voxels whose distance to a mask (z, y, x) is at most `reach_mm`.
+
+    For so few voxels several times quicker than the distances themselves.
+    """
+    reach = [int(reach_mm / size + _TIE) for size in spacing_mm]
+    # A border of its own size keeps what is shifted along the memory out of the next row.
+    padded = np.pad(mask, [(n, n) for n in reach])
+    along_x = [padded.ravel()]
+    for shift in range(1, reach[2] + 1):
+        along_x.append(along_x[-1].copy())
+        _add_shifted(along_x[-1], along_x[0], shift)
+    found = np.zeros_like(along_x[0])
+    for z in range(reach[0] + 1):
+        for y in range(-reach[1], reach[1] + 1):
+            left = reach_mm**2 - (z * spacing_mm[0]) ** 2 - (y * spacing_mm[1]) ** 2
+            if left >= -_TIE:
+                row = along_x[int(max(left, 0) ** 0.5 / spacing_mm[2] + _TIE)]
+                _add_shifted(found, row, (z * padded.shape[1] + y) * padded.shape[2])
+    return found.reshape(padded.shape)[tuple(slice(n, n + size) for n, size in zip(reach, mask.shape, strict=True))]
+
+
+def _add_shifted(target: np.ndarray, source: np.ndarray, shift: int) -> None:
+    """target |= source, shifted by so many places to both sides; boolean (n,)."""
+    shift = abs(shift)
+    target[shift:] |= source[: len(source) - shift]
+    target[: len(target) - shift] |= source[shift:]
 
 
 def _with_neighbours(mask: np.ndarray) -> np.ndarray:
