@@ -28,6 +28,7 @@ if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
 
 import torch
 import triton
+from kernel_cases import LEVELS, attention_block
 from kernel_checks import products_in
 from result_rows import FOLDER, commit
 from triton.backends.compiler import GPUTarget
@@ -158,6 +159,18 @@ def cases() -> list[Case]:
             for name, operation in (("depth_attention", depth), ("spatial_linear", linear)):
                 call = partial(operation, precision, edge)
                 found.append(Case(f"{name} {precision} {edge}^2", call, both, quick=quick))
+    blocks = {
+        "depth": {"_attend": (MATRIX, WIDE_READ, WIDE_WRITE)},
+        "linear": {"_attend_linearly": (MATRIX, WIDE_READ, WIDE_WRITE)},
+        "spatial": {"_attend": (MATRIX, WIDE_READ, WIDE_WRITE)},
+    }
+    for precision in ("bfloat16", "float16", "float32", "tf32"):
+        for channels, edge in LEVELS:
+            for kind in ("depth", "linear") if edge > 3 else ("depth", "linear", "spatial"):
+                needs = {**blocks[kind], "_project_and_add": (MATRIX, WIDE_READ, WIDE_WRITE)}
+                quick = precision == "bfloat16" and (channels == 24 or kind == "spatial")
+                name = f"{kind} block {precision} {channels} x {edge}^2"
+                found.append(Case(name, partial(block, kind, precision, channels, edge), needs, quick=quick))
     wide = {
         "_chunk_moments": (WIDE_READ,),
         "_apply": (WIDE_READ, WIDE_WRITE),
@@ -196,6 +209,12 @@ def linear(precision: str, edge: int) -> None:
         qkv = torch.randn(1, 24, edge, edge, 768, dtype=dtype).movedim(-1, 1).requires_grad_()
         out = spatial_linear_attention(qkv, heads=8)
         out.backward(torch.ones_like(out))
+
+
+def block(kind: str, precision: str, channels: int, edge: int) -> None:
+    with torch.no_grad(), products_in(precision) as dtype:
+        operation, inputs = attention_block(kind, channels, edge, batch=1, slices=24, dtype=dtype, device="cpu")
+        operation(*inputs)
 
 
 def norm(precision: str, channels: int, edge: int, *, modulated: bool) -> None:

@@ -12,7 +12,10 @@ from torch.nn import functional
 
 from nnunet_difftumor.kernels import (
     depth_attention,
+    depth_block,
     group_norm_modulate_silu,
+    linear_block,
+    spatial_block,
     spatial_linear_attention,
     standard_normal,
     vector_quantize,
@@ -25,6 +28,7 @@ from nnunet_difftumor.kernels.reference import spatial_linear_attention as plain
 
 HEADS, HEAD_DIM, CODES, CHANNELS = 8, 32, 16384, 8
 LEVELS = ((24, 24), (48, 12), (96, 6), (192, 3))  # channels and edge of the U-Net's levels, for a patch of 96^3
+EPS = 1e-5
 Tensors = list[torch.Tensor]
 
 
@@ -186,6 +190,40 @@ def _linear(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterato
             backward_bytes=qkv.nbytes * 7 / 3,
             backward_flops=2.5 * product,
         )
+
+
+def attention_block(
+    kind: str, channels: int, edge: int, *, batch: int, slices: int, dtype: torch.dtype, device: str
+) -> tuple[Callable[..., torch.Tensor], Tensors]:
+    """A block of the U-Net, "depth", "linear" or "spatial", and its inputs: the volume, and the parameters."""
+    random = partial(_random, device=device)
+    inner = HEADS * HEAD_DIM
+    x = random(batch, channels, slices, edge, edge, dtype=dtype, channels_last=True)
+    gain, to_qkv, to_out = (
+        random(channels, dtype=dtype),
+        random(3 * inner, channels, dtype=dtype) / channels**0.5,
+        random(channels, inner, dtype=dtype) / inner**0.5,
+    )
+    if kind == "depth":
+        frequencies = 10000.0 ** -(torch.arange(0, HEAD_DIM, 2, device=device) / HEAD_DIM)
+        angles = torch.arange(slices, device=device)[:, None] * frequencies
+        places = [random(HEADS, slices, slices, dtype=torch.float32), angles.cos(), angles.sin()]
+
+        def depth(x, gain, to_qkv, to_out, bias, cos, sin):
+            return depth_block(x, gain, to_qkv=to_qkv, to_out=to_out, bias=bias, cos=cos, sin=sin, eps=EPS)
+
+        return depth, [x, gain, to_qkv, to_out, *places]
+    if kind == "linear":
+
+        def linear(x, gain, to_qkv, to_out, out_bias):
+            return linear_block(x, gain, to_qkv=to_qkv, to_out=to_out, out_bias=out_bias, heads=HEADS, eps=EPS)
+
+        return linear, [x, gain, to_qkv, to_out, random(channels, dtype=dtype)]
+
+    def spatial(x, gain, to_qkv, to_out):
+        return spatial_block(x, gain, to_qkv=to_qkv, to_out=to_out, heads=HEADS, eps=EPS)
+
+    return spatial, [x, gain, to_qkv, to_out]
 
 
 def _norm(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[Case]:

@@ -6,6 +6,7 @@ cache, all else as plain references. `implementation` chooses otherwise.
 Needs torch, and triton on CUDA.
 """
 
+from nnunet_difftumor.kernels.attention_blocks import depth_block, linear_block, spatial_block
 from nnunet_difftumor.kernels.counter_noise import standard_normal
 from nnunet_difftumor.kernels.depth_attention import depth_attention
 from nnunet_difftumor.kernels.group_norm_modulate_silu import group_norm_modulate_silu
@@ -16,8 +17,11 @@ from nnunet_difftumor.kernels.vector_quantize import Quantized, vector_quantize
 __all__ = [
     "Quantized",
     "depth_attention",
+    "depth_block",
     "group_norm_modulate_silu",
     "implementation",
+    "linear_block",
+    "spatial_block",
     "spatial_linear_attention",
     "standard_normal",
     "vector_quantize",
