@@ -39,6 +39,7 @@ from nnunet_difftumor.files import write_json
 from nnunet_difftumor.kernels import (
     depth_attention,
     group_norm_modulate_silu,
+    latent_condition,
     spatial_linear_attention,
     standard_normal,
 )
@@ -147,9 +148,10 @@ def cases() -> list[Case]:
         Case(
             "vector_quantize and statistics",
             quantize,
-            {"_search": (MATRIX, WIDE_READ), "_add_up": (("atomic",),)},
+            {"_search": (MATRIX, WIDE_READ), "_take": (WIDE_READ, WIDE_WRITE), "_add_up": (("atomic",),)},
             quick=True,
         ),
+        Case("latent_condition 8 x 24^3", condition, {}, quick=True),
         Case("standard_normal 8 x 24^3", noise, {"_standard_normal": (WIDE_WRITE,)}, quick=True),
     ]
     both = {"_forward": (MATRIX, WIDE_READ, WIDE_WRITE), "_backward": (MATRIX, WIDE_READ, WIDE_WRITE)}
@@ -188,8 +190,13 @@ def cases() -> list[Case]:
 def quantize() -> None:
     # The operation itself would then use the indices that nothing has computed.
     vectors, codebook = torch.randn(13824, 8), torch.randn(16384, 8)
-    indices, _ = launchers.nearest_code(vectors, *launchers.packed_codebook(codebook))
+    indices, _, _ = launchers.nearest_code(vectors, *launchers.packed_codebook(codebook))
     launchers.code_statistics(vectors, torch.zeros_like(indices), len(codebook))
+
+
+def condition() -> None:
+    mask = torch.zeros(1, 1, 96, 96, 96, dtype=torch.bool)
+    latent_condition(torch.randn(1, 8, 24, 24, 24), mask, code_min=torch.tensor(-1.0), code_range=torch.tensor(2.0))
 
 
 def noise() -> None:

@@ -11,8 +11,9 @@ from nnunet_difftumor.kernels.counter_noise import standard_normal
 from nnunet_difftumor.kernels.depth_attention import depth_attention
 from nnunet_difftumor.kernels.group_norm_modulate_silu import group_norm_modulate_silu
 from nnunet_difftumor.kernels.implementation import implementation
+from nnunet_difftumor.kernels.latent_condition import latent_condition
 from nnunet_difftumor.kernels.spatial_linear_attention import spatial_linear_attention
-from nnunet_difftumor.kernels.vector_quantize import Quantized, vector_quantize
+from nnunet_difftumor.kernels.vector_quantize import Quantized, prepare_codes, vector_quantize
 
 __all__ = [
     "Quantized",
@@ -20,7 +21,9 @@ __all__ = [
     "depth_block",
     "group_norm_modulate_silu",
     "implementation",
+    "latent_condition",
     "linear_block",
+    "prepare_codes",
     "spatial_block",
     "spatial_linear_attention",
     "standard_normal",

@@ -1,4 +1,4 @@
-"""Whole attention blocks of the U-Net, norm to residual, in two launches; neither q, k and v nor their logits in memory.
+"""Whole attention blocks of the U-Net, norm to residual, in two launches; q, k, v and logits are not in memory.
 
 The first takes one head of one sequence per program: norm, projection to q, k and v, attention. A sequence is a column
 of slices, or the positions of a slice. The second adds the projection of all heads to the input. The pairs of channels
@@ -246,7 +246,7 @@ def _channels(source, at, inside, stride, start, CHANNELS: tl.constexpr, CHUNK: 
 
 @triton.jit
 def _moments(source, at, inside, stride, eps, CHANNELS: tl.constexpr, CHUNK: tl.constexpr):
-    """Mean and reciprocal deviation of each token's channels; from differences to the mean, so that no digits cancel."""
+    """Mean and reciprocal deviation of each token's channels, from differences to the mean: no digits cancel."""
     total = tl.sum(_channels(source, at, inside, stride, 0, CHANNELS, CHUNK)[0], 1)
     for start in range(CHUNK, CHANNELS, CHUNK):
         total += tl.sum(_channels(source, at, inside, stride, start, CHANNELS, CHUNK)[0], 1)
