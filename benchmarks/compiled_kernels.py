@@ -57,7 +57,7 @@ CLASSES = (
     ("async128", r"LDGSTS\S*\.128"),
     ("load128", r"LDG\S*\.128"),
     ("store128", r"STG\S*\.128"),
-    ("atomic", r"RED|ATOM"),
+    ("atomic", r"RED(?!UX)|ATOM"),
 )
 MATRIX, WIDE_READ, WIDE_WRITE = ("wgmma", "mma"), ("async128", "load128"), ("store128",)
 
@@ -220,7 +220,7 @@ def linear(precision: str, edge: int) -> None:
 
 def block(kind: str, precision: str, channels: int, edge: int) -> None:
     with torch.no_grad(), products_in(precision) as dtype:
-        operation, inputs = attention_block(kind, channels, edge, batch=1, slices=24, dtype=dtype, device="cpu")
+        operation, _, inputs = attention_block(kind, channels, edge, batch=1, slices=24, dtype=dtype, device="cpu")
         operation(*inputs)
 
 

@@ -99,7 +99,7 @@ def linear_block(
         HEAD_DIM=head_dim,
         HEAD_PADDED=max(16, triton.next_power_of_2(head_dim)),
         CHANNELS=channels,
-        CHUNK=_chunk(channels),
+        CHUNK=_chunk(x),
         POSITIONS=positions,
         PRECISION=_precision(),
         num_warps=4 if positions >= 64 else 2,
@@ -170,9 +170,9 @@ def _in_three_parts(x: torch.Tensor) -> bool:
     return x.dtype == torch.float32 and _precision() == "tf32x3"
 
 
-def _chunk(channels: int) -> int:
-    """Channels that are multiplied at once."""
-    return 16 if channels <= 16 else 32
+def _chunk(x: torch.Tensor) -> int:
+    """Channels that are multiplied at once; few where registers are short."""
+    return 16 if x.shape[1] <= 16 or _in_three_parts(x) else 32
 
 
 def _launch_softmax(
@@ -190,7 +190,7 @@ def _launch_softmax(
     sequence_width: int,
     token_width: int,
 ) -> None:
-    channels, head_dim = x.elements.shape[1], len(to_qkv) // (3 * heads)
+    head_dim = len(to_qkv) // (3 * heads)
     tile = max(16, triton.next_power_of_2(tokens))
     bias, cos, sin = places or (None, None, None)
     _attend[(batch * sequences, heads)](
@@ -201,8 +201,8 @@ def _launch_softmax(
         HEADS=heads,
         HEAD_DIM=head_dim,
         HALF=max(16, triton.next_power_of_2(head_dim) // 2),
-        CHANNELS=channels,
-        CHUNK=_chunk(channels),
+        CHANNELS=x.elements.shape[1],
+        CHUNK=_chunk(x.elements),
         PRECISION=_precision(),
         num_warps=max(4 if x.elements.dtype == torch.float32 else 2, tile // 16),
         num_stages=2,
@@ -224,7 +224,7 @@ def _added(
         INNER=inner,
         ROWS=rows,
         COLUMNS=columns,
-        CHUNK=min(64, max(16, triton.next_power_of_2(inner))),
+        CHUNK=min(32 if _in_three_parts(x) else 64, max(16, triton.next_power_of_2(inner))),
         PRECISION=_precision(),
         num_warps=4 if rows == _ROWS else 2,
         num_stages=3,
