@@ -28,6 +28,7 @@ if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
 
 import torch
 import triton
+from kernel_cases import LEVELS, attention_block
 from kernel_checks import products_in
 from result_rows import FOLDER, commit
 from triton.backends.compiler import GPUTarget
@@ -38,6 +39,7 @@ from nnunet_difftumor.files import write_json
 from nnunet_difftumor.kernels import (
     depth_attention,
     group_norm_modulate_silu,
+    latent_condition,
     spatial_linear_attention,
     standard_normal,
 )
@@ -55,7 +57,7 @@ CLASSES = (
     ("async128", r"LDGSTS\S*\.128"),
     ("load128", r"LDG\S*\.128"),
     ("store128", r"STG\S*\.128"),
-    ("atomic", r"RED|ATOM"),
+    ("atomic", r"RED(?!UX)|ATOM"),
 )
 MATRIX, WIDE_READ, WIDE_WRITE = ("wgmma", "mma"), ("async128", "load128"), ("store128",)
 
@@ -146,9 +148,10 @@ def cases() -> list[Case]:
         Case(
             "vector_quantize and statistics",
             quantize,
-            {"_search": (MATRIX, WIDE_READ), "_add_up": (("atomic",),)},
+            {"_search": (MATRIX, WIDE_READ), "_take": (WIDE_READ, WIDE_WRITE), "_add_up": (("atomic",),)},
             quick=True,
         ),
+        Case("latent_condition 8 x 24^3", condition, {}, quick=True),
         Case("standard_normal 8 x 24^3", noise, {"_standard_normal": (WIDE_WRITE,)}, quick=True),
     ]
     both = {"_forward": (MATRIX, WIDE_READ, WIDE_WRITE), "_backward": (MATRIX, WIDE_READ, WIDE_WRITE)}
@@ -158,6 +161,18 @@ def cases() -> list[Case]:
             for name, operation in (("depth_attention", depth), ("spatial_linear", linear)):
                 call = partial(operation, precision, edge)
                 found.append(Case(f"{name} {precision} {edge}^2", call, both, quick=quick))
+    blocks = {
+        "depth": {"_attend": (MATRIX, WIDE_READ, WIDE_WRITE)},
+        "linear": {"_attend_linearly": (MATRIX, WIDE_READ, WIDE_WRITE)},
+        "spatial": {"_attend": (MATRIX, WIDE_READ, WIDE_WRITE)},
+    }
+    for precision in ("bfloat16", "float16", "float32", "tf32"):
+        for channels, edge in LEVELS:
+            for kind in ("depth", "linear") if edge > 3 else ("depth", "linear", "spatial"):
+                needs = {**blocks[kind], "_project_and_add": (MATRIX, WIDE_READ, WIDE_WRITE)}
+                quick = precision == "bfloat16" and (channels == 24 or kind == "spatial")
+                name = f"{kind} block {precision} {channels} x {edge}^2"
+                found.append(Case(name, partial(block, kind, precision, channels, edge), needs, quick=quick))
     wide = {
         "_chunk_moments": (WIDE_READ,),
         "_apply": (WIDE_READ, WIDE_WRITE),
@@ -175,8 +190,13 @@ def cases() -> list[Case]:
 def quantize() -> None:
     # The operation itself would then use the indices that nothing has computed.
     vectors, codebook = torch.randn(13824, 8), torch.randn(16384, 8)
-    indices, _ = launchers.nearest_code(vectors, *launchers.packed_codebook(codebook))
+    indices, _, _ = launchers.nearest_code(vectors, *launchers.packed_codebook(codebook))
     launchers.code_statistics(vectors, torch.zeros_like(indices), len(codebook))
+
+
+def condition() -> None:
+    mask = torch.zeros(1, 1, 96, 96, 96, dtype=torch.bool)
+    latent_condition(torch.randn(1, 8, 24, 24, 24), mask, code_min=torch.tensor(-1.0), code_range=torch.tensor(2.0))
 
 
 def noise() -> None:
@@ -196,6 +216,12 @@ def linear(precision: str, edge: int) -> None:
         qkv = torch.randn(1, 24, edge, edge, 768, dtype=dtype).movedim(-1, 1).requires_grad_()
         out = spatial_linear_attention(qkv, heads=8)
         out.backward(torch.ones_like(out))
+
+
+def block(kind: str, precision: str, channels: int, edge: int) -> None:
+    with torch.no_grad(), products_in(precision) as dtype:
+        operation, _, inputs = attention_block(kind, channels, edge, batch=1, slices=24, dtype=dtype, device="cpu")
+        operation(*inputs)
 
 
 def norm(precision: str, channels: int, edge: int, *, modulated: bool) -> None:

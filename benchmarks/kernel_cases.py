@@ -12,19 +12,26 @@ from torch.nn import functional
 
 from nnunet_difftumor.kernels import (
     depth_attention,
+    depth_block,
     group_norm_modulate_silu,
+    latent_condition,
+    linear_block,
+    spatial_block,
     spatial_linear_attention,
     standard_normal,
     vector_quantize,
 )
 from nnunet_difftumor.kernels.cpu.vector_quantize import nearest_code
+from nnunet_difftumor.kernels.reference import attention_blocks as plain_blocks
 from nnunet_difftumor.kernels.reference import counter_noise as plain_noise
 from nnunet_difftumor.kernels.reference import depth_attention as plain_depth
 from nnunet_difftumor.kernels.reference import group_norm_modulate_silu as plain_norm
+from nnunet_difftumor.kernels.reference import latent_condition as plain_condition
 from nnunet_difftumor.kernels.reference import spatial_linear_attention as plain_linear
 
 HEADS, HEAD_DIM, CODES, CHANNELS = 8, 32, 16384, 8
 LEVELS = ((24, 24), (48, 12), (96, 6), (192, 3))  # channels and edge of the U-Net's levels, for a patch of 96^3
+EPS = 1e-5
 Tensors = list[torch.Tensor]
 
 
@@ -65,7 +72,11 @@ def cases(operation: str, *, batch: int, dtype: torch.dtype, device: str, small:
         "vector_quantize": _quantize,
         "depth_attention": _depth,
         "spatial_linear_attention": _linear,
+        "depth_block": partial(_block, "depth"),
+        "linear_block": partial(_block, "linear"),
+        "spatial_block": partial(_block, "spatial"),
         "group_norm_modulate_silu": _norm,
+        "latent_condition": _condition,
         "standard_normal": _noise,
     }
     yield from makers[operation](batch, dtype, device, small)
@@ -75,11 +86,15 @@ OPERATIONS = (
     "vector_quantize",
     "depth_attention",
     "spatial_linear_attention",
+    "depth_block",
+    "linear_block",
+    "spatial_block",
     "group_norm_modulate_silu",
+    "latent_condition",
     "standard_normal",
 )
 # Those that compute in float32 only, whatever the networks do.
-SINGLE = ("vector_quantize", "standard_normal")
+SINGLE = ("vector_quantize", "latent_condition", "standard_normal")
 
 
 def _random(*shape: int, dtype: torch.dtype, device: str, channels_last: bool = False) -> torch.Tensor:
@@ -127,7 +142,7 @@ def _depth(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator
         slices, edge = (8, 2) if small else (24, edge)
         qkv = _random(batch, 3 * HEADS * HEAD_DIM, slices, edge, edge, dtype=dtype, device=device, channels_last=True)
         bias = _random(HEADS, slices, slices, dtype=torch.float32, device=device)
-        frequencies = (10000.0 ** -(torch.arange(0, HEAD_DIM, 2, dtype=torch.float32) / HEAD_DIM)).to(device)
+        frequencies = _frequencies(device)
 
         def fused(qkv: torch.Tensor, bias: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
             b, _, d, h, w = qkv.shape
@@ -188,6 +203,78 @@ def _linear(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterato
         )
 
 
+def attention_block(
+    kind: str, channels: int, edge: int, *, batch: int, slices: int, dtype: torch.dtype, device: str
+) -> tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor], Tensors]:
+    """A block of the U-Net, "depth", "linear" or "spatial": the public function, its reference and their inputs."""
+    random = partial(_random, device=device)
+    inner, names = HEADS * HEAD_DIM, ["to_qkv", "to_out"]
+    x = random(batch, channels, slices, edge, edge, dtype=dtype, channels_last=True)
+    weights = [
+        random(channels, dtype=dtype),
+        random(3 * inner, channels, dtype=dtype) / channels**0.5,
+        random(channels, inner, dtype=dtype) / inner**0.5,
+    ]
+    if kind == "depth":
+        angles = torch.arange(slices, device=device)[:, None] * _frequencies(device)
+        weights += [random(HEADS, slices, slices, dtype=torch.float32), angles.cos(), angles.sin()]
+        names += ["bias", "cos", "sin"]
+    if kind == "linear":
+        weights.append(random(channels, dtype=dtype))
+        names.append("out_bias")
+    public = {"depth": depth_block, "linear": linear_block, "spatial": spatial_block}[kind]
+    heads = {} if kind == "depth" else {"heads": HEADS}
+
+    def ours(x, gain, *others):
+        return public(x, gain, **dict(zip(names, others, strict=True)), **heads, eps=EPS)
+
+    def plain(*inputs):
+        return getattr(plain_blocks, f"{kind}_block")(*inputs, *heads.values(), EPS)
+
+    return ours, plain, [x, *weights]
+
+
+def _frequencies(device: str) -> torch.Tensor:
+    return (10000.0 ** -(torch.arange(0, HEAD_DIM, 2, dtype=torch.float32) / HEAD_DIM)).to(device)
+
+
+def _block(kind: str, batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[Case]:
+    levels = LEVELS[-1:] if kind == "spatial" else LEVELS
+    for channels, edge in levels[:1] if small else levels:
+        slices, edge = (4, 2) if small else (24, edge)
+        ours, plain, inputs = attention_block(
+            kind, channels, edge, batch=batch, slices=slices, dtype=dtype, device=device
+        )
+        frequencies = _frequencies(device)
+
+        def apart(x, gain, to_qkv, to_out, *others, frequencies=frequencies):
+            """Attention by its kernel, between PyTorch's operations."""
+            normed = functional.layer_norm(x.movedim(1, -1), gain.shape, gain, None, EPS)
+            qkv = functional.linear(normed, to_qkv).movedim(-1, 1)
+            if kind == "depth":
+                attended = depth_attention(qkv, others[0], frequencies)
+            elif kind == "linear":
+                attended = spatial_linear_attention(qkv, heads=HEADS)
+            else:
+                attended = plain_blocks.attend_within_slices(qkv, heads=HEADS)
+            bias = others[0] if kind == "linear" else None
+            return x + functional.linear(attended.movedim(1, -1), to_out, bias).movedim(-1, 1)
+
+        positions, inner = batch * slices * edge * edge, HEADS * HEAD_DIM
+        among = {"depth": slices, "linear": HEAD_DIM, "spatial": edge * edge}[kind]
+        yield Case(
+            f"{kind}_block",
+            f"{batch} x {channels} x {slices} x {edge}^2",
+            inputs,
+            ours,
+            plain,
+            {"operations of their own": apart},
+            plain,
+            bytes=2.0 * inputs[0].nbytes + sum(tensor.nbytes for tensor in inputs[1:]),
+            flops=positions * inner * (8.0 * channels + 4.0 * among),
+        )
+
+
 def _norm(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[Case]:
     unet = [(channels, (24, edge, edge), 8, True, None) for channels, edge in LEVELS]
     autoencoder = [
@@ -234,6 +321,29 @@ def _norm(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[
             trained=1 + len(parameters),
             backward_bytes=2.0 * (x.nbytes + out * item) + x.nbytes,
         )
+
+
+def _condition(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[Case]:
+    edge = 6 if small else 24
+    latent = _random(batch, CHANNELS, edge, edge, edge, dtype=torch.float32, device=device)
+    mask = _random(batch, 1, 4 * edge, 4 * edge, 4 * edge, dtype=torch.float32, device=device) > 2
+    codes = [torch.tensor(value, device=device) for value in (-1.37, 3.11)]
+
+    def plain(latent, mask, code_min, code_range):
+        # The check gives it float64.
+        return plain_condition.latent_condition(latent, mask.bool(), code_min, code_range)
+
+    yield Case(
+        "latent_condition",
+        f"{batch} x {CHANNELS} x {edge}^3",
+        [latent, mask, *codes],
+        lambda latent, mask, low, extent: latent_condition(latent, mask, code_min=low, code_range=extent),
+        plain,
+        {},
+        plain,
+        bytes=latent.nbytes * (2 + 1 / CHANNELS) + mask.nbytes / 64,
+        flops=0.0,
+    )
 
 
 def _noise(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[Case]:

@@ -15,7 +15,11 @@ import torch
 
 from nnunet_difftumor.kernels import (
     depth_attention,
+    depth_block,
     group_norm_modulate_silu,
+    latent_condition,
+    linear_block,
+    spatial_block,
     spatial_linear_attention,
     standard_normal,
     vector_quantize,
@@ -33,6 +37,21 @@ ATTENTIONS = (
     (1, 3, 32, 17, 9, 7),
     (1, 8, 32, 24, 12, 12),
     (1, 2, 48, 33, 9, 1),
+)
+# b, channels, heads, channels of a head, slices, height, width.
+BLOCKS = (
+    (1, 1, 1, 2, 1, 1, 1),
+    (2, 7, 1, 16, 5, 3, 2),
+    (1, 33, 3, 32, 17, 9, 7),
+    (1, 192, 8, 32, 24, 3, 3),
+    (1, 24, 8, 32, 24, 24, 24),
+)
+# b, channels, grid, block.
+CONDITIONS = (
+    (1, 1, (1, 1, 1), (3, 2, 5)),
+    (2, 3, (4, 3, 5), (2, 4, 1)),
+    (3, 5, (9, 17, 6), (4, 1, 2)),
+    (4, 8, (24, 24, 24), (4, 4, 4)),
 )
 # Shape, groups, whether modulated, rim.
 NORMS = (
@@ -136,6 +155,9 @@ def checks(*, device: str, small: bool = False) -> list[Check]:
             for number, shape in _chosen(ATTENTIONS, small):
                 names = ("depth_attention", "spatial_linear_attention")
                 add(names, partial(_attentions, shape, precision, layout, device), number, **place)
+            for number, shape in _chosen(BLOCKS, small):
+                names = ("depth_block", "linear_block", "spatial_block")
+                add(names, partial(_blocks, shape, precision, layout, device), number, **place)
             for number, case in _chosen(NORMS, small):
                 if precision != "tf32":  # it has no products
                     make = partial(_norm, *case, precision, layout, device)
@@ -143,6 +165,9 @@ def checks(*, device: str, small: bool = False) -> list[Check]:
     for number, shape in _chosen(QUANTIZATIONS, small):
         make = partial(_quantization, *shape, device)
         add(("vector_quantize",), make, number, precision="float32", layout=LAYOUTS[0])
+    for number, shape in _chosen(CONDITIONS, small):
+        make = partial(_condition, *shape, device)
+        add(("latent_condition",), make, number, precision="float32", layout=LAYOUTS[0])
     for number, shape in _chosen(NOISES, small):
         make = partial(_noise, *shape, device)
         add(("standard_normal",), make, number, precision="float32", layout=LAYOUTS[0])
@@ -188,6 +213,39 @@ def _attentions(shape: tuple[int, ...], precision: str, layout: str, device: str
         yield from compare("spatial_linear_attention", linear, {"qkv": qkv})
 
 
+def _blocks(shape: tuple[int, ...], precision: str, layout: str, device: str) -> Iterator[Finding]:
+    b, channels, heads, head_dim, d, h, w = shape
+    inner, options = heads * head_dim, {"eps": 1e-5}
+    with products_in(precision) as dtype:
+        x = _draw((b, channels, d, h, w), dtype, device, layout)
+        parameter = partial(_parameter, device=device)
+        weights = [
+            parameter(channels).to(dtype),
+            parameter(3 * inner, channels).to(dtype) / channels**0.5,
+            parameter(channels, inner).to(dtype) / inner**0.5,
+        ]
+        frequencies = 10000.0 ** -(torch.arange(0, head_dim, 2, device=device) / head_dim)
+        angles = torch.arange(d, device=device)[:, None] * frequencies
+        places = [parameter(heads, d, d), angles.cos(), angles.sin()]
+        compare = partial(_compare, trained={}, shape=shape, precision=precision, layout=layout)
+
+        def depth(x, gain, to_qkv, to_out, bias, cos, sin):
+            return depth_block(x, gain, to_qkv=to_qkv, to_out=to_out, bias=bias, cos=cos, sin=sin, **options)
+
+        yield from compare("depth_block", depth, fixed=[x, *weights, *places])
+        options["heads"] = heads
+
+        def linear(x, gain, to_qkv, to_out, out_bias):
+            return linear_block(x, gain, to_qkv=to_qkv, to_out=to_out, out_bias=out_bias, **options)
+
+        yield from compare("linear_block", linear, fixed=[x, *weights, parameter(channels).to(dtype)])
+
+        def spatial(x, gain, to_qkv, to_out):
+            return spatial_block(x, gain, to_qkv=to_qkv, to_out=to_out, **options)
+
+        yield from compare("spatial_block", spatial, fixed=[x, *weights])
+
+
 def _norm(
     shape: tuple[int, ...],
     groups: int,
@@ -223,6 +281,8 @@ def _compare(
     def run(cast: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, torch.Tensor]:
         inputs = [cast(tensor.detach()).requires_grad_() for tensor in trained.values()]
         out = operation(*inputs, *map(cast, fixed or ()))
+        if not trained:
+            return {"output": out}
         weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(7))
         # Of the precision that is checked, for float64 too.
         weights = weights.to(next(iter(trained.values())).dtype).to(out)
@@ -275,6 +335,24 @@ def _quantization(count: int, codes: int, channels: int, device: str) -> Iterato
     wanted = weights + 2 * (vectors - codebook[found.indices]) / vectors.numel()
     yield finding("gradient of vectors", relative(leaf.grad, wanted), LIMITS["float32"])
     yield finding("lowest of equal codes", (of_copies != found.indices).sum().item(), LIMITS["exact"])
+
+
+def _condition(
+    batch: int, channels: int, grid: tuple[int, ...], block: tuple[int, ...], device: str
+) -> Iterator[Finding]:
+    size = [n * f for n, f in zip(grid, block, strict=True)]
+    latent, mask = 3 * _parameter(batch, channels, *grid, device=device), _parameter(batch, 1, *size, device=device) > 2
+    # One sample's mask vanishes on the grid, another's is nowhere.
+    mask[-1] = False
+    mask[0, :, :: block[0], :: block[1], :: block[2]] = False
+    codes = {name: torch.tensor(value, device=device) for name, value in (("code_min", -1.37), ("code_range", 3.11))}
+    with implementation("triton"), poisoned_memory():
+        seen = latent_condition(latent, mask, **codes)
+    with implementation("reference"):
+        wanted = latent_condition(latent, mask, **codes)
+    shape = f"{batch} x {channels} x {' x '.join(map(str, grid))}"
+    differ = (seen != wanted).sum().item()
+    yield Finding("latent_condition", shape, "float32", "contiguous", "other numbers", differ, LIMITS["exact"])
 
 
 def _noise(batch: int, count: int, device: str) -> Iterator[Finding]:

@@ -1,5 +1,7 @@
 """Checks that the public operations share; every message names the argument, what was seen and what is possible."""
 
+import math
+
 import torch
 
 from nnunet_difftumor.errors import InputError
@@ -33,6 +35,12 @@ def check_finite(name: str, tensor: torch.Tensor) -> None:
     """Neither NaN nor infinity; waits for the tensor's device."""
     if not tensor.isfinite().all():
         raise InputError(f"{name}: holds NaN or infinity; the weights are damaged or training has diverged")
+
+
+def check_norm_eps(eps: float) -> None:
+    """What a norm adds to the variance."""
+    if not 0 <= eps < math.inf:
+        raise InputError(f"eps: expected a number from 0 on, got {eps}")
 
 
 def check_volume(name: str, tensor: torch.Tensor) -> None:

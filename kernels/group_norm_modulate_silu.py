@@ -1,12 +1,11 @@
 """What stands before nearly every convolution: GroupNorm, modulation by the time step, SiLU, padding."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.kernels.checks import check_floating, check_reach, check_shape, check_volume
+from nnunet_difftumor.kernels.checks import check_floating, check_norm_eps, check_reach, check_shape, check_volume
 from nnunet_difftumor.kernels.cpu import group_norm_modulate_silu as cpu
 from nnunet_difftumor.kernels.implementation import is_cpu_inference, uses_triton
 from nnunet_difftumor.kernels.reference import group_norm_modulate_silu as reference
@@ -48,8 +47,7 @@ def group_norm_modulate_silu(
     batch, channels = x.shape[:2]
     if groups < 1 or channels % groups:
         raise InputError(f"groups: {groups} do not divide the {channels} channels of x")
-    if not 0 <= eps < math.inf:
-        raise InputError(f"eps: expected a number from 0 on, got {eps}")
+    check_norm_eps(eps)
     for name, tensor in (("weight", weight), ("bias", bias)):
         check_floating(name, tensor, x)
         check_shape(name, tensor, (channels,))

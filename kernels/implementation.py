@@ -80,6 +80,11 @@ def _check_gpu(name: str, device: int | None) -> None:
         )
 
 
+def needs_gradient(*tensors: torch.Tensor) -> bool:
+    """Whether autograd follows what becomes of one of them."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
 def is_cpu_inference(tensor: torch.Tensor) -> bool:
     """Whether a CPU computes under `torch.inference_mode`: then memory may be written in place, in any order.
 

@@ -7,7 +7,7 @@ import torch
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.kernels.checks import check_finite, check_floating
 from nnunet_difftumor.kernels.cpu.vector_quantize import nearest_code
-from nnunet_difftumor.kernels.implementation import uses_triton
+from nnunet_difftumor.kernels.implementation import needs_gradient, uses_triton
 from nnunet_difftumor.kernels.reference.vector_quantize import code_statistics
 
 
@@ -50,38 +50,62 @@ def vector_quantize(vectors: torch.Tensor, codebook: torch.Tensor, *, statistics
         raise InputError(f"vectors: expected (n, c) with n > 0, got {tuple(vectors.shape)}")
     if codebook.ndim != 2 or codebook.numel() == 0 or codebook.shape[1] != vectors.shape[1]:
         raise InputError(f"codebook: expected (k, {vectors.shape[1]}) with k > 0, got {tuple(codebook.shape)}")
-    # On CUDA the check waits for the device: there it is made when a codebook is packed for the kernel.
-    if not codebook.is_cuda and not torch.compiler.is_compiling():
-        check_finite("codebook", codebook)
-
     if uses_triton("vectors", vectors):
-        indices, counts, sums = _by_triton(vectors, codebook, statistics=statistics)
+        found = _by_triton(vectors, codebook, statistics=statistics)
     else:
-        indices, counts, sums = _by_blocks(vectors, codebook, statistics=statistics)
-    codes = codebook.detach()[indices].to(vectors.dtype)
-    commitment_loss = torch.nn.functional.mse_loss(vectors, codes)
-    # The difference is exactly 0, so the values are the code's own.
-    embeddings = codes + (vectors - vectors.detach()) if vectors.requires_grad else codes
-    return Quantized(indices, embeddings, commitment_loss, counts, sums)
+        # On CUDA the check waits for the device: there it is made when a codebook is packed for the kernel.
+        if not codebook.is_cuda and not torch.compiler.is_compiling():
+            check_finite("codebook", codebook)
+        found = _by_blocks(vectors, codebook, statistics=statistics)
+    if not needs_gradient(vectors):
+        return found
+    return found._replace(
+        # The difference is exactly 0, so the values are the code's own.
+        embeddings=found.embeddings + (vectors - vectors.detach()),
+        commitment_loss=torch.nn.functional.mse_loss(vectors, found.embeddings),
+    )
 
 
-def _by_blocks(vectors: torch.Tensor, codebook: torch.Tensor, *, statistics: bool) -> tuple:
+def prepare_codes(codebook: torch.Tensor) -> None:
+    """Makes on CUDA what `vector_quantize` needs of a codebook, (k, c); later calls find it while the values stay.
+
+    Without it the first call does. A tensor that was made in `torch.inference_mode` does not tell whether its values
+    stay: nothing is kept of it.
+
+    Raises:
+        InputError: as `vector_quantize`.
+    """
+    check_floating("codebook", codebook)
+    if codebook.ndim != 2 or codebook.numel() == 0:
+        raise InputError(f"codebook: expected (k, c) with k > 0, got {tuple(codebook.shape)}")
+    if uses_triton("codebook", codebook):
+        from nnunet_difftumor.kernels.triton import vector_quantize as kernels
+
+        kernels.check(codebook[:1], codebook)
+        kernels.packed_codebook(codebook)
+
+
+def _by_blocks(vectors: torch.Tensor, codebook: torch.Tensor, *, statistics: bool) -> Quantized:
+    given, dtype = vectors.detach(), vectors.dtype
     codebook = codebook.detach()
     if codebook.dtype.itemsize == 2:
         codebook = codebook.float()
-    vectors = vectors.detach().to(codebook.dtype)
+    vectors = given.to(codebook.dtype)
     indices = nearest_code(vectors, codebook)
+    embeddings = codebook[indices].to(dtype)
+    loss = torch.nn.functional.mse_loss(given, embeddings)
     if not statistics:
-        return indices, None, None
-    return indices, *code_statistics(vectors, indices, codes=len(codebook))
+        return Quantized(indices, embeddings, loss, None, None)
+    return Quantized(indices, embeddings, loss, *code_statistics(vectors, indices, codes=len(codebook)))
 
 
-def _by_triton(vectors: torch.Tensor, codebook: torch.Tensor, *, statistics: bool) -> tuple:
+def _by_triton(vectors: torch.Tensor, codebook: torch.Tensor, *, statistics: bool) -> Quantized:
     from nnunet_difftumor.kernels.triton import vector_quantize as kernels
 
     kernels.check(vectors, codebook)
-    vectors = vectors.detach().float().contiguous()
-    indices, _ = kernels.nearest_code(vectors, *kernels.packed_codebook(codebook))
+    dtype, vectors = vectors.dtype, vectors.detach().float().contiguous()
+    indices, embeddings, differences = kernels.nearest_code(vectors, *kernels.packed_codebook(codebook))
+    embeddings, loss = embeddings.to(dtype), differences.mean().to(dtype)
     if not statistics:
-        return indices, None, None
-    return indices, *kernels.code_statistics(vectors, indices, len(codebook))
+        return Quantized(indices, embeddings, loss, None, None)
+    return Quantized(indices, embeddings, loss, *kernels.code_statistics(vectors, indices, len(codebook)))

@@ -21,6 +21,7 @@ from nnunet_difftumor.generative.diffusion.samplers import (
 from nnunet_difftumor.generative.networks.attention import ChannelNorm
 from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
 from nnunet_difftumor.generative.networks.unet import StepTables, UNet
+from nnunet_difftumor.kernels import prepare_codes
 
 SAMPLERS = ("ddpm", "ddim")
 # Graphs that a sampler keeps; the oldest goes.
@@ -65,6 +66,7 @@ class FastSampler:
         self._taken = list(range(schedule.steps)) if steps is None else ddim_steps_taken(schedule, steps=steps)
         self._tables: dict[tuple[int, int], list[tuple[torch.Tensor, StepTables]]] = {}
         self._graphs: dict[tuple, GraphChain] = {}
+        prepare_codes(self.model.autoencoder.codebook.embeddings)
         use_channels_last(self.model.unet)
         if bfloat16:
             use_channels_last(self.model.autoencoder)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.diffusion.samplers import Denoise
@@ -15,6 +14,7 @@ from nnunet_difftumor.generative.diffusion.schedule import CosineSchedule
 from nnunet_difftumor.generative.networks.architectures import patch_multiples
 from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
 from nnunet_difftumor.generative.networks.unet import UNet
+from nnunet_difftumor.kernels import latent_condition
 
 
 class LatentDiffusion(nn.Module):
@@ -68,9 +68,8 @@ class LatentDiffusion(nn.Module):
             raise InputError(
                 f"tumor: expected boolean of shape {tuple(volume.shape)}, got {tumor.dtype} {tuple(tumor.shape)}"
             )
-        latent = self.encode_scaled(volume.masked_fill(tumor, 0))
-        mask = mask_on_latent_grid(tumor, self.autoencoder.config.downsampling)
-        return torch.cat((latent, 2 * mask.to(latent.dtype) - 1), dim=1)
+        latent = self.autoencoder.encode(volume.masked_fill(tumor, 0))
+        return latent_condition(latent, tumor, code_min=self.code_min, code_range=self.code_range)
 
     def denoise(self, condition: torch.Tensor) -> Denoise:
         """The network under a condition, as samplers call it."""
@@ -79,14 +78,3 @@ class LatentDiffusion(nn.Module):
     def decode_scaled(self, latent: torch.Tensor) -> torch.Tensor:
         """Volume of a scaled latent, each vector replaced by its nearest code."""
         return self.autoencoder.decode((latent + 1) / 2 * self.code_range + self.code_min)
-
-
-def mask_on_latent_grid(mask: torch.Tensor, downsampling: tuple[int, int, int]) -> torch.Tensor:
-    """Boolean (b, 1, z, x, y) on the latent grid: the first voxel of each block, as the published models were trained.
-
-    A mask that would vanish (about 1 in 200 of tiny tumors) keeps every block that it touches instead.
-    """
-    first = mask[:, :, :: downsampling[0], :: downsampling[1], :: downsampling[2]]
-    touched = functional.max_pool3d(mask.float(), downsampling).bool()
-    lost = ~first.flatten(1).any(1)
-    return torch.where(lost.view(-1, 1, 1, 1, 1), touched, first)

@@ -2,14 +2,22 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-from einops import rearrange
 from torch import nn
 from torch.nn import functional
 
-from nnunet_difftumor.kernels import depth_attention, spatial_linear_attention
-from nnunet_difftumor.kernels.implementation import is_cpu_inference
+from nnunet_difftumor.kernels import (
+    depth_attention,
+    depth_block,
+    linear_block,
+    spatial_block,
+    spatial_linear_attention,
+)
+from nnunet_difftumor.kernels.implementation import is_cpu_inference, needs_gradient, uses_triton
+from nnunet_difftumor.kernels.reference.attention_blocks import attend_within_slices
+from nnunet_difftumor.kernels.reference.depth_attention import rotation_angles
 
 NORM_EPS = 1e-5
 # Bytes of q, k and v that a CPU's cache holds beside what is made of them.
@@ -19,6 +27,29 @@ _PART_BYTES = 4 * 2**20
 def rotary_frequencies(head_dim: int) -> torch.Tensor:
     """10000^(-2m / head_dim), m = 0 ... head_dim / 2 - 1, float32 (Su et al., 2021)."""
     return (10000.0 ** -(torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)).float()
+
+
+class DepthPositions(NamedTuple):
+    """What attention along depth knows of the positions of d slices; all blocks of a network share it.
+
+    Attributes:
+        bias: (heads, d, d), for query slice i and key slice j.
+        frequencies: (head_dim / 2,), of the rotary embedding, in radians per slice.
+        cos: float32 (d, head_dim / 2), of the angles by which slices are rotated.
+        sin: likewise.
+    """
+
+    bias: torch.Tensor
+    frequencies: torch.Tensor
+    cos: torch.Tensor
+    sin: torch.Tensor
+
+    @classmethod
+    def of(cls, bias: torch.Tensor, frequencies: torch.Tensor) -> "DepthPositions":
+        """For as many slices as the bias is for."""
+        # Contiguous, as the kernels take it: else each would copy it at every call.
+        angles = rotation_angles(frequencies, bias.shape[1])
+        return cls(bias.contiguous(), frequencies, angles.cos(), angles.sin())
 
 
 class RelativePositionBias(nn.Module):
@@ -88,17 +119,28 @@ class _AttentionBlock(nn.Module):
             target.copy_(attend(part))
         return out
 
+    def is_one_kernel_call(self, x: torch.Tensor) -> bool:
+        """Whether the whole block runs as kernels: those have no gradients."""
+        return uses_triton("x", x) and not needs_gradient(x, *self.parameters())
+
+    def block_weights(self) -> dict[str, torch.Tensor | float]:
+        """What all blocks take by these names."""
+        return {"to_qkv": self.to_qkv.weight, "to_out": self.to_out.weight, "eps": NORM_EPS}
+
     def added(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         return x + self.to_out(attended.movedim(1, -1)).movedim(-1, 1)
 
 
 class DepthAttention(_AttentionBlock):
-    """Attention along depth; bias and frequencies are shared by all blocks of a network."""
+    """Attention along depth."""
 
     def __init__(self, channels: int, *, heads: int, head_dim: int):
         super().__init__(channels, heads=heads, head_dim=head_dim, out_bias=False)
 
-    def forward(self, x: torch.Tensor, bias: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, positions: DepthPositions) -> torch.Tensor:
+        bias, frequencies, cos, sin = positions
+        if self.is_one_kernel_call(x) and not needs_gradient(bias):
+            return depth_block(x, self.norm.weight, bias=bias, cos=cos, sin=sin, **self.block_weights())
         return self.in_parts(
             x, lambda part: self.added(part, depth_attention(self.qkv(part), bias, frequencies)), axis=3
         )
@@ -111,6 +153,9 @@ class SpatialLinearAttention(_AttentionBlock):
         super().__init__(channels, heads=heads, head_dim=head_dim, out_bias=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.is_one_kernel_call(x):
+            weights = self.block_weights()
+            return linear_block(x, self.norm.weight, out_bias=self.to_out.bias, heads=self.heads, **weights)
         return self.in_parts(
             x, lambda part: self.added(part, spatial_linear_attention(self.qkv(part), heads=self.heads)), axis=2
         )
@@ -123,7 +168,6 @@ class SpatialAttention(_AttentionBlock):
         super().__init__(channels, heads=heads, head_dim=head_dim, out_bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        q, k, v = rearrange(self.qkv(x), "b (three head c) d h w -> three (b d) head (h w) c", three=3, head=self.heads)
-        attended = functional.scaled_dot_product_attention(q, k, v)
-        attended = rearrange(attended, "(b d) head (h w) c -> b (head c) d h w", b=x.shape[0], h=x.shape[3])
-        return self.added(x, attended)
+        if self.is_one_kernel_call(x):
+            return spatial_block(x, self.norm.weight, heads=self.heads, **self.block_weights())
+        return self.added(x, attend_within_slices(self.qkv(x), heads=self.heads))

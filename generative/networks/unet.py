@@ -17,6 +17,7 @@ from torch.nn import functional
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.networks.attention import (
     DepthAttention,
+    DepthPositions,
     RelativePositionBias,
     SpatialAttention,
     SpatialLinearAttention,
@@ -79,11 +80,11 @@ class StepTables(NamedTuple):
     """What depends on the time steps of a batch and the depth of its latents, but not on the latents.
 
     Attributes:
-        bias: (heads, d, d), of the attention along depth.
+        positions: of the attention along depth.
         modulations: of each residual block that has one, scale and shift, (b, c) each.
     """
 
-    bias: torch.Tensor
+    positions: DepthPositions
     modulations: Mapping["ResidualBlock", tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -138,7 +139,11 @@ class UNet(nn.Module):
         blocks = [module for module in self.modules() if isinstance(module, ResidualBlock) and module.modulation]
         # Contiguous, as the kernels take them: else each would copy them at every call.
         modulations = {block: tuple(part.contiguous() for part in block.scale_and_shift(time)) for block in blocks}
-        return StepTables(self.position_bias(depth).contiguous(), modulations)
+        return StepTables(self.positions(depth), modulations)
+
+    def positions(self, depth: int) -> DepthPositions:
+        """Those of so many slices."""
+        return DepthPositions.of(self.position_bias(depth), self.frequencies)
 
     def time_modules(self) -> list[nn.Module]:
         """The layers that `tables` needs."""
@@ -163,28 +168,27 @@ class UNet(nn.Module):
             InputError: for shapes that do not fit together, or a height or width that the levels do not divide.
         """
         self._check(noisy, steps, condition)
-        frequencies = self.frequencies
         if tables is None:
-            bias, time = self.position_bias(noisy.shape[2]), self.time_embedding(steps)
+            positions, time = self.positions(noisy.shape[2]), self.time_embedding(steps)
         else:
-            bias, time = tables
+            positions, time = tables
         x = torch.cat((noisy, condition), dim=1)
         if is_cpu_inference(x):
             x = x.contiguous(memory_format=torch.channels_last_3d)
         x = first = self.conv_first(x)
-        x = self.first_attention(x, bias, frequencies)
+        x = self.first_attention(x, positions)
 
         skips = []
         for level in self.down:
-            x = level(x, time, bias=bias, frequencies=frequencies)
+            x = level(x, time, positions)
             skips.append(x)
             x = level.resample(x)
 
         x = self.middle_spatial_attention(self.middle_residual1(x, time))
-        x = self.middle_residual2(self.middle_depth_attention(x, bias, frequencies), time)
+        x = self.middle_residual2(self.middle_depth_attention(x, positions), time)
 
         for level in self.up:
-            x = level(torch.cat((x, skips.pop()), dim=1), time, bias=bias, frequencies=frequencies)
+            x = level(torch.cat((x, skips.pop()), dim=1), time, positions)
             x = level.resample(x)
 
         return self.conv_last(self.last_residual(torch.cat((x, first), dim=1)))
@@ -219,9 +223,9 @@ class Level(nn.Module):
         self.depth_attention = DepthAttention(channels, heads=heads, head_dim=head_dim)
         self.resample = resample
 
-    def forward(self, x: torch.Tensor, time: "Time", *, bias: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, time: "Time", positions: DepthPositions) -> torch.Tensor:
         x = self.residual2(self.residual1(x, time), time)
-        return self.depth_attention(self.spatial_attention(x), bias, frequencies)
+        return self.depth_attention(self.spatial_attention(x), positions)
 
 
 class ResidualBlock(nn.Module):

@@ -6,10 +6,15 @@ from einops import rearrange
 
 def depth_attention(qkv: torch.Tensor, bias: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
     """See `nnunet_difftumor.kernels.depth_attention`."""
+    angles = rotation_angles(frequencies, qkv.shape[2])
+    return attend_along_depth(qkv, bias, angles.cos(), angles.sin())
+
+
+def attend_along_depth(qkv: torch.Tensor, bias: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """The same for cosines and sines (d, head_dim / 2) of all angles."""
     heads, height = bias.shape[0], qkv.shape[3]
     q, k, v = rearrange(qkv, "b (three head c) d h w -> three (b h w) head d c", three=3, head=heads)
-    angles = rotation_angles(frequencies, qkv.shape[2])
-    cos, sin = angles.cos().to(qkv.dtype), angles.sin().to(qkv.dtype)
+    cos, sin = cos.to(qkv.dtype), sin.to(qkv.dtype)
     q = rotate(q, cos, sin) * q.shape[-1] ** -0.5
     logits = q @ rotate(k, cos, sin).transpose(-1, -2) + bias.to(qkv.dtype)
     attention = logits.float().softmax(-1) if logits.dtype.itemsize == 2 else logits.softmax(-1)

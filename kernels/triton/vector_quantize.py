@@ -89,8 +89,8 @@ def packed_codebook(codebook: torch.Tensor) -> PackedCodebook:
         return pack_codebook(codebook)
     version, packed = _packed.get(codebook, (None, None))
     if version != codebook._version:
-        # Waits for the device, once for every state of the codebook; the public operation has looked at those on a CPU.
-        if codebook.is_cuda and not torch.cuda.is_current_stream_capturing():
+        # Waits for the device, once for every state of the codebook.
+        if not (codebook.is_cuda and torch.cuda.is_current_stream_capturing()):
             check_finite("codebook", codebook)
         packed = pack_codebook(codebook)
         _packed[codebook] = (codebook._version, packed)
@@ -100,15 +100,15 @@ def packed_codebook(codebook: torch.Tensor) -> PackedCodebook:
 @torch.library.custom_op("nnunet_difftumor::nearest_code", mutates_args=())
 def nearest_code(
     vectors: torch.Tensor, codes: torch.Tensor, operand: torch.Tensor, scale: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Nearest code of each vector; the lowest index on ties.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Nearest code of each vector; the lowest index on ties. Two launches.
 
     Args:
         vectors: float32 (n, c), contiguous.
         codes, operand, scale: of a PackedCodebook.
 
     Returns:
-        indices int64 (n,), and the squared distances float32 (n,).
+        indices int64 (n,), the codes themselves float32 (n, c), and their mean squared differences float32 (n,).
     """
     count, channels = vectors.shape
     tiles = len(operand) // _CODES
@@ -137,16 +137,25 @@ def nearest_code(
         num_warps=4,
         num_stages=3,
     )
-    if splits == 1:
-        return indices[0], distances[0]
-    # The first of equal distances: splits are in the order of the codes.
-    best, split = distances.min(0)
-    return indices.gather(0, split[None])[0], best
+    found = _new_results(vectors)
+    _take[(blocks,)](
+        *(indices, distances, codes, *found, count, splits),
+        CHANNELS=channels,
+        CHANNELS_PADDED=triton.next_power_of_2(channels),
+        ROWS=_ROWS,
+        num_warps=4,
+    )
+    return found
 
 
 @nearest_code.register_fake
 def _(vectors, codes, operand, scale):
-    return vectors.new_empty(len(vectors), dtype=torch.int64), vectors.new_empty(len(vectors))
+    return _new_results(vectors)
+
+
+def _new_results(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    count = len(vectors)
+    return vectors.new_empty(count, dtype=torch.int64), torch.empty_like(vectors), vectors.new_empty(count)
 
 
 @triton.jit
@@ -221,6 +230,39 @@ def _search(
     out = tl.program_id(1) * count + rows
     tl.store(indices + out, index, mask=inside)
     tl.store(distances + out, nearest, mask=inside)
+
+
+@triton.jit
+def _take(
+    indices,
+    distances,
+    codes,
+    index_of,
+    code_of,
+    difference_of,
+    count,
+    splits,
+    CHANNELS: tl.constexpr,
+    CHANNELS_PADDED: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """The nearest of what the splits found, and its code."""
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    inside = rows < count
+    nearest = tl.load(distances + rows, mask=inside, other=0.0)
+    index = tl.load(indices + rows, mask=inside, other=0)
+    for split in range(1, splits):
+        distance = tl.load(distances + split * count + rows, mask=inside, other=0.0)
+        # The first of equal distances: splits are in the order of the codes.
+        nearer = distance < nearest
+        index = tl.where(nearer, tl.load(indices + split * count + rows, mask=inside, other=0), index)
+        nearest = tl.where(nearer, distance, nearest)
+    channels = tl.arange(0, CHANNELS_PADDED)
+    present = inside[:, None] & (channels < CHANNELS)[None, :]
+    code = tl.load(codes + index[:, None] * CHANNELS + channels[None, :], mask=present, other=0.0)
+    tl.store(code_of + rows[:, None] * CHANNELS + channels[None, :], code, mask=present)
+    tl.store(index_of + rows, index, mask=inside)
+    tl.store(difference_of + rows, nearest / CHANNELS, mask=inside)
 
 
 @torch.library.custom_op("nnunet_difftumor::code_statistics", mutates_args=())

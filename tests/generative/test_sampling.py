@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion, mask_on_latent_grid
+from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.diffusion.samplers import noise_per_sample, sample_ddim, sample_ddpm
 from nnunet_difftumor.generative.diffusion.schedule import CosineSchedule
+from nnunet_difftumor.kernels.reference.latent_condition import mask_on_latent_grid
 
 SHAPE = (2, 3, 4, 5)
 

@@ -10,7 +10,11 @@ from torch._subclasses import FakeTensorMode
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.kernels import (
     depth_attention,
+    depth_block,
     group_norm_modulate_silu,
+    linear_block,
+    prepare_codes,
+    spatial_block,
     spatial_linear_attention,
     standard_normal,
     vector_quantize,
@@ -34,6 +38,21 @@ def linear(qkv=None, heads=1):
     return spatial_linear_attention(ones(1, 12, 3, 2, 2) if qkv is None else qkv, heads=heads)
 
 
+def prepare(codebook=None):
+    prepare_codes(ones(4, 8) if codebook is None else codebook)
+
+
+def block(operation=spatial_block, x=None, **named):
+    named = {"gain": ONES, "to_qkv": ones(12, 4), "to_out": ones(4, 4), "eps": 1e-5, **named}
+    if operation is depth_block:
+        named = {"bias": ones(1, 3, 3), "cos": ones(3, 2), "sin": ones(3, 2), **named}
+    else:
+        named = {"heads": 1, **named}
+    if operation is linear_block:
+        named = {"out_bias": ONES, **named}
+    return operation(ones(1, 4, 3, 2, 2) if x is None else x, **named)
+
+
 def norm(x=None, weight=ONES, bias=ONES, groups=2, eps=1e-5, **named):
     x = ones(2, 4, 2, 2, 2) if x is None else x
     return group_norm_modulate_silu(x, weight, bias=bias, groups=groups, eps=eps, **named)
@@ -48,6 +67,7 @@ def ones(*shape, **options):
 
 
 ELSEWHERE = {"device": "meta"}
+BLOCKS = (depth_block, linear_block, spatial_block)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +99,19 @@ ELSEWHERE = {"device": "meta"}
         (norm, "bias", {"bias": ones(4, dtype=torch.int64)}),
         (norm, "scale", {"scale": ones(2, 4, **ELSEWHERE), "shift": ones(2, 4)}),
         (norm, "shift", {"scale": ones(2, 4), "shift": ones(1, 4)}),
+        *((block, "x", {"operation": kind, "x": ones(1, 4, 3, 2)}) for kind in BLOCKS),
+        *((block, "x", {"operation": kind, "x": ones(1, 4, 3, 2, 2, dtype=torch.int64)}) for kind in BLOCKS),
+        *((block, "gain", {"operation": kind, "gain": ones(4, **ELSEWHERE)}) for kind in BLOCKS),
+        *((block, "eps", {"operation": kind, "eps": -1.0}) for kind in BLOCKS),
+        (block, "to_qkv", {"heads": 0}),
+        (block, "to_qkv", {"to_qkv": ones(15, 4)}),
+        (block, "to_out", {"to_out": ones(4, 4, dtype=torch.int32)}),
+        (block, "bias", {"operation": depth_block, "bias": ones(3, 3)}),
+        (block, "cos", {"operation": depth_block, "cos": ones(4, 2)}),
+        (block, "sin", {"operation": depth_block, "sin": ones(3, 2, **ELSEWHERE)}),
+        (block, "out_bias", {"operation": linear_block, "out_bias": ones(5)}),
+        (prepare, "codebook", {"codebook": ones(4)}),
+        (prepare, "codebook", {"codebook": ones(4, 8, dtype=torch.int32)}),
         (noise, "seeds", {"seeds": [1, 2]}),
         (noise, "seeds", {"seeds": ones(2)}),
         (noise, "seeds", {"seeds": ones(2, dtype=torch.int32)}),
@@ -109,6 +142,11 @@ def test_wrong_shapes_dtypes_and_devices(operation, named, arguments):
         (linear, "qkv: is torch.float64", {"qkv": ones(1, 12, 3, 2, 2, dtype=torch.float64)}),
         (linear, "qkv: has 130 channels per head", {"qkv": ones(1, 390, 1, 1, 1)}),
         (norm, "x: is torch.float64", {"x": ones(2, 4, 2, 2, 2, dtype=torch.float64)}),
+        *(
+            (block, "x: is torch.float64", {"operation": kind, "x": ones(1, 4, 3, 2, 2, dtype=torch.float64)})
+            for kind in BLOCKS
+        ),
+        (prepare, "codebook: has 42 channels", {"codebook": ones(4, 42)}),
         (
             norm,
             "x: has 1025 channels",
@@ -135,6 +173,13 @@ def test_samples_beyond_32_bits(operation):
             inputs += [torch.zeros(1, 3, 3), torch.ones(2)]
         with pytest.raises(InputError, match=r"^(qkv|x): a sample of .* reaches over"):
             operation(*inputs)
+
+
+def test_heads_beyond_32_bits():
+    with FakeTensorMode(), implementation("triton"):
+        x, weights = torch.empty(1, 1, 3, 20_000, 20_000), {"to_qkv": ones(12, 1), "to_out": ones(1, 4)}
+        with pytest.raises(InputError, match=r"^x: its heads have 4800000000 elements in a sample"):
+            block(linear_block, x, gain=ones(1), out_bias=ones(1), **weights)
 
 
 @pytest.fixture

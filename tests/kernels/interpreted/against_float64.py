@@ -23,7 +23,7 @@ def compare(
         operation: of the inputs; called with the kernel's tensors, and with float64 ones for the reference.
         inputs: floating tensors; their memory layout is kept.
         precision: a key of TOLERANCES.
-        trained: number of inputs that get a gradient; None: all.
+        trained: number of inputs that get a gradient; None: all. Without any, autograd is off.
     """
     trained = len(inputs) if trained is None else trained
     before = torch.get_float32_matmul_precision()
@@ -42,6 +42,9 @@ def compare(
 
 
 def _run(operation, inputs, trained):
+    if not trained:
+        with torch.no_grad():
+            return operation(*inputs), []
     for tensor in inputs[:trained]:
         tensor.requires_grad_()
     out = operation(*inputs)

@@ -15,7 +15,7 @@ from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusi
 from nnunet_difftumor.generative.networks.autoencoder import Autoencoder, AutoencoderConfig
 from nnunet_difftumor.generative.networks.unet import UNet, UNetConfig
 from nnunet_difftumor.generative.weights import Description, DiffusionSettings
-from nnunet_difftumor.kernels import group_norm_modulate_silu
+from nnunet_difftumor.kernels import group_norm_modulate_silu, prepare_codes
 from nnunet_difftumor.kernels.implementation import implementation
 from nnunet_difftumor.synthesis.networks import products
 from nnunet_difftumor.synthesis.networks.diffusion import DiffusionRenderer, LoadedBatch, as_diffusion
@@ -59,6 +59,9 @@ def test_an_operation_of_ours_counts_the_kernels_that_it_launches():
 SEEN = Description("diffusion", {}, diffusion=DiffusionSettings("liver", "early", 4, "ddpm", 4, "", (32, 32, 32)))
 
 
+ATTENTION = ("_attend", "_attend_linearly", "_project_and_add")
+
+
 def networks() -> LatentDiffusion:
     """Of the released depth, with few channels."""
     autoencoder = Autoencoder(AutoencoderConfig(hidden_channels=4, codes=64, norm_groups=2))
@@ -67,26 +70,31 @@ def networks() -> LatentDiffusion:
     return LatentDiffusion(autoencoder.eval(), unet.eval(), steps=4)
 
 
-def stages(batch: int) -> dict[str, int]:
-    """Launches of each stage of an early tumor."""
+def stages(batch: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Launches of each stage of an early tumor, and those of attention in a step of the U-Net."""
     model = networks()
+    prepare_codes(model.autoencoder.codebook.embeddings)  # as a sampler does
     volume = torch.zeros(batch, 1, 32, 32, 32)
     tumor = volume > 1
     found = {}
     with torch.inference_mode(), implementation("triton"):
-        for name in ("encode", "U-Net step", "lookup", "decode"):
+        for name in ("encode", "condition", "U-Net step", "lookup", "decode"):
             with launches.counted() as counts:
                 if name == "encode":
-                    condition = model.condition(volume, tumor)
+                    encoded = model.autoencoder.encode(volume)
+                elif name == "condition":
+                    with patched.object(model.autoencoder, "encode", return_value=encoded):
+                        condition = model.condition(volume, tumor)
                 elif name == "U-Net step":
                     latent = torch.zeros(batch, 8, 8, 8, 8)
                     model.denoise(condition)(latent, torch.zeros(batch, dtype=torch.long))
+                    of_attention = {name: counts[name] for name in ATTENTION}
                 elif name == "lookup":
                     embeddings = model.autoencoder.codebook(latent).embeddings
                 else:
                     model.autoencoder.decode_embeddings(embeddings)
             found[name] = sum(counts.values())
-    return found
+    return found, of_attention
 
 
 def loaded(batch: int, mode: str) -> LoadedBatch:
@@ -153,6 +161,10 @@ def test_launches_of_a_whole_early_render(batch, mode):
 
 
 def test_a_batch_launches_about_what_one_tumor_launches():
-    one, two = stages(1), stages(2)
-    print(f"launches at batch 1: {one}, at batch 2: {two}")
+    (one, of_attention), (two, of_two) = stages(1), stages(2)
+    print(f"launches at batch 1: {one}, at batch 2: {two}; of attention in a step: {of_attention}")
+    # Before the first level, two in each of the eight, and two in the middle.
+    blocks = 1 + 2 * 8 + 2
+    assert of_attention == of_two == {"_attend": blocks - 8, "_attend_linearly": 8, "_project_and_add": blocks}
+    assert one["condition"] <= 4 and one["lookup"] <= 4
     assert all(0 < one[name] <= two[name] < 1.25 * one[name] for name in one)

@@ -8,9 +8,11 @@ import sys
 from dataclasses import dataclass
 
 import pytest
+import test_attention_blocks_kernel as blocks
 import test_counter_noise_kernel as noise
 import test_depth_attention_kernel as depth
 import test_group_norm_modulate_silu_kernel as norm
+import test_latent_condition_kernel as condition
 import test_spatial_linear_attention_kernel as linear
 import test_vector_quantize_kernel as quantize
 from test_vector_quantize_kernel import in_one_program  # noqa: F401, a fixture
@@ -18,9 +20,11 @@ from triton.runtime.errors import InterpreterError
 
 from nnunet_difftumor.kernels import triton as package
 from nnunet_difftumor.kernels.triton import (
+    attention_blocks,
     counter_noise,
     depth_attention,
     group_norm_modulate_silu,
+    latent_condition,
     spatial_linear_attention,
     vector_quantize,
 )
@@ -283,12 +287,110 @@ MUTATIONS = [
         "quarter > 2, -y",
         noise.test_extreme_words_and_the_borders_of_the_eighths_of_a_turn,
     ),
+    *(
+        Mutation(attention_blocks, old, new, blocks.test_any_shape, (kind, blocks.REAL[kind]), within=within)
+        for kind, within, old, new in (
+            ("depth", "_moments", "mean = total / CHANNELS", "mean = total / CHUNK"),
+            ("depth", "_moments", "tl.where(present, values - mean[:, None], 0.0)", "values - mean[:, None]"),
+            ("depth", "_moments", "squares / CHANNELS + eps", "squares / (CHANNELS - 1) + eps"),
+            ("depth", "_normed", "* factor[None, :]", ""),
+            ("depth", "_rows_of", "row[None, :] * CHANNELS", "row[None, :] * CHUNK"),
+            ("depth", "_attend", "even = head * HEAD_DIM + 2 * half", "even = head * HEAD_DIM + half"),
+            ("depth", "_attend", "to_next + even + 1, of_pair", "to_next + even, of_pair"),
+            ("depth", "_attend", "q_odd * cosine + q_even * sine", "q_odd * cosine - q_even * sine"),
+            ("depth", "_attend", "mask=pairs, other=0.0) * _LOG2E", "mask=pairs, other=0.0)"),
+            ("depth", "_attend", 'tl.where(inside[None, :], logits, float("-inf"))', "logits"),
+            ("depth", "_attend", "mask=inside[:, None] & of_head", "mask=(token >= 0)[:, None] & of_head"),
+            ("depth", "_columns", "row, column, slice_, 0", "column, row, slice_, 0"),
+            ("spatial", "_attend", "in_log2 = scale * _LOG2E", "in_log2 = _LOG2E"),
+            ("spatial", "_attend", "% token_width * out.token_inner", "% token_width * x.token_inner"),
+            ("linear", "_attend_linearly", 'k = tl.where(inside[:, None], k * _LOG2E, float("-inf"))', "k *= _LOG2E"),
+            ("linear", "_attend_linearly", "context = context * shrink[:, None]", "context = context"),
+            ("linear", "_attend_linearly", "total = total * shrink", "total = total"),
+            ("linear", "_attend_linearly", "2 * to_next + of_q", "to_next + of_q"),
+            ("linear", "_project_and_add", "inside = position < positions", "inside = position >= 0"),
+            ("linear", "_project_and_add", "if out_bias is not None:", "if INNER == 0:"),
+            ("linear", "_project_and_add", "total += before.to(tl.float32)", ""),
+        )
+    ),
+    Mutation(
+        attention_blocks,
+        "real = channel < CHANNELS",
+        "real = channel >= 0",
+        blocks.test_any_shape,
+        ("spatial", blocks.SHAPES["spatial"][6]),
+        within="_project_and_add",
+    ),
+    Mutation(
+        attention_blocks,
+        "slice_, 0, row, column",
+        "slice_, 0, column, row",
+        blocks.test_any_shape,
+        ("spatial", blocks.SHAPES["spatial"][5]),
+    ),
+    Mutation(
+        attention_blocks,
+        "sample * in_batch + at",
+        "at",
+        blocks.test_any_shape,
+        ("linear", blocks.SHAPES["linear"][2]),
+    ),
+    Mutation(
+        vector_quantize,
+        "tl.load(indices + split * count + rows",
+        "tl.load(indices + rows",
+        quantize.test_the_nearest_code_is_found,
+        (130, 300, 8),
+    ),
+    Mutation(
+        vector_quantize,
+        "nearer = distance < nearest",
+        "nearer = distance <= nearest",
+        quantize.test_the_lowest_of_equal_codes_is_taken_also_across_tiles_and_programs,
+        (2,),
+    ),
+    Mutation(
+        vector_quantize,
+        "nearest / CHANNELS, mask",
+        "nearest, mask",
+        quantize.test_the_nearest_code_is_found,
+        (63, 64, 8),
+    ),
+    *(
+        Mutation(latent_condition, old, new, condition.test_any_shape_and_share_of_the_mask, arguments)
+        for old, new, arguments in (
+            ("row * block_row * mask_row\n    first +=", "row * mask_row\n    first +=", (condition.SHAPES[3], 0.01)),
+            ("tl.div_rn(2.0 * (value - least), extent)", "(value - least) / extent", (condition.SHAPES[2], 0.5)),
+            ("tl.where(of_mask > 0, 1.0, -1.0)", "tl.where(of_mask > 0, 1.0, 0.0)", (condition.SHAPES[2], 0.5)),
+        )
+    ),
+    Mutation(
+        latent_condition,
+        "voxel < voxels, other=0)\n    tl.store(notes",
+        "voxel < voxels)\n    tl.store(notes",
+        condition.test_a_mask_that_vanishes_in_one_sample_only,
+    ),
+    Mutation(
+        latent_condition,
+        "tl.where(kept == 0, block_row, 1)",
+        "1",
+        condition.test_a_mask_that_vanishes_in_one_sample_only,
+    ),
+    Mutation(
+        latent_condition,
+        "start + tl.arange(0, NOTES)",
+        "tl.arange(0, NOTES)",
+        condition.test_the_last_of_many_tiles_keeps_a_mask,
+    ),
 ]
 
 
 @pytest.fixture
 def mutate(tmp_path, monkeypatch):
+    swapped = []
+
     def swap(mutation):
+        swapped.append(mutation.module)
         name = mutation.module.__name__
         with open(mutation.module.__file__) as file:
             source = file.read()
@@ -303,7 +405,7 @@ def mutate(tmp_path, monkeypatch):
     yield swap
     # Operations are registered by name with torch: the right ones again.
     monkeypatch.undo()
-    for module in (counter_noise, depth_attention, group_norm_modulate_silu, spatial_linear_attention, vector_quantize):
+    for module in swapped:
         importlib.reload(module)
 
 
