@@ -6,18 +6,28 @@ cache, all else as plain references. `implementation` chooses otherwise.
 Needs torch, and triton on CUDA.
 """
 
+from nnunet_difftumor.kernels.convolution_weight import ConvolutionWeight, pack_convolution
+from nnunet_difftumor.kernels.convolve import convolve
 from nnunet_difftumor.kernels.counter_noise import standard_normal
 from nnunet_difftumor.kernels.depth_attention import depth_attention
 from nnunet_difftumor.kernels.group_norm_modulate_silu import group_norm_modulate_silu
 from nnunet_difftumor.kernels.implementation import implementation
+from nnunet_difftumor.kernels.moments import Affine, PartialMoments
+from nnunet_difftumor.kernels.norm_of_moments import norm_of_moments
 from nnunet_difftumor.kernels.spatial_linear_attention import spatial_linear_attention
 from nnunet_difftumor.kernels.vector_quantize import Quantized, vector_quantize
 
 __all__ = [
+    "Affine",
+    "ConvolutionWeight",
+    "PartialMoments",
     "Quantized",
+    "convolve",
     "depth_attention",
     "group_norm_modulate_silu",
     "implementation",
+    "norm_of_moments",
+    "pack_convolution",
     "spatial_linear_attention",
     "standard_normal",
     "vector_quantize",
