@@ -20,8 +20,8 @@ class ConvolutionWeight(NamedTuple):
 
     Attributes:
         weight: in torch's layout, (n, c, kd, kh, kw), or (c, n, kd, kh, kw) if transposed.
-        packed: (phases, padded n, length): of every phase and channel of the output the factors of its sums, taps in the
-            order of the input and with them its channels, as `Part` says. What is padded is zero.
+        packed: (phases, padded n, length): for each phase and channel of the output the factors of its sums, taps in
+            the order of the input and with them its channels, as `Part` says. What is padded is zero.
         stride: of d, h and w.
         transposed: whether the output is the larger one.
         zero_rim: whether zeros are around the input, and not its rim repeated.

@@ -1,4 +1,4 @@
-"""A convolution with what stands before and after it: norm and SiLU, rim, bias, residual, and the next norm's moments."""
+"""A convolution with what stands around it: norm and SiLU, rim, bias, residual, and the moments for the next norm."""
 
 import torch
 
@@ -24,8 +24,8 @@ def convolve(
 ) -> torch.Tensor | tuple[torch.Tensor, PartialMoments]:
     """The convolution of silu(norm(x)), or of x, plus a residual; computed in float32 and rounded once, at the store.
 
-    What a convolution multiplies is rounded to the dtype of x before. On CUDA it is one launch, which writes nothing but
-    the output. Gradients go through torch's own convolution, of the normalized and padded input computed again.
+    What is multiplied is rounded to the dtype of x before. On CUDA it is one launch, which writes nothing but the
+    output. Gradients go through torch's own convolution, of the normalized and padded input computed again.
 
     Args:
         x: floating (b, c, d, h, w); on CUDA a copy is made unless it is channels-last in memory.
@@ -47,7 +47,7 @@ def convolve(
             too old.
     """
     check_volume("x", x)
-    _check_like_x("weight", weight.weight, x)
+    check_like_x("weight", weight.weight, x)
     _check_input(x, weight, skip=skip)
     if skip is not None and norm is not None:
         raise InputError("skip, norm: give one of them; a norm acts on all channels that are convolved")
@@ -60,7 +60,7 @@ def convolve(
     check_floating("bias", bias, x)
     check_shape("bias", bias, (weight.channels_out,))
     if residual is not None:
-        _check_like_x("residual", residual, x)
+        check_like_x("residual", residual, x)
         check_shape("residual", residual, out_shape)
     for name, given, channels in (("norm", norm, x.shape[1]), ("residual_norm", residual_norm, weight.channels_out)):
         if given is not None:
@@ -94,11 +94,12 @@ def _check_input(x: torch.Tensor, weight: ConvolutionWeight, *, skip: torch.Tens
         if tensor.ndim != 5 or tensor.shape[1] != channels:
             raise InputError(f"{name}: expected {channels} channels, as the weight has, got {tuple(tensor.shape)}")
     if skip is not None:
-        _check_like_x("skip", skip, x)
+        check_like_x("skip", skip, x)
         check_shape("skip", skip, (len(x), weight.channels[1], *x.shape[2:]))
 
 
-def _check_like_x(name: str, tensor: torch.Tensor, x: torch.Tensor) -> None:
+def check_like_x(name: str, tensor: torch.Tensor, x: torch.Tensor) -> None:
+    """A tensor of the device and dtype of x."""
     check_floating(name, tensor, x)
     if tensor.dtype != x.dtype:
         raise InputError(f"{name}: is {tensor.dtype}, x is {x.dtype}; convert one of them")

@@ -21,9 +21,9 @@ def norm_of_moments(
     scale: torch.Tensor | None = None,
     shift: torch.Tensor | None = None,
 ) -> Affine:
-    """group_norm(x) * (1 + scale) + shift as x * Affine.scale + Affine.shift, for `convolve`; without gradients on CUDA.
+    """group_norm(x) * (1 + scale) + shift as x * Affine.scale + Affine.shift, for `convolve`.
 
-    One launch. Pieces are joined without a difference of large sums (Chan et al., 1983).
+    One launch, without gradients on CUDA. Pieces are joined without a difference of large sums (Chan et al., 1983).
 
     Args:
         moments: of x, by `convolve`.

@@ -2,17 +2,17 @@
 
 A program makes a tile of places and channels of the output. It reads the input's tile of every tap from memory that
 other programs have in the cache too, by an index that stays within the volume: the repeated rim is no copy. Norm and
-SiLU act on what was read, before the product; bias, residual and the moments of the next norm on the float32 sums.
+SiLU act on what was read, before the product; bias, residual and the moments for the next norm on the float32 sums.
 
 Two loops. The deep one, for 3^3 kernels without stride, makes four slices and reads every slice of the input once for
 the up to three of them that take it; on an H100 a prototype of it, without anything fused, reached 326 TFLOP/s at
-32 channels and 96^3 in bfloat16, where cuDNN's best was 119. The plain one takes places in a row, one after the other,
-and serves all else: any kernel and stride, transposed convolutions as one plain convolution per remainder of the stride,
-two inputs in place of their concatenation, kernels within slices.
+32 channels and 96^3 in bfloat16, where cuDNN's best was 119. The plain one takes places in a row and serves all else:
+any kernel and stride, transposed convolutions as one plain convolution for each remainder of the stride, two inputs in
+place of their concatenation, kernels within slices.
 
 Bound: 2 * taps * c * n operations per voxel at 800 TFLOP/s, 61 us for 3^3 and 32 -> 32 channels at 96^3. The norm is
-computed again at every tap, in the deep loop 13.5 times per voxel: two special functions each, 0.2 ms there at 16 a
-clock and processor.
+computed again at every tap, in the deep loop 13.5 times for a voxel: with two special functions each, at 16 a clock
+and processor, 0.2 ms there.
 """
 
 import math
@@ -149,9 +149,9 @@ def _gradients(ctx, gradient, *_):
         of_x, of_skip = of_x.split(list(whole.channels), dim=1)
     of_scale = of_shift = of_residual = of_residual_scale = of_residual_shift = None
     if norm is not None:
-        of_x, of_scale, of_shift = _through_norm(of_x, x, norm)
+        of_x, of_scale, of_shift = normalized_gradients(of_x, x, norm)
     if residual_scale is not None:
-        of_residual, of_residual_scale, of_residual_shift = _through_norm(
+        of_residual, of_residual_scale, of_residual_shift = normalized_gradients(
             gradient, residual, Affine(residual_scale, residual_shift)
         )
     elif residual is not None:
@@ -174,7 +174,7 @@ def _cropped(of_padded: torch.Tensor, x: torch.Tensor, whole: ConvolutionWeight)
     return of_padded
 
 
-def _through_norm(gradient: torch.Tensor, x: torch.Tensor, norm: Affine) -> tuple[torch.Tensor, ...]:
+def normalized_gradients(gradient: torch.Tensor, x: torch.Tensor, norm: Affine) -> tuple[torch.Tensor, ...]:
     """Gradients of x, scale and shift, of that of silu(x * scale + shift)."""
     of_argument = torch.ops.aten.silu_backward(gradient.float(), plain.affine(x, norm))
     of_x = (of_argument * norm.scale[:, :, None, None, None]).to(x.dtype)
@@ -251,9 +251,10 @@ def _deep_stages(x: torch.Tensor, weight: ConvolutionWeight) -> int:
         or _is_exact(x)
     ):
         return 0
-    # Where matrix units take operands from shared memory; elsewhere these are in registers too.
+    # Where matrix units take operands from shared memory; elsewhere these are in registers too. Of three reasons for
+    # many registers, two are too many.
     roomy = _SHARED.get(_architecture(), 0) > _SHARED[80]
-    if part.step > 32 and (x.element_size() > 2 or not roomy) or (x.element_size() > 2 and not roomy):
+    if (part.step > 32) + (x.element_size() > 2) + (not roomy) > 1:
         return 0
     # Measured: two stages at 32 channels, three at 64.
     stages = _stages(x, ((_DEPTH + 2) * _EDGE**2 + 3 * out) * part.step, most=2 if part.step <= 32 else 3)
@@ -328,7 +329,7 @@ _LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def _silu(argument):
+def silu(argument):
     return argument / (1.0 + tl.exp2(-argument * _LOG2E))
 
 
@@ -344,7 +345,7 @@ def _normalized(values, norm, sample, channel, real, CHANNELS: tl.constexpr):
     if norm.scale is not None:
         scale = tl.load(norm.scale + sample * CHANNELS + channel, mask=real, other=0.0)[None, :]
         shift = tl.load(norm.shift + sample * CHANNELS + channel, mask=real, other=0.0)[None, :]
-        values = _silu(values.to(tl.float32) * scale + shift).to(values.dtype)
+        values = silu(values.to(tl.float32) * scale + shift).to(values.dtype)
     return values
 
 
@@ -356,7 +357,7 @@ def _finished(sums, y, after, sample, voxel, inside, channel, OUT: tl.constexpr)
     """
     real = channel < OUT
     mask = inside[:, None] & real[None, :]
-    at = sample * (y.depth * y.height * y.width).to(tl.int64) * OUT
+    at = sample * (y.depth * y.height * y.width) * OUT
     place = voxel[:, None] * OUT + channel[None, :]
     sums += tl.load(after.bias + channel, mask=real, other=0.0).to(tl.float32)[None, :]
     if after.residual is not None:
@@ -364,7 +365,7 @@ def _finished(sums, y, after, sample, voxel, inside, channel, OUT: tl.constexpr)
         if after.scale is not None:
             scale = tl.load(after.scale + sample * OUT + channel, mask=real, other=0.0)[None, :]
             shift = tl.load(after.shift + sample * OUT + channel, mask=real, other=0.0)[None, :]
-            residual = _silu(residual * scale + shift)
+            residual = silu(residual * scale + shift)
         sums += residual
     rounded = sums.to(y.elements.dtype.element_ty)
     tl.store(y.elements + at + place, rounded, mask=mask)
@@ -387,9 +388,9 @@ def _added_taps(
     weights,
     norm,
     sample,
-    z,
-    y,
-    x_,
+    from_z,
+    from_y,
+    from_x,
     TAPS: tl.constexpr,
     PART: tl.constexpr,
     ZERO_RIM: tl.constexpr,
@@ -397,47 +398,47 @@ def _added_taps(
 ):
     """sums, and the products of all taps of one input with their weights.
 
-    z, y and x_ (places, 1) are where the first tap is, perhaps outside; weights (1, channels of the output) point to
-    the first factor of this input.
+    from_z, from_y and from_x (places, 1) are where the first tap is, perhaps outside; sample is int64, and weights
+    (1, channels of the output) point to the first factor of this input.
     """
     td: tl.constexpr = TAPS[0]
     th: tl.constexpr = TAPS[1]
     tw: tl.constexpr = TAPS[2]
-    CHANNELS: tl.constexpr = PART[0]
-    FLAT: tl.constexpr = PART[1]
-    STEP: tl.constexpr = PART[2]
-    LENGTH: tl.constexpr = PART[3]
-    PADDED: tl.constexpr = CHANNELS if FLAT else LENGTH // (td * th * tw)
-    source = elements + sample * (x.depth * x.height * x.width).to(tl.int64) * CHANNELS
-    for step in range(LENGTH // STEP):
-        factor = step * STEP + tl.arange(0, STEP)
-        if FLAT:
-            tap = (factor // CHANNELS)[None, :]
-            channel = factor % CHANNELS
-            real = factor < td * th * tw * CHANNELS
+    channels: tl.constexpr = PART[0]
+    flat: tl.constexpr = PART[1]
+    factors: tl.constexpr = PART[2]
+    length: tl.constexpr = PART[3]
+    padded: tl.constexpr = channels if flat else length // (td * th * tw)
+    source = elements + sample * (x.depth * x.height * x.width) * channels
+    for index in range(length // factors):
+        at = index * factors + tl.arange(0, factors)
+        if flat:
+            tap = (at // channels)[None, :]
+            channel = at % channels
+            real = at < td * th * tw * channels
         else:
-            tap = step // (PADDED // STEP)
-            channel = step % (PADDED // STEP) * STEP + tl.arange(0, STEP)
-            real = channel < CHANNELS
-        at_z = z + tap // (th * tw)
-        at_y = y + tap // tw % th
-        at_x = x_ + tap % tw
+            tap = index // (padded // factors)
+            channel = index % (padded // factors) * factors + tl.arange(0, factors)
+            real = channel < channels
+        at_z = from_z + tap // (th * tw)
+        at_y = from_y + tap // tw % th
+        at_x = from_x + tap % tw
         there = real[None, :]
         if ZERO_RIM:
             there = there & (at_z >= 0) & (at_z < x.depth) & (at_y >= 0) & (at_y < x.height)
             there = there & (at_x >= 0) & (at_x < x.width)
         else:
             at_z, at_y, at_x = _within(at_z, x.depth), _within(at_y, x.height), _within(at_x, x.width)
-        pointers = source + ((at_z * x.height + at_y) * x.width + at_x) * CHANNELS + channel[None, :]
-        if ZERO_RIM or PADDED * td * th * tw != LENGTH or CHANNELS != PADDED:
+        pointers = source + ((at_z * x.height + at_y) * x.width + at_x) * channels + channel[None, :]
+        if ZERO_RIM or padded * td * th * tw != length or channels != padded:
             values = tl.load(pointers, mask=there, other=0.0)
         else:
             values = tl.load(pointers)
-        values = _normalized(values, norm, sample, channel, real, CHANNELS)
+        values = _normalized(values, norm, sample, channel, real, channels)
         if ZERO_RIM and norm.scale is not None:
             # The rim is zero after the norm, not before.
             values = tl.where(there, values, 0.0).to(values.dtype)
-        sums = tl.dot(values, tl.load(weights + factor[:, None]), sums, input_precision=PRECISION)
+        sums = tl.dot(values, tl.load(weights + at[:, None]), sums, input_precision=PRECISION)
     return sums
 
 
@@ -474,8 +475,8 @@ def _convolve_rows(
     bd: tl.constexpr = BEFORE[0]
     bh: tl.constexpr = BEFORE[1]
     bw: tl.constexpr = BEFORE[2]
-    LENGTH: tl.constexpr = PART[3]
-    SKIP_LENGTH: tl.constexpr = 0 if skip is None else SKIP_PART[3]
+    length: tl.constexpr = PART[3]
+    of_skip: tl.constexpr = 0 if skip is None else SKIP_PART[3]
     tiles: tl.constexpr = OUT_PADDED // OUT_TILE
     tile, phase, sample = tl.program_id(0) // tiles, tl.program_id(1), tl.program_id(2).to(tl.int64)
     channel = tl.program_id(0) % tiles * OUT_TILE + tl.arange(0, OUT_TILE)
@@ -491,13 +492,13 @@ def _convolve_rows(
     from_y = (q_y * sh - bh + r_y)[:, None]
     from_x = (q_x * sw - bw + r_x)[:, None]
     sums = tl.zeros((ROWS, OUT_TILE), tl.float32)
-    weights = packed + (phase * OUT_PADDED + channel)[None, :] * (LENGTH + SKIP_LENGTH)
+    weights = packed + (phase * OUT_PADDED + channel)[None, :] * (length + of_skip)
     sums = _added_taps(
         sums, x, x.elements, weights, norm, sample, from_z, from_y, from_x, TAPS, PART, ZERO_RIM, PRECISION
     )
     if skip is not None:
         sums = _added_taps(
-            sums, x, skip, weights + LENGTH, norm, sample, from_z, from_y, from_x, TAPS, SKIP_PART, ZERO_RIM, PRECISION
+            sums, x, skip, weights + length, norm, sample, from_z, from_y, from_x, TAPS, SKIP_PART, ZERO_RIM, PRECISION
         )
     voxel = ((q_z * pd + r_z) * y.height + q_y * ph + r_y) * y.width + q_x * pw + r_x
     values = _finished(sums, y, after, sample, voxel, inside, channel, OUT)
@@ -514,11 +515,9 @@ def _convolve_rows(
 def _slice_of(source, x, z, place, channel, norm, sample, CHANNELS: tl.constexpr, STEP: tl.constexpr):
     """Places (places, 1) of one slice of the input, or of the nearest that there is, after the norm."""
     pointers = source + _within(z, x.depth) * (x.height * x.width * CHANNELS) + place + channel[None, :]
-    if CHANNELS == STEP:
-        values = tl.load(pointers)
-    else:
-        values = tl.load(pointers, mask=(channel < CHANNELS)[None, :], other=0.0)
-    return _normalized(values, norm, sample, channel, channel < CHANNELS, CHANNELS)
+    real = channel < CHANNELS
+    values = tl.load(pointers) if CHANNELS == STEP else tl.load(pointers, mask=real[None, :], other=0.0)
+    return _normalized(values, norm, sample, channel, real, CHANNELS)
 
 
 @triton.jit
@@ -556,7 +555,7 @@ def _convolve_deep(
     inside = (row < x.height) & (column < x.width)
     k = tl.arange(0, STEP)
     channel = tl.arange(0, OUT_TILE)
-    source = x.elements + sample * (x.depth * x.height * x.width).to(tl.int64) * CHANNELS
+    source = x.elements + sample * (x.depth * x.height * x.width) * CHANNELS
     weights = packed + channel[None, :] * (27 * STEP) + k[:, None]
     sums0 = tl.zeros((EDGE * EDGE, OUT_TILE), tl.float32)
     sums1 = tl.zeros((EDGE * EDGE, OUT_TILE), tl.float32)

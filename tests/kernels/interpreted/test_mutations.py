@@ -8,19 +8,25 @@ import sys
 from dataclasses import dataclass
 
 import pytest
+import test_convolve_kernel as conv
 import test_counter_noise_kernel as noise
 import test_depth_attention_kernel as depth
 import test_group_norm_modulate_silu_kernel as norm
 import test_spatial_linear_attention_kernel as linear
 import test_vector_quantize_kernel as quantize
+import torch
+from test_convolve_kernel import deep  # noqa: F401, a fixture
 from test_vector_quantize_kernel import in_one_program  # noqa: F401, a fixture
 from triton.runtime.errors import InterpreterError
 
 from nnunet_difftumor.kernels import triton as package
 from nnunet_difftumor.kernels.triton import (
+    convolve,
     counter_noise,
     depth_attention,
     group_norm_modulate_silu,
+    norm_of_moments,
+    norm_silu_add,
     spatial_linear_attention,
     vector_quantize,
 )
@@ -30,8 +36,7 @@ from nnunet_difftumor.kernels.triton import (
 class Mutation:
     """A fault: `old`, which is in the module's source once, becomes `new`; `test` called with `arguments` must fail.
 
-    `within` names the function that has it once, if the module has it more often. With `one_program` the search goes
-    over all codes in one program.
+    `within` names the function that has it once, if the module has it more often, and `fixture` what the test needs.
     """
 
     module: object
@@ -40,7 +45,7 @@ class Mutation:
     test: object
     arguments: tuple = ()
     within: str = ""
-    one_program: bool = False
+    fixture: str = ""
 
     def __str__(self) -> str:
         where = " ".join(filter(None, (self.module.__name__.rpartition(".")[2], self.within)))
@@ -226,7 +231,7 @@ MUTATIONS = [
         "nearer = smallest <= best",
         quantize.test_the_lowest_of_equal_codes_is_taken_also_across_tiles_and_programs,
         (2,),
-        one_program=True,
+        fixture="in_one_program",
     ),
     Mutation(
         vector_quantize,
@@ -234,7 +239,7 @@ MUTATIONS = [
         "minus_double = -scaled",
         quantize.test_the_nearest_code_is_found,
         (130, 300, 8),
-        one_program=True,
+        fixture="in_one_program",
     ),
     Mutation(
         vector_quantize,
@@ -283,6 +288,94 @@ MUTATIONS = [
         "quarter > 2, -y",
         noise.test_extreme_words_and_the_borders_of_the_eighths_of_a_turn,
     ),
+    Mutation(convolve, "_within(at_x, x.width)", "at_x", conv.test_any_shape, conv.CASES[1]),
+    Mutation(convolve, "from_x + tap % tw", "from_x + tap % tw - 1", conv.test_any_shape, conv.CASES[1]),
+    Mutation(convolve, "q_z * sd - bd", "q_z * sh - bd", conv.test_any_shape, conv.CASES[7]),
+    Mutation(convolve, "q_y * sh - bh + r_y", "q_y * sh - bh", conv.test_any_shape, conv.CASES[8]),
+    Mutation(convolve, "q_x * pw + r_x", "q_x * pw", conv.test_any_shape, conv.CASES[8]),
+    Mutation(convolve, "weights + length", "weights", conv.test_any_shape, conv.CASES[11]),
+    Mutation(
+        convolve, "values = tl.where(there, values, 0.0).to(values.dtype)", "pass", conv.test_any_shape, conv.CASES[10]
+    ),
+    Mutation(convolve, "norm.scale + sample * CHANNELS", "norm.scale", conv.test_any_shape, conv.CASES[3]),
+    Mutation(convolve, "after.shift + sample * OUT", "after.shift", conv.test_any_shape, conv.CASES[12]),
+    Mutation(convolve, "after.bias + channel", "after.bias + 0 * channel", conv.test_any_shape, conv.CASES[1]),
+    Mutation(convolve, "sums += residual", "sums = residual", conv.test_any_shape, conv.CASES[2]),
+    Mutation(
+        convolve,
+        "source, x, z + 2, place",
+        "source, x, z + 1, place",
+        conv.test_four_slices_at_once,
+        conv.DEEP[2],
+        fixture="deep",
+    ),
+    Mutation(
+        convolve,
+        "inside & (z + 3 < x.depth)",
+        "inside",
+        conv.test_four_slices_at_once,
+        conv.DEEP[0],
+        fixture="deep",
+    ),
+    Mutation(
+        convolve,
+        "_within(row + tap // 3 - 1, x.height)",
+        "row + tap // 3 - 1",
+        conv.test_four_slices_at_once,
+        conv.DEEP[1],
+        fixture="deep",
+    ),
+    Mutation(
+        convolve,
+        "tl.minimum(x.depth - z, DEPTH)",
+        "DEPTH",
+        conv.test_moments_of_four_slices_at_once,
+        conv.DEEP[2],
+        fixture="deep",
+    ),
+    Mutation(
+        convolve,
+        "tl.minimum(places - tile * ROWS, ROWS)",
+        "tl.minimum(places, ROWS)",
+        conv.test_moments_are_those_of_the_stored_values,
+        (*conv.WITH_MOMENTS[0], torch.float32),
+    ),
+    Mutation(
+        convolve,
+        "sample * tl.num_programs(1) + phase",
+        "sample",
+        conv.test_moments_are_those_of_the_stored_values,
+        (*conv.WITH_MOMENTS[1], torch.float32),
+    ),
+    Mutation(
+        convolve,
+        "return rounded.to(tl.float32)",
+        "return sums",
+        conv.test_moments_are_those_of_the_stored_values,
+        (*conv.WITH_MOMENTS[0], torch.bfloat16),
+    ),
+    Mutation(
+        norm_of_moments,
+        "difference * difference * (count * share)",
+        "0.0",
+        conv.test_programs_that_join_many_pieces,
+        (pytest.MonkeyPatch(),),
+    ),
+    Mutation(
+        norm_of_moments,
+        "apart * apart * count",
+        "apart * count",
+        conv.test_moments_are_those_of_the_stored_values,
+        (*conv.WITH_MOMENTS[0], torch.float32),
+    ),
+    Mutation(norm_silu_add, "scale + sample * CHANNELS", "scale", conv.check_sum, ((2, 24, 2, 9, 5), torch.float32)),
+    Mutation(
+        norm_silu_add,
+        "inside = (voxel < voxels)[:, None] & real[None, :]",
+        "inside = real[None, :]",
+        conv.check_sum,
+        ((2, 24, 2, 9, 5), torch.float32),
+    ),
 ]
 
 
@@ -303,7 +396,7 @@ def mutate(tmp_path, monkeypatch):
     yield swap
     # Operations are registered by name with torch: the right ones again.
     monkeypatch.undo()
-    for module in (counter_noise, depth_attention, group_norm_modulate_silu, spatial_linear_attention, vector_quantize):
+    for module in {mutation.module.__name__: mutation.module for mutation in MUTATIONS}.values():
         importlib.reload(module)
 
 
@@ -311,8 +404,8 @@ def mutate(tmp_path, monkeypatch):
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
 def test_the_fault_is_noticed(mutate, mutation, request):
     mutate(mutation)
-    if mutation.one_program:
-        request.getfixturevalue("in_one_program")
+    if mutation.fixture:
+        request.getfixturevalue(mutation.fixture)
     # A wrong number, or what the strict interpreter finds; not a fault of the mutation itself.
     with pytest.raises((AssertionError, InterpreterError)) as failure:
         mutation.test(*mutation.arguments)
