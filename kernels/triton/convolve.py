@@ -425,8 +425,9 @@ def _added_taps(
         at_x = from_x + tap % tw
         there = real[None, :]
         if ZERO_RIM:
-            there = there & (at_z >= 0) & (at_z < x.depth) & (at_y >= 0) & (at_y < x.height)
-            there = there & (at_x >= 0) & (at_x < x.width)
+            in_slice = (at_y >= 0) & (at_y < x.height) & (at_x >= 0) & (at_x < x.width)
+            in_volume = (at_z >= 0) & (at_z < x.depth) & in_slice
+            there = there & in_volume
         else:
             at_z, at_y, at_x = _within(at_z, x.depth), _within(at_y, x.height), _within(at_x, x.width)
         pointers = source + ((at_z * x.height + at_y) * x.width + at_x) * channels + channel[None, :]
@@ -437,7 +438,7 @@ def _added_taps(
         values = _normalized(values, norm, sample, channel, real, channels)
         if ZERO_RIM and norm.scale is not None:
             # The rim is zero after the norm, not before.
-            values = tl.where(there, values, 0.0).to(values.dtype)
+            values = tl.where(in_volume, values, 0.0).to(values.dtype)
         sums = tl.dot(values, tl.load(weights + at[:, None]), sums, input_precision=PRECISION)
     return sums
 
