@@ -37,9 +37,12 @@ from triton.runtime.jit import JITFunction
 
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.kernels import (
+    Affine,
+    convolve,
     depth_attention,
     group_norm_modulate_silu,
     latent_condition,
+    pack_convolution,
     spatial_linear_attention,
     standard_normal,
 )
@@ -93,7 +96,7 @@ class Compiled:
         found = " ".join(f"{name}:{self.instructions[name]}" for name, _ in CLASSES if self.instructions[name])
         verdict = "MISSED " + "; ".join(self.missed) if self.missed else "ok"
         return (
-            f"{self.case:<34}{self.kernel.strip('_'):<22}sm_{self.architecture}{self.warps:6}{self.registers:6}"
+            f"{self.case:<42}{self.kernel.strip('_'):<22}sm_{self.architecture}{self.warps:6}{self.registers:6}"
             f"{self.spilled_bytes:7}{self.shared_bytes:8}  {found:<44}{verdict}"
         )
 
@@ -184,7 +187,103 @@ def cases() -> list[Case]:
             name = f"norm {precision} {channels} x {edge}^3 {'modulated' if modulated else 'rim'}"
             call = partial(norm, precision, channels, edge, modulated=modulated)
             found.append(Case(name, call, wide, quick=precision == "bfloat16" and channels in (24, 32)))
+    return found + convolutions()
+
+
+# Channels and size of the input, channels out, kernel, and what else there is: those of the autoencoder at 96^3 and of
+# the U-Net's levels. Those with `every` are compiled in every precision.
+V96, V48, V24 = (96,) * 3, (48,) * 3, (24,) * 3
+K3, K4, K1 = (3,) * 3, (4,) * 3, (1,) * 3
+BY_2, FROM_2 = {"stride": (2,) * 3}, {"stride": (2,) * 3, "transposed": True}
+INNER = {"norm": True, "residual": True, "moments": True}
+SLICES = {"zero_rim": True}
+CONVOLUTIONS = {
+    "1 to 16 at 96^3": (1, V96, 16, K3, {}),
+    "16 to 32 by 2 at 96^3": (16, V96, 32, K4, BY_2 | {"moments": True}),
+    "32 to 32 at 48^3": (32, V48, 32, K3, INNER),
+    "32 to 64 by 2 at 48^3": (32, V48, 64, K4, BY_2 | {"moments": True}),
+    "64 to 64 at 24^3": (64, V24, 64, K3, INNER),
+    "64 to 8, 1^3 at 24^3": (64, V24, 8, K1, {"norm": True}),
+    "8 to 64, 1^3 at 24^3": (8, V24, 64, K1, {"moments": True}),
+    "64 to 64 times 2 at 24^3": (64, V24, 64, K4, FROM_2 | {"norm": True, "moments": True}),
+    "64 to 64 at 48^3": (64, V48, 64, K3, INNER),
+    "64 to 64 at 48^3 alone": (64, V48, 64, K3, {}),
+    "64 to 32 times 2 at 48^3": (64, V48, 32, K4, FROM_2 | {"moments": True}),
+    "32 to 32 at 96^3": (32, V96, 32, K3, INNER),
+    "32 to 32 at 96^3 alone": (32, V96, 32, K3, {}),
+    "32 to 1 at 96^3": (32, V96, 1, K3, {}),
+    "slices 17 to 24, 7^2": (8, V24, 24, (7, 7), SLICES | {"skip": 9}),
+    "slices 24 to 24": (24, V24, 24, (3, 3), SLICES | {"norm": True, "moments": True}),
+    "slices 48 to 48": (48, (24, 12, 12), 48, (3, 3), SLICES | {"norm": True, "moments": True}),
+    "slices 96 to 96": (96, (24, 6, 6), 96, (3, 3), SLICES | {"norm": True, "moments": True}),
+    "slices 192 to 192": (192, (24, 3, 3), 192, (3, 3), SLICES | {"norm": True, "moments": True}),
+    "slices 96 + 96 to 48": (96, (24, 6, 6), 48, (3, 3), SLICES | {"skip": 96, "moments": True}),
+    "slices 96 + 96 to 48, 1^2": (
+        96,
+        (24, 6, 6),
+        48,
+        (1, 1),
+        SLICES | {"skip": 96, "residual": True, "residual_norm": True},
+    ),
+    "slices 24 to 24 by 2": (24, V24, 24, (4, 4), SLICES | {"stride": (1, 2, 2)}),
+    "slices 48 to 48 times 2": (48, (24, 6, 6), 48, (4, 4), SLICES | {"stride": (1, 2, 2), "transposed": True}),
+}
+EVERY_PRECISION = ("32 to 32 at 96^3", "64 to 64 at 48^3", "64 to 32 times 2 at 48^3", "slices 48 to 48")
+QUICK = ("32 to 32 at 96^3", "64 to 32 times 2 at 48^3")
+
+
+def convolutions() -> list[Case]:
+    """As inference launches them."""
+    found = []
+    for precision in ("bfloat16", "float16", "float32", "tf32"):
+        for name, (channels, size, out, kernel, options) in CONVOLUTIONS.items():
+            if precision != "bfloat16" and name not in EVERY_PRECISION:
+                continue
+            # One channel cannot be read 16 bytes at once, nor written; and nothing is on its way before a first step.
+            read = () if channels == 1 else (WIDE_READ,) if "1^3" in name else (("async128",),)
+            needs = (MATRIX, *read, *(() if out == 1 else (WIDE_WRITE,)))
+            call = partial(convolution, precision, channels, size, out, kernel, **options)
+            quick = precision == "bfloat16" and name in QUICK
+            both = {"_convolve_deep": needs, "_convolve_rows": needs}
+            found.append(Case(f"convolve {precision} {name}", call, both, quick=quick))
     return found
+
+
+def convolution(
+    precision: str,
+    channels: int,
+    size: Sequence[int],
+    out: int,
+    kernel: Sequence[int],
+    *,
+    skip: int = 0,
+    norm: bool = False,
+    residual: bool = False,
+    residual_norm: bool = False,
+    moments: bool = False,
+    **packing,
+) -> None:
+    with products_in(precision) as dtype, torch.inference_mode():
+
+        def volume(channels: int, size: Sequence[int]) -> torch.Tensor:
+            return torch.zeros(1, *size, channels, dtype=dtype).movedim(-1, 1)
+
+        def affine(channels: int) -> Affine:
+            return Affine(torch.ones(1, channels), torch.zeros(1, channels))
+
+        inputs = (channels, skip) if skip else (channels,)
+        between = (sum(inputs), out) if packing.get("transposed") else (out, sum(inputs))
+        weight = pack_convolution(torch.zeros(*between, *kernel, dtype=dtype), channels=inputs, **packing)
+        convolve(
+            volume(channels, size),
+            weight,
+            bias=torch.zeros(out, dtype=dtype),
+            skip=volume(skip, size) if skip else None,
+            norm=affine(channels) if norm else None,
+            residual=volume(out, weight.size_out(size)) if residual else None,
+            residual_norm=affine(out) if residual_norm else None,
+            moments=moments,
+        )
 
 
 def quantize() -> None:
@@ -298,7 +397,7 @@ def _output(tool: str, *arguments: object) -> str:
 
 def gate(wanted: Sequence[Case], architectures: Sequence[int] = ARCHITECTURES) -> list[Compiled]:
     """Compiles the cases; prints a line for every kernel as it comes, and a verdict."""
-    print(f"{'call':<34}{'kernel':<22}{'gpu':<5}{'warps':>6}{'regs':>6}{'spill':>7}{'shared':>8}  instructions")
+    print(f"{'call':<42}{'kernel':<22}{'gpu':<5}{'warps':>6}{'regs':>6}{'spill':>7}{'shared':>8}  instructions")
     rows = []
     for case in wanted:
         for architecture in architectures:

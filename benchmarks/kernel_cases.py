@@ -11,11 +11,15 @@ import torch
 from torch.nn import functional
 
 from nnunet_difftumor.kernels import (
+    Affine,
+    convolve,
     depth_attention,
     depth_block,
     group_norm_modulate_silu,
     latent_condition,
     linear_block,
+    norm_silu_add,
+    pack_convolution,
     spatial_block,
     spatial_linear_attention,
     standard_normal,
@@ -23,10 +27,12 @@ from nnunet_difftumor.kernels import (
 )
 from nnunet_difftumor.kernels.cpu.vector_quantize import nearest_code
 from nnunet_difftumor.kernels.reference import attention_blocks as plain_blocks
+from nnunet_difftumor.kernels.reference import convolve as plain_convolution
 from nnunet_difftumor.kernels.reference import counter_noise as plain_noise
 from nnunet_difftumor.kernels.reference import depth_attention as plain_depth
 from nnunet_difftumor.kernels.reference import group_norm_modulate_silu as plain_norm
 from nnunet_difftumor.kernels.reference import latent_condition as plain_condition
+from nnunet_difftumor.kernels.reference import norm_silu_add as plain_sum
 from nnunet_difftumor.kernels.reference import spatial_linear_attention as plain_linear
 
 HEADS, HEAD_DIM, CODES, CHANNELS = 8, 32, 16384, 8
@@ -77,6 +83,8 @@ def cases(operation: str, *, batch: int, dtype: torch.dtype, device: str, small:
         "spatial_block": partial(_block, "spatial"),
         "group_norm_modulate_silu": _norm,
         "latent_condition": _condition,
+        "convolve": _convolution,
+        "norm_silu_add": _sum,
         "standard_normal": _noise,
     }
     yield from makers[operation](batch, dtype, device, small)
@@ -91,6 +99,8 @@ OPERATIONS = (
     "spatial_block",
     "group_norm_modulate_silu",
     "latent_condition",
+    "convolve",
+    "norm_silu_add",
     "standard_normal",
 )
 # Those that compute in float32 only, whatever the networks do.
@@ -344,6 +354,109 @@ def _condition(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iter
         bytes=latent.nbytes * (2 + 1 / CHANNELS) + mask.nbytes / 64,
         flops=0.0,
     )
+
+
+# Channels, size, channels out, kernel, and how the weight is packed: the autoencoder at 96^3, the levels of the U-Net.
+CONVOLUTIONS = (
+    (16, (96,) * 3, 32, (4,) * 3, {"stride": (2,) * 3}),
+    (32, (48,) * 3, 32, (3,) * 3, {}),
+    (64, (24,) * 3, 64, (3,) * 3, {}),
+    (64, (24,) * 3, 64, (4,) * 3, {"stride": (2,) * 3, "transposed": True}),
+    (64, (48,) * 3, 64, (3,) * 3, {}),
+    (64, (48,) * 3, 32, (4,) * 3, {"stride": (2,) * 3, "transposed": True}),
+    (32, (96,) * 3, 32, (3,) * 3, {}),
+    *((channels, (24, edge, edge), channels, (3, 3), {"zero_rim": True}) for channels, edge in LEVELS),
+)
+
+
+def _convolution(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[Case]:
+    """Inference: of silu(norm(x)), plus bias and residual, with the moments of the sum."""
+    for channels, size, out, kernel, packing in CONVOLUTIONS[1:2] if small else CONVOLUTIONS:
+        size = (3, 4, 5) if small else size
+        between = (channels, out) if packing.get("transposed") else (out, channels)
+        whole = pack_convolution(_random(*between, *kernel, dtype=dtype, device=device), **packing)
+        made = whole.size_out(size)
+        x = _random(batch, channels, *size, dtype=dtype, device=device, channels_last=True)
+        residual = _random(batch, out, *made, dtype=dtype, device=device, channels_last=True)
+        weight = whole.weight.contiguous(memory_format=torch.channels_last_3d)
+        bias = _random(out, dtype=torch.float32, device=device)
+        affine = [_random(batch, channels, dtype=torch.float32, device=device) for _ in range(2)]
+
+        def ours(x, weight, packed, bias, scale, shift, residual, *, whole=whole):
+            with torch.no_grad():
+                y, _ = convolve(
+                    *(x, whole._replace(weight=weight, packed=packed)),
+                    bias=bias,
+                    norm=Affine(scale, shift),
+                    residual=residual,
+                    moments=True,
+                )
+            return y
+
+        def plain(x, weight, packed, bias, scale, shift, residual, *, whole=whole):
+            y = x * scale.to(x.dtype)[:, :, None, None, None] + shift.to(x.dtype)[:, :, None, None, None]
+            y = functional.silu(y)
+            if any(whole.padding):
+                y = functional.pad(y, whole.padding, mode="constant" if whole.zero_rim else "replicate")
+            if whole.transposed:
+                cut = [k - 1 for k in weight.shape[2:]]
+                y = functional.conv_transpose3d(y, weight, bias.to(x.dtype), stride=whole.stride, padding=cut)
+            else:
+                y = functional.conv3d(y, weight, bias.to(x.dtype), stride=whole.stride)
+            return y + residual
+
+        def fused(x, weight, packed, bias, scale, shift, residual, *, whole=whole):
+            return plain_convolution.convolve(
+                *(x, whole._replace(weight=weight)),
+                bias=bias,
+                skip=None,
+                norm=Affine(scale, shift),
+                residual=residual,
+                residual_norm=None,
+            )
+
+        taps = weight[0, 0].numel() / (whole.stride[0] * whole.stride[1] * whole.stride[2] if whole.transposed else 1)
+        yield Case(
+            "convolve",
+            f"{batch} x {channels} x {' x '.join(map(str, size))} to {out} by {' x '.join(map(str, kernel))}"
+            f"{' transposed' if whole.transposed else ''}",
+            [x, weight, whole.packed, bias, *affine, residual],
+            ours,
+            plain,
+            {},
+            fused,
+            bytes=x.nbytes + weight.nbytes + 2.0 * residual.nbytes,
+            flops=2.0 * residual.numel() * channels * taps,
+        )
+
+
+def _sum(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[Case]:
+    for channels, edge in LEVELS[:1] if small else LEVELS:
+        size = (batch, channels, 3, 4, 5) if small else (batch, channels, 24, edge, edge)
+        x, residual = (_random(*size, dtype=dtype, device=device, channels_last=True) for _ in range(2))
+        affine = [_random(batch, channels, dtype=torch.float32, device=device) for _ in range(2)]
+
+        def ours(x, residual, scale, shift):
+            return norm_silu_add(x, residual, norm=Affine(scale, shift))
+
+        def plain(x, residual, scale, shift):
+            y = x * scale.to(x.dtype)[:, :, None, None, None] + shift.to(x.dtype)[:, :, None, None, None]
+            return functional.silu(y) + residual
+
+        def fused(x, residual, scale, shift):
+            return plain_sum.norm_silu_add(x, residual, norm=Affine(scale, shift))
+
+        yield Case(
+            "norm_silu_add",
+            " x ".join(map(str, size)),
+            [x, residual, *affine],
+            ours,
+            plain,
+            {},
+            fused,
+            bytes=3.0 * x.nbytes,
+            flops=0.0,
+        )
 
 
 def _noise(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[Case]:

@@ -14,11 +14,16 @@ from functools import partial
 import torch
 
 from nnunet_difftumor.kernels import (
+    Affine,
+    convolve,
     depth_attention,
     depth_block,
     group_norm_modulate_silu,
     latent_condition,
     linear_block,
+    norm_of_moments,
+    norm_silu_add,
+    pack_convolution,
     spatial_block,
     spatial_linear_attention,
     standard_normal,
@@ -60,6 +65,18 @@ NORMS = (
     ((2, 24, 9, 7, 6), 8, False, (1,) * 6),
     ((1, 32, 17, 16, 19), 32, False, (1,) * 6),
     ((3, 48, 3, 9, 9), 8, True, None),
+)
+# Shape, channels out, kernel, of a second input the channels, and how the weight is packed.
+CONVOLUTIONS = (
+    ((2, 5, 1, 1, 2), 16, (3, 3, 3), 0, {}),
+    ((2, 17, 5, 4, 7), 18, (4, 4, 4), 0, {"stride": (2, 2, 2)}),
+    ((1, 20, 7, 9, 11), 17, (3, 3, 3), 0, {}),
+    ((1, 32, 49, 48, 47), 32, (3, 3, 3), 0, {}),
+    ((1, 64, 48, 48, 48), 64, (3, 3, 3), 0, {}),
+    ((1, 64, 24, 24, 24), 32, (4, 4, 4), 0, {"stride": (2, 2, 2), "transposed": True}),
+    ((1, 8, 24, 24, 24), 24, (7, 7), 9, {"zero_rim": True}),
+    ((2, 96, 24, 6, 6), 48, (1, 1), 96, {"zero_rim": True}),
+    ((2, 192, 24, 3, 3), 192, (3, 3), 0, {"zero_rim": True}),
 )
 # Vectors, codes, channels.
 QUANTIZATIONS = ((1, 1, 1), (65, 129, 3), (1000, 4096, 8), (13824, 16384, 8))
@@ -158,6 +175,9 @@ def checks(*, device: str, small: bool = False) -> list[Check]:
             for number, shape in _chosen(BLOCKS, small):
                 names = ("depth_block", "linear_block", "spatial_block")
                 add(names, partial(_blocks, shape, precision, layout, device), number, **place)
+            for number, case in _chosen(CONVOLUTIONS, small):
+                names = ("convolve", "norm_silu_add")
+                add(names, partial(_convolution, *case, precision, layout, device), number, **place)
             for number, case in _chosen(NORMS, small):
                 if precision != "tf32":  # it has no products
                     make = partial(_norm, *case, precision, layout, device)
@@ -266,6 +286,57 @@ def _norm(
         )
 
     yield from _compare("group_norm_modulate_silu", operation, inputs, shape=shape, precision=precision, layout=layout)
+
+
+def _convolution(
+    shape: tuple[int, ...],
+    out: int,
+    kernel: tuple[int, ...],
+    skip: int,
+    packing: dict,
+    precision: str,
+    layout: str,
+    device: str,
+) -> Iterator[Finding]:
+    """With a norm or a second input, a residual, and the norm that follows; and the sum without a convolution."""
+    batch, channels, *size = shape
+    with products_in(precision) as dtype:
+        between = (out, channels + skip) if not packing.get("transposed") else (channels + skip, out)
+        share = (channels * math.prod(kernel)) ** -0.5
+        weight = (share * _parameter(*between, *kernel, device=device)).to(dtype)
+        channels_in = (channels, skip) if skip else (channels,)
+        made = pack_convolution(weight, channels=channels_in, **packing).size_out(size)
+        inputs = {"x": _draw(shape, dtype, device, layout), "weight": weight, "bias": _parameter(out, device=device)}
+        inputs["residual"] = _draw((batch, out, *made), dtype, device, layout)
+        if skip:
+            inputs["skip"] = _draw((batch, skip, *size), dtype, device, layout)
+        else:
+            inputs |= {name: _parameter(batch, channels, device=device) for name in ("scale", "shift")}
+
+        def operation(x, weight, bias, residual, *others, moments=False):
+            whole = pack_convolution(weight, channels=channels_in, **packing)
+            given = {"skip": others[0]} if skip else {"norm": Affine(*others)}
+            return convolve(x, whole, bias=bias, residual=residual, moments=moments, **given)
+
+        compare = partial(_compare, shape=shape, precision=precision, layout=layout)
+        yield from compare("convolve", operation, inputs)
+        weights = {"weight": _parameter(out, device=device), "bias": _parameter(out, device=device)}
+        with torch.no_grad(), implementation("triton"), poisoned_memory():
+            y, moments = operation(*inputs.values(), moments=True)
+            affine = norm_of_moments(moments, **weights, groups=out, eps=1e-5)
+        values = y.double().flatten(2)
+        factor = weights["weight"] * (values.var(2, correction=0) + 1e-5).rsqrt()
+        wanted = {"scale": factor, "shift": weights["bias"] - values.mean(2) * factor}
+        for name, seen in zip(("scale", "shift"), affine, strict=True):
+            error = relative(seen, wanted[name])
+            yield Finding("convolve", str(shape), precision, layout, f"next norm's {name}", error, LIMITS["float32"])
+        affine_in = {name: _parameter(batch, channels, device=device) for name in ("scale", "shift")}
+        volumes = {name: _draw(shape, dtype, device, layout) for name in ("x", "residual")}
+        yield from compare(
+            "norm_silu_add",
+            lambda x, residual, scale, shift: norm_silu_add(x, residual, norm=Affine(scale, shift)),
+            volumes | affine_in,
+        )
 
 
 def _compare(

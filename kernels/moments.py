@@ -6,10 +6,24 @@ import torch
 
 
 class Affine(NamedTuple):
-    """A norm whose moments are known: x * scale + shift, each (c,)."""
+    """A norm whose moments are known: x * scale + shift, each (c,), or (b, c) of a batch."""
 
     scale: torch.Tensor
     shift: torch.Tensor
+
+
+class PartialMoments(NamedTuple):
+    """Of every sample and channel of a volume, in pieces that need not have the same size.
+
+    Attributes:
+        counts: float32 (b, pieces), voxels of a piece.
+        means: float32 (b, pieces, c).
+        deviations: float32 (b, pieces, c), sums of squared differences to the piece's own mean.
+    """
+
+    counts: torch.Tensor
+    means: torch.Tensor
+    deviations: torch.Tensor
 
 
 class Moments:

@@ -256,7 +256,7 @@ import gpu_suite
 import kernel_checks
 import tumor_paths
 
-for name in ("ATTENTIONS", "NORMS", "QUANTIZATIONS", "NOISES"):
+for name in ("ATTENTIONS", "CONVOLUTIONS", "NORMS", "QUANTIZATIONS", "NOISES"):
     setattr(kernel_checks, name, getattr(kernel_checks, name)[:1] * 2)
 gpu_suite.PATHS = {"plain PyTorch": tumor_paths.PlainPyTorch}
 gpu_suite.OPERATIONS = ("vector_quantize",)

@@ -9,10 +9,16 @@ from torch._subclasses import FakeTensorMode
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.kernels import (
+    Affine,
+    PartialMoments,
+    convolve,
     depth_attention,
     depth_block,
     group_norm_modulate_silu,
     linear_block,
+    norm_of_moments,
+    norm_silu_add,
+    pack_convolution,
     prepare_codes,
     spatial_block,
     spatial_linear_attention,
@@ -60,6 +66,31 @@ def norm(x=None, weight=ONES, bias=ONES, groups=2, eps=1e-5, **named):
 
 def noise(seeds=None, count=3, stream=0):
     return standard_normal(ones(2, dtype=torch.int64) if seeds is None else seeds, count, stream=stream)
+
+
+def pack(weight=None, **named):
+    return pack_convolution(ones(3, 4, 3, 3, 3) if weight is None else weight, **named)
+
+
+def conv(x=None, weight=None, bias=None, **named):
+    weight = pack() if weight is None else weight
+    return convolve(ones(2, 4, 2, 2, 2) if x is None else x, weight, bias=ones(3) if bias is None else bias, **named)
+
+
+def join(counts=None, means=None, deviations=None, weight=ONES, bias=ONES, groups=2, eps=1e-5, **named):
+    means = ones(2, 3, 4) if means is None else means
+    counts = ones(2, 3) if counts is None else counts
+    moments = PartialMoments(counts, means, ones(2, 3, 4) if deviations is None else deviations)
+    return norm_of_moments(moments, weight, bias=bias, groups=groups, eps=eps, **named)
+
+
+def add(x=None, residual=None, norm=None):
+    x, residual = (ones(2, 4, 2, 2, 2) if given is None else given for given in (x, residual))
+    return norm_silu_add(x, residual, norm=affine(2, 4) if norm is None else norm)
+
+
+def affine(*shape, **options):
+    return Affine(ones(*shape, **options), ones(*shape, **options))
 
 
 def ones(*shape, **options):
@@ -122,6 +153,55 @@ BLOCKS = (depth_block, linear_block, spatial_block)
         (noise, "count", {"count": 2**30 + 1}),
         (noise, "stream", {"stream": -1}),
         (noise, "stream", {"stream": 2**32}),
+        (pack, "weight", {"weight": ones(3, 4, 3)}),
+        (pack, "weight", {"weight": ones(3, 4, 3, 3, 3, dtype=torch.int64)}),
+        (pack, "stride", {"stride": (1, 1)}),
+        (pack, "stride", {"stride": (0, 1, 1)}),
+        (pack, "stride", {"stride": (4, 1, 1)}),
+        (pack, "stride", {"weight": ones(3, 4, 3, 3), "stride": (2, 1, 1)}),
+        (pack, "stride", {"stride": (2, 2, 2), "transposed": True}),
+        (pack, "channels", {"channels": (3, 2)}),
+        (pack, "channels", {"channels": (4, 0)}),
+        (pack, "channels", {"channels": (1, 1, 2)}),
+        (conv, "x", {"x": ones(2, 4, 2, 2)}),
+        (conv, "x", {"x": ones(2, 3, 2, 2, 2)}),
+        (conv, "x", {"weight": pack(stride=(3, 1, 1))}),
+        (conv, "weight", {"weight": pack(ones(3, 4, 3, 3, 3, dtype=torch.bfloat16))}),
+        (conv, "weight", {"x": ones(2, 4, 2, 2, 2, **ELSEWHERE)}),
+        (conv, "bias", {"bias": ones(4)}),
+        (conv, "skip", {"skip": ones(2, 4, 2, 2, 2)}),
+        (conv, "skip", {"x": ones(2, 3, 2, 2, 2), "weight": pack(channels=(3, 1))}),
+        (conv, "skip", {"x": ones(2, 3, 2, 2, 2), "weight": pack(channels=(3, 1)), "skip": ones(2, 1, 2, 2, 3)}),
+        (conv, "norm, scale", {"norm": affine(1, 4)}),
+        (conv, "norm, scale", {"norm": affine(2, 4, dtype=torch.bfloat16)}),
+        (
+            conv,
+            "skip, norm",
+            {
+                "x": ones(2, 3, 2, 2, 2),
+                "weight": pack(channels=(3, 1)),
+                "skip": ones(2, 1, 2, 2, 2),
+                "norm": affine(2, 3),
+            },
+        ),
+        (conv, "residual", {"residual": ones(2, 3, 2, 2, 1)}),
+        (conv, "residual", {"residual": ones(2, 3, 2, 2, 2, dtype=torch.float16)}),
+        (conv, "residual_norm", {"residual_norm": affine(2, 3)}),
+        (conv, "residual_norm, scale", {"residual": ones(2, 3, 2, 2, 2), "residual_norm": affine(2, 4)}),
+        (conv, "moments", {"bias": ones(3, requires_grad=True), "moments": True}),
+        (join, "moments", {"means": ones(2, 4)}),
+        (join, "moments, counts", {"counts": ones(2, 1)}),
+        (join, "moments, deviations", {"deviations": ones(2, 3, 5)}),
+        (join, "groups", {"groups": 3}),
+        (join, "eps", {"eps": float("nan")}),
+        (join, "weight", {"weight": ones(3)}),
+        (join, "bias", {"bias": ones(4, **ELSEWHERE)}),
+        (join, "scale, shift", {"scale": ones(2, 4)}),
+        (join, "shift", {"scale": ones(2, 4), "shift": ones(4)}),
+        (add, "x", {"x": ones(2, 4, 2, 2)}),
+        (add, "residual", {"residual": ones(2, 4, 2, 2, 1)}),
+        (add, "residual", {"residual": ones(2, 4, 2, 2, 2, dtype=torch.float16)}),
+        (add, "norm, shift", {"norm": Affine(ones(2, 4), ones(4))}),
     ],
 )
 def test_wrong_shapes_dtypes_and_devices(operation, named, arguments):
@@ -148,6 +228,19 @@ def test_wrong_shapes_dtypes_and_devices(operation, named, arguments):
         ),
         (prepare, "codebook: has 42 channels", {"codebook": ones(4, 42)}),
         (
+            conv,
+            "x: is torch.float64",
+            {"x": ones(2, 4, 2, 2, 2).double(), "weight": pack(ones(3, 4, 3, 3, 3).double())},
+        ),
+        (join, "moments: is torch.float64", {"means": ones(2, 3, 4, dtype=torch.float64)}),
+        (join, "weight, bias, scale, shift: have no gradients", {"bias": ones(4, requires_grad=True)}),
+        (
+            add,
+            "x: is torch.float64",
+            {key: ones(2, 4, 2, 2, 2).double() for key in ("x", "residual")}
+            | {"norm": affine(2, 4, dtype=torch.float64)},
+        ),
+        (
             norm,
             "x: has 1025 channels",
             {"x": ones(1, 1025, 1, 1, 1), "weight": ones(1025), "bias": ones(1025), "groups": 1},
@@ -162,10 +255,10 @@ def test_what_only_the_references_can_take(operation, message, arguments, monkey
         operation(**arguments)
 
 
-@pytest.mark.parametrize("operation", [depth, linear, norm])
+@pytest.mark.parametrize("operation", [depth, linear, norm, conv])
 def test_samples_beyond_32_bits(operation):
     with FakeTensorMode(), implementation("triton"):
-        shape = (1, 12, 3, 20_000, 20_000) if operation is not norm else (1, 4, 10, 10_000, 10_000)
+        shape = (1, 12, 3, 20_000, 20_000) if operation in (depth, linear) else (1, 4, 10, 10_000, 10_000)
         inputs = [torch.empty(shape)]
         if operation is norm:
             inputs += [torch.ones(4), torch.ones(4)]
@@ -180,6 +273,13 @@ def test_heads_beyond_32_bits():
         x, weights = torch.empty(1, 1, 3, 20_000, 20_000), {"to_qkv": ones(12, 1), "to_out": ones(1, 4)}
         with pytest.raises(InputError, match=r"^x: its heads have 4800000000 elements in a sample"):
             block(linear_block, x, gain=ones(1), out_bias=ones(1), **weights)
+
+
+def test_an_output_beyond_32_bits():
+    with FakeTensorMode(), implementation("triton"):
+        weight = pack(ones(4, 64, 4, 4, 4), stride=(2, 2, 2), transposed=True)
+        with pytest.raises(InputError, match=r"^x: makes \(64, 800, 800, 800\) per sample"):
+            conv(ones(1, 4, 400, 400, 400), weight, ones(64))
 
 
 @pytest.fixture

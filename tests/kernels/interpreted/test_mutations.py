@@ -9,22 +9,28 @@ from dataclasses import dataclass
 
 import pytest
 import test_attention_blocks_kernel as blocks
+import test_convolve_kernel as conv
 import test_counter_noise_kernel as noise
 import test_depth_attention_kernel as depth
 import test_group_norm_modulate_silu_kernel as norm
 import test_latent_condition_kernel as condition
 import test_spatial_linear_attention_kernel as linear
 import test_vector_quantize_kernel as quantize
+import torch
+from test_convolve_kernel import deep  # noqa: F401, a fixture
 from test_vector_quantize_kernel import in_one_program  # noqa: F401, a fixture
 from triton.runtime.errors import InterpreterError
 
 from nnunet_difftumor.kernels import triton as package
 from nnunet_difftumor.kernels.triton import (
     attention_blocks,
+    convolve,
     counter_noise,
     depth_attention,
     group_norm_modulate_silu,
     latent_condition,
+    norm_of_moments,
+    norm_silu_add,
     spatial_linear_attention,
     vector_quantize,
 )
@@ -34,8 +40,7 @@ from nnunet_difftumor.kernels.triton import (
 class Mutation:
     """A fault: `old`, which is in the module's source once, becomes `new`; `test` called with `arguments` must fail.
 
-    `within` names the function that has it once, if the module has it more often. With `one_program` the search goes
-    over all codes in one program.
+    `within` names the function that has it once, if the module has it more often, and `fixture` what the test needs.
     """
 
     module: object
@@ -44,7 +49,7 @@ class Mutation:
     test: object
     arguments: tuple = ()
     within: str = ""
-    one_program: bool = False
+    fixture: str = ""
 
     def __str__(self) -> str:
         where = " ".join(filter(None, (self.module.__name__.rpartition(".")[2], self.within)))
@@ -230,7 +235,7 @@ MUTATIONS = [
         "nearer = smallest <= best",
         quantize.test_the_lowest_of_equal_codes_is_taken_also_across_tiles_and_programs,
         (2,),
-        one_program=True,
+        fixture="in_one_program",
     ),
     Mutation(
         vector_quantize,
@@ -238,7 +243,7 @@ MUTATIONS = [
         "minus_double = -scaled",
         quantize.test_the_nearest_code_is_found,
         (130, 300, 8),
-        one_program=True,
+        fixture="in_one_program",
     ),
     Mutation(
         vector_quantize,
@@ -382,6 +387,94 @@ MUTATIONS = [
         "tl.arange(0, NOTES)",
         condition.test_the_last_of_many_tiles_keeps_a_mask,
     ),
+    Mutation(convolve, "_within(at_x, x.width)", "at_x", conv.test_any_shape, conv.CASES[1]),
+    Mutation(convolve, "from_x + tap % tw", "from_x + tap % tw - 1", conv.test_any_shape, conv.CASES[1]),
+    Mutation(convolve, "q_z * sd - bd", "q_z * sh - bd", conv.test_any_shape, conv.CASES[7]),
+    Mutation(convolve, "q_y * sh - bh + r_y", "q_y * sh - bh", conv.test_any_shape, conv.CASES[8]),
+    Mutation(convolve, "q_x * pw + r_x", "q_x * pw", conv.test_any_shape, conv.CASES[8]),
+    Mutation(convolve, "weights + length", "weights", conv.test_any_shape, conv.CASES[11]),
+    Mutation(
+        convolve, "values = tl.where(there, values, 0.0).to(values.dtype)", "pass", conv.test_any_shape, conv.CASES[10]
+    ),
+    Mutation(convolve, "norm.scale + sample * CHANNELS", "norm.scale", conv.test_any_shape, conv.CASES[3]),
+    Mutation(convolve, "after.shift + sample * OUT", "after.shift", conv.test_any_shape, conv.CASES[12]),
+    Mutation(convolve, "after.bias + channel", "after.bias + 0 * channel", conv.test_any_shape, conv.CASES[1]),
+    Mutation(convolve, "sums += residual", "sums = residual", conv.test_any_shape, conv.CASES[2]),
+    Mutation(
+        convolve,
+        "source, x, z + 2, place",
+        "source, x, z + 1, place",
+        conv.test_four_slices_at_once,
+        conv.DEEP[2],
+        fixture="deep",
+    ),
+    Mutation(
+        convolve,
+        "inside & (z + 3 < x.depth)",
+        "inside",
+        conv.test_four_slices_at_once,
+        conv.DEEP[0],
+        fixture="deep",
+    ),
+    Mutation(
+        convolve,
+        "_within(row + tap // 3 - 1, x.height)",
+        "row + tap // 3 - 1",
+        conv.test_four_slices_at_once,
+        conv.DEEP[1],
+        fixture="deep",
+    ),
+    Mutation(
+        convolve,
+        "tl.minimum(x.depth - z, DEPTH)",
+        "DEPTH",
+        conv.test_moments_of_four_slices_at_once,
+        conv.DEEP[2],
+        fixture="deep",
+    ),
+    Mutation(
+        convolve,
+        "tl.minimum(places - tile * ROWS, ROWS)",
+        "tl.minimum(places, ROWS)",
+        conv.test_moments_are_those_of_the_stored_values,
+        (*conv.WITH_MOMENTS[0], torch.float32),
+    ),
+    Mutation(
+        convolve,
+        "sample * tl.num_programs(1) + phase",
+        "sample",
+        conv.test_moments_are_those_of_the_stored_values,
+        (*conv.WITH_MOMENTS[1], torch.float32),
+    ),
+    Mutation(
+        convolve,
+        "return rounded.to(tl.float32)",
+        "return sums",
+        conv.test_moments_are_those_of_the_stored_values,
+        (*conv.WITH_MOMENTS[0], torch.bfloat16),
+    ),
+    Mutation(
+        norm_of_moments,
+        "difference * difference * (count * share)",
+        "0.0",
+        conv.test_programs_that_join_many_pieces,
+        (pytest.MonkeyPatch(),),
+    ),
+    Mutation(
+        norm_of_moments,
+        "apart * apart * count",
+        "apart * count",
+        conv.test_moments_are_those_of_the_stored_values,
+        (*conv.WITH_MOMENTS[0], torch.float32),
+    ),
+    Mutation(norm_silu_add, "scale + sample * CHANNELS", "scale", conv.check_sum, ((2, 24, 2, 9, 5), torch.float32)),
+    Mutation(
+        norm_silu_add,
+        "inside = (voxel < voxels)[:, None] & real[None, :]",
+        "inside = real[None, :]",
+        conv.check_sum,
+        ((2, 24, 2, 9, 5), torch.float32),
+    ),
 ]
 
 
@@ -413,8 +506,8 @@ def mutate(tmp_path, monkeypatch):
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
 def test_the_fault_is_noticed(mutate, mutation, request):
     mutate(mutation)
-    if mutation.one_program:
-        request.getfixturevalue("in_one_program")
+    if mutation.fixture:
+        request.getfixturevalue(mutation.fixture)
     # A wrong number, or what the strict interpreter finds; not a fault of the mutation itself.
     with pytest.raises((AssertionError, InterpreterError)) as failure:
         mutation.test(*mutation.arguments)
