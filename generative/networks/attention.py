@@ -119,9 +119,14 @@ class _AttentionBlock(nn.Module):
             target.copy_(attend(part))
         return out
 
-    def is_one_kernel_call(self, x: torch.Tensor) -> bool:
-        """Whether the whole block runs as kernels: those have no gradients."""
-        return uses_triton("x", x) and not needs_gradient(x, *self.parameters())
+    def runs_as_kernels(self, x: torch.Tensor) -> bool:
+        """Whether the whole block runs as kernels: those have no gradients, and one precision for all.
+
+        Under autocast, as a training validates, each operation has the precision that it was trained with.
+        """
+        if torch.is_autocast_enabled(x.device.type) or needs_gradient(x, *self.parameters()):
+            return False
+        return uses_triton("x", x)
 
     def block_weights(self) -> dict[str, torch.Tensor | float]:
         """What all blocks take by these names."""
@@ -139,7 +144,7 @@ class DepthAttention(_AttentionBlock):
 
     def forward(self, x: torch.Tensor, positions: DepthPositions) -> torch.Tensor:
         bias, frequencies, cos, sin = positions
-        if self.is_one_kernel_call(x) and not needs_gradient(bias):
+        if self.runs_as_kernels(x) and not needs_gradient(bias):
             return depth_block(x, self.norm.weight, bias=bias, cos=cos, sin=sin, **self.block_weights())
         return self.in_parts(
             x, lambda part: self.added(part, depth_attention(self.qkv(part), bias, frequencies)), axis=3
@@ -153,7 +158,7 @@ class SpatialLinearAttention(_AttentionBlock):
         super().__init__(channels, heads=heads, head_dim=head_dim, out_bias=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.is_one_kernel_call(x):
+        if self.runs_as_kernels(x):
             weights = self.block_weights()
             return linear_block(x, self.norm.weight, out_bias=self.to_out.bias, heads=self.heads, **weights)
         return self.in_parts(
@@ -168,6 +173,6 @@ class SpatialAttention(_AttentionBlock):
         super().__init__(channels, heads=heads, head_dim=head_dim, out_bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.is_one_kernel_call(x):
+        if self.runs_as_kernels(x):
             return spatial_block(x, self.norm.weight, heads=self.heads, **self.block_weights())
         return self.added(x, attend_within_slices(self.qkv(x), heads=self.heads))

@@ -38,9 +38,10 @@ class Launched:
 def test_every_kernel_compiles_as_intended(benchmark, architecture):
     rows = benchmark.gate([case for case in benchmark.cases() if case.quick], [architecture])
     assert {row.kernel for row in rows} == {
-        *("_search", "_add_up", "_forward", "_backward"),
+        *("_search", "_take", "_add_up", "_forward", "_backward"),
+        *("_attend", "_attend_linearly", "_project_and_add"),
         *("_chunk_moments", "_join_moments", "_apply", "_channel_gradients", "_input_gradient"),
-        "_standard_normal",
+        *("_note", "_write", "_standard_normal"),
     }
     assert not [row.line() for row in rows if row.missed]
 

@@ -218,8 +218,15 @@ def test_blocks_of_the_network_are_kernels_where_no_gradient_is_needed(kind):
     torch.testing.assert_close(seen, expected, rtol=1e-4, atol=1e-5)
     with launches.counted() as found:
         module(x, *arguments).square().sum().backward()
-    assert not {"_attend", "_attend_linearly", "_project_and_add"} & set(found)
+    assert "_project_and_add" not in found
     assert all(parameter.grad.isfinite().all() for parameter in module.parameters())
+
+
+def test_blocks_of_the_network_keep_their_operations_under_autocast():
+    module, _ = block("linear")
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), launches.counted() as found:
+        module(torch.randn(1, 10, 1, 2, 2))
+    assert "_project_and_add" not in found
 
 
 def test_too_many_slices_and_too_wide_heads_are_refused():
