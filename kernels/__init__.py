@@ -10,6 +10,7 @@ from nnunet_difftumor.kernels.attention_blocks import depth_block, linear_block,
 from nnunet_difftumor.kernels.convolution_weight import ConvolutionWeight, pack_convolution
 from nnunet_difftumor.kernels.convolve import convolve
 from nnunet_difftumor.kernels.counter_noise import standard_normal
+from nnunet_difftumor.kernels.denoise_step import denoise_step
 from nnunet_difftumor.kernels.depth_attention import depth_attention
 from nnunet_difftumor.kernels.group_norm_modulate_silu import group_norm_modulate_silu
 from nnunet_difftumor.kernels.implementation import implementation
@@ -26,6 +27,7 @@ __all__ = [
     "PartialMoments",
     "Quantized",
     "convolve",
+    "denoise_step",
     "depth_attention",
     "depth_block",
     "group_norm_modulate_silu",

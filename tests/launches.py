@@ -52,14 +52,18 @@ def _cost(func: Any, args: tuple, kwargs: dict) -> int:
 
 
 @contextmanager
-def counted() -> Iterator[Counter]:
-    """Counts launches within it; with Triton kernels in a process with TRITON_INTERPRET=1."""
-    mode, run = Launches(), interpreter.InterpretedFunction.run
+def counted(*, run: bool = True) -> Iterator[Counter]:
+    """Counts launches within it; with Triton kernels in a process with TRITON_INTERPRET=1.
+
+    Without `run` kernels are counted and not run, which is much quicker: what they would have written holds anything.
+    """
+    mode, interpret = Launches(), interpreter.InterpretedFunction.run
 
     def count(self, *args, **kwargs):
         mode.by_name[self.fn.__name__] += 1
-        with _disable_current_modes():  # how the interpreter does it is not what a GPU does
-            return run(self, *args, **kwargs)
+        if run:
+            with _disable_current_modes():  # how the interpreter does it is not what a GPU does
+                return interpret(self, *args, **kwargs)
 
     with patch.object(interpreter.InterpretedFunction, "run", count), mode:
         yield mode.by_name

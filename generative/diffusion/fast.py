@@ -14,14 +14,17 @@ from nnunet_difftumor.generative.diffusion.cuda_graph import GraphChain, Part
 from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.diffusion.samplers import (
     ddim_coefficients,
+    ddim_factors,
     ddim_step,
     ddim_steps_taken,
+    ddpm_factors,
     ddpm_step,
 )
 from nnunet_difftumor.generative.networks.attention import ChannelNorm
 from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
 from nnunet_difftumor.generative.networks.unet import StepTables, UNet
-from nnunet_difftumor.kernels import prepare_codes
+from nnunet_difftumor.kernels import denoise_step, prepare_codes
+from nnunet_difftumor.kernels.implementation import uses_triton
 
 SAMPLERS = ("ddpm", "ddim")
 # Graphs that a sampler keeps; the oldest goes.
@@ -66,6 +69,8 @@ class FastSampler:
         self._taken = list(range(schedule.steps)) if steps is None else ddim_steps_taken(schedule, steps=steps)
         self._tables: dict[tuple[int, int], list[tuple[torch.Tensor, StepTables]]] = {}
         self._graphs: dict[tuple, GraphChain] = {}
+        self._coefficients = None if steps is None else ddim_coefficients(schedule, steps=steps, eta=0.0)
+        self._factors = ddpm_factors(schedule) if steps is None else ddim_factors(self._coefficients)
         prepare_codes(self.model.autoencoder.codebook.embeddings)
         use_channels_last(self.model.unet)
         if bfloat16:
@@ -142,19 +147,27 @@ class FastSampler:
             steps: numbers of steps, the first of a drawing being 0.
         """
         tables = self._tables_of(len(condition), condition.shape[2])
-        unet, schedule = self.model.unet, self.model.schedule
-        dtype = unet.conv_first.weight.dtype
-        converted, last = condition.to(dtype), len(self._taken) - 1
-        coefficients = ddim_coefficients(schedule, steps=self.steps, eta=0.0) if self.steps else None
+        unet, dtype, last = self.model.unet, self.model.unet.conv_first.weight.dtype, len(self._taken) - 1
+        converted = condition.to(dtype, memory_format=torch.channels_last_3d)
         for number in steps:
             at = last - number
             step, table = tables[at]
-            predicted = unet(noisy.to(dtype), step, condition=converted, tables=table).to(noisy.dtype)
-            if coefficients is None:
-                noisy = ddpm_step(noisy, predicted, noises[number + 1], schedule=schedule, step=at)
-            else:
-                noisy = ddim_step(noisy, predicted, coefficients=coefficients, number=at)
+            taken = noisy.to(dtype, memory_format=torch.channels_last_3d)
+            predicted = unet(taken, step, condition=converted, tables=table)
+            noisy = self._before(noisy, predicted, noises, at)
         return noisy
+
+    def _before(self, noisy: torch.Tensor, predicted: torch.Tensor, noises: torch.Tensor, number: int) -> torch.Tensor:
+        """The noisy latent one step before the taken step of that number."""
+        drawn = None if self.steps or not number else noises[len(self._taken) - number]
+        if uses_triton("noisy", noisy):
+            return denoise_step(
+                noisy, predicted, drawn, coefficients=self._factors[number], clip=self._coefficients is None
+            )
+        predicted = predicted.to(noisy.dtype)
+        if self._coefficients is None:
+            return ddpm_step(noisy, predicted, drawn, schedule=self.model.schedule, step=number)
+        return ddim_step(noisy, predicted, coefficients=self._coefficients, number=number)
 
     def _tables_of(self, batch: int, depth: int) -> list[tuple[torch.Tensor, StepTables]]:
         """Each step taken, int64 (b,), in increasing order, and what depends on it."""

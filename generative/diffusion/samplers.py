@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.diffusion.schedule import CosineSchedule
+from nnunet_difftumor.generative.diffusion.schedule import MIN_VARIANCE, CosineSchedule
 
 # (noisy latent (b, c, d, h, w), steps int64 (b,)) -> predicted noise of the latent's shape.
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -131,6 +131,23 @@ def ddim_step(z: torch.Tensor, predicted: torch.Tensor, *, coefficients: DDIMCoe
     signal, before, sigma = (values[number] for values in coefficients)
     clean = (z - (1 - signal).sqrt() * predicted) / signal.sqrt()
     return before.sqrt() * clean + (1 - before - sigma.square()).sqrt() * predicted
+
+
+def ddpm_factors(schedule: CosineSchedule) -> torch.Tensor:
+    """`ddpm_step` of each step of the schedule as `kernels.denoise_step` takes it, (steps, 6), with clipping."""
+    none = torch.zeros_like(schedule.signal)
+    deviation = schedule.posterior_variance.clamp(min=MIN_VARIANCE).sqrt()
+    of_clean = (schedule.sqrt_inverse_signal, -schedule.sqrt_inverse_signal_minus_1)
+    return torch.stack((*of_clean, schedule.clean_weight, schedule.noisy_weight, none, deviation), 1)
+
+
+def ddim_factors(coefficients: DDIMCoefficients) -> torch.Tensor:
+    """`ddim_step` of each step taken as `kernels.denoise_step` takes it, (steps, 6), without clipping."""
+    signal, before, sigma = coefficients
+    none = torch.zeros_like(signal)
+    of_predicted = (1 - before - sigma.square()).sqrt()
+    of_clean = (signal.rsqrt(), -((1 - signal) / signal).sqrt())
+    return torch.stack((*of_clean, before.sqrt(), none, of_predicted, none), 1)
 
 
 def ddim_steps_taken(schedule: CosineSchedule, *, steps: int) -> list[int]:

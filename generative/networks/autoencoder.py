@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.networks import streaming
+from nnunet_difftumor.generative.networks import fused, streaming
 from nnunet_difftumor.generative.networks.codebook import Codebook
 from nnunet_difftumor.generative.networks.convolutions import GroupNormSiLU, SamePadConv3d, SamePadConvTranspose3d
 from nnunet_difftumor.kernels import Quantized
@@ -103,6 +103,8 @@ class Autoencoder(nn.Module):
         check_patch(volume.shape[2:], self.config.downsampling)
         if is_cpu_inference(volume):
             return streaming.encode(self, volume)
+        if fused.runs_fused(self, volume):
+            return fused.encode(self, volume)
         return self.to_latent(self.encoder(volume))
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
@@ -117,6 +119,8 @@ class Autoencoder(nn.Module):
         """Volume (b, channels, z, x, y) of codes (b, latent_channels, d, h, w); nominally in [-1, 1], not clipped."""
         if is_cpu_inference(embeddings):
             return streaming.decode(self, embeddings)
+        if fused.runs_fused(self, embeddings):
+            return fused.decode(self, embeddings)
         dtype = self.from_latent.weight.dtype
         if dtype != embeddings.dtype and dtype == torch.bfloat16:
             return self.decoder(self.from_latent(embeddings.to(dtype))).to(embeddings.dtype)

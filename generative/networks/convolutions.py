@@ -1,13 +1,14 @@
 """Convolutions that keep the size, or scale it exactly, by repeating the rim; and convolutions within slices."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from einops import rearrange
 from torch import nn
 from torch.nn import functional
 
-from nnunet_difftumor.kernels import group_norm_modulate_silu
+from nnunet_difftumor.kernels import ConvolutionWeight, group_norm_modulate_silu, pack_convolution
 
 
 def _replication(kernel: int, strides: Sequence[int]) -> tuple[int, ...]:
@@ -21,7 +22,33 @@ def _replication(kernel: int, strides: Sequence[int]) -> tuple[int, ...]:
     return tuple(padding)
 
 
-class SamePadConv3d(nn.Conv3d):
+class _Packed:
+    """A convolution that arranges its weight for `kernels.convolve` once for every state of it."""
+
+    weight: torch.Tensor
+    _zero_rim = False
+    _kept: tuple[Any, ConvolutionWeight] | None = None
+
+    def packed(self, channels: Sequence[int] | None = None) -> ConvolutionWeight:
+        """The weight for one input, or for two of so many channels in place of their concatenation."""
+        weight = self.weight.detach()
+        # Tensors of the inference mode do not tell whether their values stay.
+        version = None if weight.is_inference() else weight._version
+        state = (version, weight.data_ptr(), weight.dtype, weight.device, channels)
+        if self._kept is None or version is None or self._kept[0] != state:
+            stride = self.stride if weight.ndim == 5 else (1, *self.stride)
+            made = pack_convolution(
+                weight, stride=stride, transposed=self.transposed, zero_rim=self._zero_rim, channels=channels
+            )
+            self._kept = (state, made)
+        return self._kept[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy packs its own.
+        return {name: value for name, value in super().__getstate__().items() if name != "_kept"}
+
+
+class SamePadConv3d(_Packed, nn.Conv3d):
     """Convolution of n voxels to n / stride, with the rim repeated.
 
     Args:
@@ -45,7 +72,7 @@ class SamePadConv3d(nn.Conv3d):
         return super().forward(x)
 
 
-class SamePadConvTranspose3d(nn.ConvTranspose3d):
+class SamePadConvTranspose3d(_Packed, nn.ConvTranspose3d):
     """Transposed convolution of n voxels to n * stride, with the input's rim repeated."""
 
     def __init__(self, channels_in: int, channels_out: int, *, kernel: int, strides: Sequence[int]):
@@ -56,15 +83,19 @@ class SamePadConvTranspose3d(nn.ConvTranspose3d):
         return super().forward(functional.pad(x, self.replication, mode="replicate"))
 
 
-class SliceConv2d(nn.Conv2d):
+class SliceConv2d(_Packed, nn.Conv2d):
     """2D convolution of every slice of (b, c, d, h, w); on a CPU much faster than a 3D one with a flat kernel."""
+
+    _zero_rim = True
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return _of_slices(super().forward, x)
 
 
-class SliceConvTranspose2d(nn.ConvTranspose2d):
+class SliceConvTranspose2d(_Packed, nn.ConvTranspose2d):
     """2D transposed convolution of every slice of (b, c, d, h, w)."""
+
+    _zero_rim = True
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return _of_slices(super().forward, x)

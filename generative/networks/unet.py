@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.generative.networks import fused
 from nnunet_difftumor.generative.networks.attention import (
     DepthAttention,
     DepthPositions,
@@ -135,11 +136,13 @@ class UNet(nn.Module):
             steps: int64 (b,), from 0.
             depth: of the latents.
         """
-        time = self.time_embedding(steps)
+        return StepTables(self.positions(depth), self.modulations(self.time_embedding(steps)))
+
+    def modulations(self, time: torch.Tensor) -> dict["ResidualBlock", tuple[torch.Tensor, torch.Tensor]]:
+        """Scale and shift, (b, c) each, of each residual block that has them, of embedded steps."""
         blocks = [module for module in self.modules() if isinstance(module, ResidualBlock) and module.modulation]
         # Contiguous, as the kernels take them: else each would copy them at every call.
-        modulations = {block: tuple(part.contiguous() for part in block.scale_and_shift(time)) for block in blocks}
-        return StepTables(self.positions(depth), modulations)
+        return {block: tuple(part.contiguous() for part in block.scale_and_shift(time)) for block in blocks}
 
     def positions(self, depth: int) -> DepthPositions:
         """Those of so many slices."""
@@ -172,6 +175,9 @@ class UNet(nn.Module):
             positions, time = self.positions(noisy.shape[2]), self.time_embedding(steps)
         else:
             positions, time = tables
+        if fused.runs_fused(self, noisy):
+            modulations = self.modulations(time) if tables is None else time
+            return fused.predict_noise(self, noisy, condition, positions, modulations)
         x = torch.cat((noisy, condition), dim=1)
         if is_cpu_inference(x):
             x = x.contiguous(memory_format=torch.channels_last_3d)
