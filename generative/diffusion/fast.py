@@ -44,7 +44,7 @@ class FastSampler:
             channels-last, which convolutions take without reordering.
         sampler: "ddpm" for all steps of the schedule, "ddim" for `steps` of them.
         steps: of DDIM.
-        bfloat16: U-Net and decoder in bfloat16. Latent, quantization, sampler and all norms stay float32.
+        bfloat16: all networks in bfloat16. Latent, quantization, sampler and all norms stay float32.
         graphs: on CUDA; elsewhere there are none.
 
     Raises:
@@ -179,11 +179,11 @@ class FastSampler:
 
 
 def in_bfloat16(model: LatentDiffusion) -> LatentDiffusion:
-    """A copy whose U-Net and decoder multiply in bfloat16; encoder, codebook and the norms' weights stay float32."""
+    """A copy whose networks multiply in bfloat16; the codebook and the norms' weights stay float32."""
     autoencoder: Autoencoder = copy.deepcopy(model.autoencoder)
     unet: UNet = copy.deepcopy(model.unet)
     # The embedding of the time step is in tables, or small.
-    networks = (autoencoder.decoder, autoencoder.from_latent, unet)
+    networks = (autoencoder, unet)
     kinds = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear, ChannelNorm)
     apart = {id(part) for part in unet.time_modules()}
     for network in networks:

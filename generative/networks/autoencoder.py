@@ -3,7 +3,7 @@
 Axes are (b, c, z, x, y); volumes are in [-1, 1]. Every size that the downsampling divides is possible.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -105,7 +105,7 @@ class Autoencoder(nn.Module):
             return streaming.encode(self, volume)
         if fused.runs_fused(self, volume):
             return fused.encode(self, volume)
-        return self.to_latent(self.encoder(volume))
+        return self._as_weights(lambda x: self.to_latent(self.encoder(x)), volume)
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """Volume of a latent, each vector replaced by its nearest code."""
@@ -121,10 +121,12 @@ class Autoencoder(nn.Module):
             return streaming.decode(self, embeddings)
         if fused.runs_fused(self, embeddings):
             return fused.decode(self, embeddings)
-        dtype = self.from_latent.weight.dtype
-        if dtype != embeddings.dtype and dtype == torch.bfloat16:
-            return self.decoder(self.from_latent(embeddings.to(dtype))).to(embeddings.dtype)
-        return self.decoder(self.from_latent(embeddings))
+        return self._as_weights(lambda x: self.decoder(self.from_latent(x)), embeddings)
+
+    def _as_weights(self, run: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        """run(x), in bfloat16 where the weights are."""
+        dtype = self.to_latent.weight.dtype
+        return run(x.to(dtype)).to(x.dtype) if dtype == torch.bfloat16 else run(x)
 
 
 def check_patch(size: Sequence[int], multiples: Sequence[int]) -> None:

@@ -80,8 +80,7 @@ class DiffusionRenderer:
         device: cpu or cuda.
         threads: of torch on the CPU; None: as torch has it. Another number rounds in another way.
         mode: "exact" is float32, and all noise comes from the spec's own generators on the CPU. "fast" multiplies in
-            bfloat16 in U-Net and decoder, and draws noise on the device, from the spec's seed alone but with other
-            numbers.
+            bfloat16, and draws noise on the device, from the spec's seed alone but with other numbers.
         sampler_steps: of DDIM, in place of those that the weights name; DDPM takes every step.
 
     Raises:
