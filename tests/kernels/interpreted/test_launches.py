@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from nnunet_difftumor.generative.diffusion.fast import FastSampler
 from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.networks.autoencoder import Autoencoder, AutoencoderConfig
 from nnunet_difftumor.generative.networks.unet import UNet, UNetConfig
@@ -95,6 +96,13 @@ def stages(batch: int) -> tuple[dict[str, int], dict[str, int]]:
                     model.autoencoder.decode_embeddings(embeddings)
             found[name] = sum(counts.values())
     return found, of_attention
+
+
+def test_a_sampler_prepares_the_codes_when_it_is_made():
+    codebook, latent = FastSampler(networks()).model.autoencoder.codebook, torch.zeros(2, 8, 3, 3, 3)
+    with torch.inference_mode(), launches.counted() as found:
+        codebook(latent)
+    assert found == {"aten::clone": 1, "_search": 1, "_take": 1, "aten::mean": 1}
 
 
 def loaded(batch: int, mode: str) -> LoadedBatch:
