@@ -124,9 +124,9 @@ class _AttentionBlock(nn.Module):
 
         Under autocast, as a training validates, each operation has the precision that it was trained with.
         """
-        if torch.is_autocast_enabled(x.device.type) or needs_gradient(x, *self.parameters()):
+        if not uses_triton("x", x) or torch.is_autocast_enabled(x.device.type):
             return False
-        return uses_triton("x", x)
+        return not needs_gradient(x, *self.parameters())
 
     def block_weights(self) -> dict[str, torch.Tensor | float]:
         """What all blocks take by these names."""

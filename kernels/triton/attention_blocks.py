@@ -5,8 +5,8 @@ of slices, or the positions of a slice. The second adds the projection of all he
 that a rotation mixes are kept as two halves, for q and k alike, which leaves q.k as it is.
 
 Bound at 24 slices of 24 x 24 positions, 24 channels and 8 heads of 32 channels, in bfloat16: 2 MB in and out and 14 MB
-of attended heads between the launches, 5 us at 3 TB/s. As single operations a block moves 61 MB, in nine launches along
-depth and five within slices. At the other levels launches decide.
+of attended heads between the launches, 5 us at 3 TB/s. As single operations a block moves 61 MB in five launches. At
+the other levels launches decide.
 """
 
 from typing import NamedTuple

@@ -89,6 +89,13 @@ def stages(batch: int, mode: str) -> dict[str, Counter[str]]:
     return found
 
 
+def test_a_sampler_prepares_the_codes_when_it_is_made():
+    codebook, latent = FastSampler(networks()).model.autoencoder.codebook, torch.zeros(2, 8, 3, 3, 3)
+    with torch.inference_mode(), launches.counted() as found:
+        codebook(latent)
+    assert found == {"aten::clone": 1, "_search": 1, "_take": 1, "aten::mean": 1}
+
+
 def loaded(batch: int, mode: str) -> LoadedBatch:
     """Tiny tumors, to be drawn by the networks of above."""
     renderer = DiffusionRenderer({"early": (networks(), SEEN)}, organ="liver", threads=1, mode=mode)
