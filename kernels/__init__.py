@@ -14,7 +14,7 @@ from nnunet_difftumor.kernels.group_norm_modulate_silu import group_norm_modulat
 from nnunet_difftumor.kernels.implementation import implementation
 from nnunet_difftumor.kernels.moments import Affine, PartialMoments
 from nnunet_difftumor.kernels.norm_of_moments import norm_of_moments
-from nnunet_difftumor.kernels.norm_silu_add import norm_silu_add
+from nnunet_difftumor.kernels.norm_silu import norm_silu
 from nnunet_difftumor.kernels.spatial_linear_attention import spatial_linear_attention
 from nnunet_difftumor.kernels.vector_quantize import Quantized, vector_quantize
 
@@ -28,7 +28,7 @@ __all__ = [
     "group_norm_modulate_silu",
     "implementation",
     "norm_of_moments",
-    "norm_silu_add",
+    "norm_silu",
     "pack_convolution",
     "spatial_linear_attention",
     "standard_normal",

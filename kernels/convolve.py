@@ -122,7 +122,9 @@ def _by_triton(
         None if tensor is None else tensor.contiguous(memory_format=torch.channels_last_3d)
         for tensor in (x, skip, residual)
     )
-    check_reach("x", x)
+    for name, tensor in (("x", x), ("skip", skip)):
+        if tensor is not None:
+            check_reach(name, tensor)
     kernels.check(out_shape)
     affines = [
         part if part is None else part.contiguous()

@@ -425,8 +425,8 @@ def _added_taps(
         at_x = from_x + tap % tw
         there = real[None, :]
         if ZERO_RIM:
-            in_slice = (at_y >= 0) & (at_y < x.height) & (at_x >= 0) & (at_x < x.width)
-            in_volume = (at_z >= 0) & (at_z < x.depth) & in_slice
+            in_volume = (at_z >= 0) & (at_z < x.depth) & (at_y >= 0) & (at_y < x.height)
+            in_volume = in_volume & (at_x >= 0) & (at_x < x.width)
             there = there & in_volume
         else:
             at_z, at_y, at_x = _within(at_z, x.depth), _within(at_y, x.height), _within(at_x, x.width)
