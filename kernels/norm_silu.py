@@ -3,7 +3,7 @@
 import torch
 
 from nnunet_difftumor.kernels.checks import check_reach, check_shape, check_volume
-from nnunet_difftumor.kernels.convolve import check_affine, check_like_x
+from nnunet_difftumor.kernels.convolve import channels_last, check_affine, check_like_x
 from nnunet_difftumor.kernels.implementation import uses_triton
 from nnunet_difftumor.kernels.moments import Affine
 from nnunet_difftumor.kernels.reference import norm_silu as reference
@@ -33,8 +33,8 @@ def norm_silu(x: torch.Tensor, *, norm: Affine, residual: torch.Tensor | None = 
         return reference.norm_silu(x, norm=norm, residual=residual)
     from nnunet_difftumor.kernels.triton import norm_silu as kernels
 
-    x, residual = (
-        None if tensor is None else tensor.contiguous(memory_format=torch.channels_last_3d) for tensor in (x, residual)
-    )
+    x = channels_last(x)
     check_reach("x", x)
+    if residual is not None:
+        residual = channels_last(residual)
     return kernels.norm_silu(x, norm.scale.contiguous(), norm.shift.contiguous(), residual)

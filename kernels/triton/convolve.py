@@ -73,7 +73,7 @@ def convolve(
     after = _After(bias, residual, residual_scale, residual_shift)
     joined = _Moments(*partial) if moments else None
     source, target = _Volume.of(x), _Volume.of(y)
-    parts = [part._replace(step=_step(x, part)) for part in _parts(whole)]
+    parts = _parts(whole)
     options = {
         "OUT": whole.channels_out,
         "OUT_TILE": outputs_at_once(whole.channels_out),
@@ -99,8 +99,8 @@ def convolve(
             PHASES=phases_of(whole),
             BEFORE=before_of(whole),
             ZERO_RIM=zero_rim,
-            PART=tuple(parts[0]),
-            SKIP_PART=tuple(parts[-1]),
+            PART=tuple(parts[0]._replace(step=_step(x, parts[0]))),
+            SKIP_PART=tuple(parts[-1]._replace(step=_step(x, parts[-1]))),
             ROWS=plan.rows,
             **options,
         )

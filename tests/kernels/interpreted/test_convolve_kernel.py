@@ -39,11 +39,15 @@ CASES = [
     ((1, 6, 2, 4, 6), 6, (4, 4), {"zero_rim": True, "stride": (1, 2, 2)}),
     ((1, 6, 2, 2, 3), 6, (4, 4), {"zero_rim": True, "stride": (1, 2, 2), "transposed": True}),
 ]
-# Three slices and more places than one square has; the least of all; whole squares and five slices.
+# The first: three slices, and more places than one square has; the second: the least of all; the third: whole squares,
+# and five slices.
 DEEP = [
     ((1, 17, 3, 9, 2), 3, {"norm": True, "residual": True}),
     ((2, 32, 1, 1, 1), 32, {"norm": True}),
     ((1, 20, 5, 8, 8), 17, {}),
+    ((2, 18, 2, 3, 11), 1, {}),
+    ((1, 33, 4, 1, 9), 34, {"norm": True}),
+    ((1, 64, 9, 2, 1), 64, {"residual": True}),
 ]
 
 
@@ -303,6 +307,25 @@ def test_the_loop_fits_the_gpu(monkeypatch, architecture, dtype, channels, edge,
     x = torch.empty(1, channels, edge, edge, edge, dtype=dtype, device="meta")
     plan = kernels._Plan.of(x, pack_convolution(x.new_empty(channels, channels, 3, 3, 3)))
     assert (plan.deep, plan.stages) == (deep, stages)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("architecture", "channels", "size"), [(80, 32, (45, 27, 31)), (90, 64, (24, 49, 30))])
+def test_real_channels_and_many_squares(monkeypatch, architecture, channels, size):
+    monkeypatch.setattr(kernels, "_architecture", lambda: architecture)
+    inputs, packing = draw((1, channels, *size), channels, (3, 3, 3), norm=True, residual=True, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        with launches.counted() as found:
+            y, moments = run(packing=packing, moments=True, **inputs)
+        assert found["_convolve_deep"] == 1
+        with implementation("reference"):
+            wanted, of_whole = run(packing=packing, moments=True, **{k: v.double() for k, v in inputs.items()})
+        norm = {"bias": torch.zeros(channels), "groups": 32, "eps": 1e-6}
+        seen = norm_of_moments(moments, torch.ones(channels), **norm)
+        with implementation("reference"):
+            expected = norm_of_moments(of_whole, torch.ones(channels), **norm)
+    assert (y.double() - wanted).norm() < 1e-2 * wanted.norm()
+    torch.testing.assert_close(seen.scale.double(), expected.scale.double(), rtol=1e-3, atol=0)
 
 
 def test_the_deep_loop_is_one_launch(deep):
