@@ -38,10 +38,13 @@ from triton.runtime.jit import JITFunction
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.kernels import (
     Affine,
+    PartialMoments,
     convolve,
     depth_attention,
     group_norm_modulate_silu,
     latent_condition,
+    norm_of_moments,
+    norm_silu,
     pack_convolution,
     spatial_linear_attention,
     standard_normal,
@@ -246,7 +249,30 @@ def convolutions() -> list[Case]:
             quick = precision == "bfloat16" and name in QUICK
             both = {"_convolve_deep": needs, "_convolve_rows": needs}
             found.append(Case(f"convolve {precision} {name}", call, both, quick=quick))
+    found += [
+        Case("norm_of_moments 32 x 3456", partial(joined, 32, 3456, groups=32), {}, quick=True),
+        Case("norm_of_moments 24 x 216 modulated", partial(joined, 24, 216, groups=8), {}),
+    ]
+    sums = {"_norm_silu": (WIDE_READ, WIDE_WRITE)}
+    for precision in ("bfloat16", "float16", "float32"):
+        for channels, edge in ((24, 24), (192, 3)):
+            call = partial(summed, precision, channels, edge)
+            quick = precision == "bfloat16" and channels == 24
+            found.append(Case(f"norm_silu {precision} {channels} x {edge}^2", call, sums, quick=quick))
     return found
+
+
+def joined(channels: int, pieces: int, *, groups: int) -> None:
+    moments = PartialMoments(torch.ones(1, pieces), *torch.ones(2, 1, pieces, channels))
+    modulation = {name: torch.ones(1, channels) for name in ("scale", "shift")} if groups < channels else {}
+    ones = torch.ones(channels)
+    norm_of_moments(moments, ones, bias=ones, groups=groups, eps=1e-5, **modulation)
+
+
+def summed(precision: str, channels: int, edge: int) -> None:
+    shape, dtype = (1, 24, edge, edge, channels), getattr(torch, precision)
+    x, residual = (torch.ones(shape, dtype=dtype).movedim(-1, 1) for _ in range(2))
+    norm_silu(x, norm=Affine(*torch.ones(2, 1, channels)), residual=residual)
 
 
 def convolution(

@@ -18,7 +18,7 @@ from nnunet_difftumor.kernels import (
     group_norm_modulate_silu,
     latent_condition,
     linear_block,
-    norm_silu_add,
+    norm_silu,
     pack_convolution,
     spatial_block,
     spatial_linear_attention,
@@ -32,7 +32,7 @@ from nnunet_difftumor.kernels.reference import counter_noise as plain_noise
 from nnunet_difftumor.kernels.reference import depth_attention as plain_depth
 from nnunet_difftumor.kernels.reference import group_norm_modulate_silu as plain_norm
 from nnunet_difftumor.kernels.reference import latent_condition as plain_condition
-from nnunet_difftumor.kernels.reference import norm_silu_add as plain_sum
+from nnunet_difftumor.kernels.reference import norm_silu as plain_activation
 from nnunet_difftumor.kernels.reference import spatial_linear_attention as plain_linear
 
 HEADS, HEAD_DIM, CODES, CHANNELS = 8, 32, 16384, 8
@@ -84,7 +84,7 @@ def cases(operation: str, *, batch: int, dtype: torch.dtype, device: str, small:
         "group_norm_modulate_silu": _norm,
         "latent_condition": _condition,
         "convolve": _convolution,
-        "norm_silu_add": _sum,
+        "norm_silu": _activation,
         "standard_normal": _noise,
     }
     yield from makers[operation](batch, dtype, device, small)
@@ -100,7 +100,7 @@ OPERATIONS = (
     "group_norm_modulate_silu",
     "latent_condition",
     "convolve",
-    "norm_silu_add",
+    "norm_silu",
     "standard_normal",
 )
 # Those that compute in float32 only, whatever the networks do.
@@ -370,91 +370,96 @@ CONVOLUTIONS = (
 
 
 def _convolution(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[Case]:
-    """Inference: of silu(norm(x)), plus bias and residual, with the moments of the sum."""
+    """Inference: of silu(norm(x)), plus bias and residual, with the moments of the sum; without a norm, of x."""
     for channels, size, out, kernel, packing in CONVOLUTIONS[1:2] if small else CONVOLUTIONS:
         size = (3, 4, 5) if small else size
         between = (channels, out) if packing.get("transposed") else (out, channels)
         whole = pack_convolution(_random(*between, *kernel, dtype=dtype, device=device), **packing)
-        made = whole.size_out(size)
         x = _random(batch, channels, *size, dtype=dtype, device=device, channels_last=True)
-        residual = _random(batch, out, *made, dtype=dtype, device=device, channels_last=True)
+        residual = _random(batch, out, *whole.size_out(size), dtype=dtype, device=device, channels_last=True)
         weight = whole.weight.contiguous(memory_format=torch.channels_last_3d)
         bias = _random(out, dtype=torch.float32, device=device)
         affine = [_random(batch, channels, dtype=torch.float32, device=device) for _ in range(2)]
+        taps = weight[0, 0].numel() / (whole.stride[0] * whole.stride[1] * whole.stride[2] if whole.transposed else 1)
+        shape = f"{batch} x {channels} x {' x '.join(map(str, size))} to {out} by {' x '.join(map(str, kernel))}"
 
-        def ours(x, weight, packed, bias, scale, shift, residual, *, whole=whole):
+        def ours(x, weight, packed, bias, residual, *affine, whole=whole):
             with torch.no_grad():
                 y, _ = convolve(
                     *(x, whole._replace(weight=weight, packed=packed)),
                     bias=bias,
-                    norm=Affine(scale, shift),
+                    norm=Affine(*affine) if affine else None,
                     residual=residual,
                     moments=True,
                 )
             return y
 
-        def plain(x, weight, packed, bias, scale, shift, residual, *, whole=whole):
-            y = x * scale.to(x.dtype)[:, :, None, None, None] + shift.to(x.dtype)[:, :, None, None, None]
-            y = functional.silu(y)
+        def plain(x, weight, packed, bias, residual, *affine, whole=whole):
+            if affine:
+                scale, shift = (part.to(x.dtype)[:, :, None, None, None] for part in affine)
+                x = functional.silu(x * scale + shift)
             if any(whole.padding):
-                y = functional.pad(y, whole.padding, mode="constant" if whole.zero_rim else "replicate")
-            if whole.transposed:
-                cut = [k - 1 for k in weight.shape[2:]]
-                y = functional.conv_transpose3d(y, weight, bias.to(x.dtype), stride=whole.stride, padding=cut)
-            else:
-                y = functional.conv3d(y, weight, bias.to(x.dtype), stride=whole.stride)
-            return y + residual
+                x = functional.pad(x, whole.padding, mode="constant" if whole.zero_rim else "replicate")
+            bias = bias.to(x.dtype)
+            if not whole.transposed:
+                return functional.conv3d(x, weight, bias, stride=whole.stride) + residual
+            cut = [k - 1 for k in weight.shape[2:]]
+            return functional.conv_transpose3d(x, weight, bias, stride=whole.stride, padding=cut) + residual
 
-        def fused(x, weight, packed, bias, scale, shift, residual, *, whole=whole):
+        def fused(x, weight, packed, bias, residual, *affine, whole=whole):
             return plain_convolution.convolve(
                 *(x, whole._replace(weight=weight)),
                 bias=bias,
                 skip=None,
-                norm=Affine(scale, shift),
+                norm=Affine(*affine) if affine else None,
                 residual=residual,
                 residual_norm=None,
             )
 
-        taps = weight[0, 0].numel() / (whole.stride[0] * whole.stride[1] * whole.stride[2] if whole.transposed else 1)
-        yield Case(
-            "convolve",
-            f"{batch} x {channels} x {' x '.join(map(str, size))} to {out} by {' x '.join(map(str, kernel))}"
-            f"{' transposed' if whole.transposed else ''}",
-            [x, weight, whole.packed, bias, *affine, residual],
-            ours,
-            plain,
-            {},
-            fused,
-            bytes=x.nbytes + weight.nbytes + 2.0 * residual.nbytes,
-            flops=2.0 * residual.numel() * channels * taps,
+        for with_norm in (True, False):
+            yield Case(
+                "convolve",
+                f"{shape}{' transposed' if whole.transposed else ''}{', norm' if with_norm else ''}",
+                [x, weight, whole.packed, bias, residual, *(affine if with_norm else ())],
+                ours,
+                plain,
+                {},
+                fused,
+                bytes=x.nbytes + weight.nbytes + 2.0 * residual.nbytes,
+                flops=2.0 * residual.numel() * channels * taps,
+            )
+
+
+def _activation(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[Case]:
+    """With a residual, as the U-Net has it; without, for a convolution that then takes no norm."""
+    volumes = [(channels, (24, edge, edge), True) for channels, edge in LEVELS]
+    volumes += [(64, (48,) * 3, False), (32, (96,) * 3, False)]
+    for channels, size, summed in [(24, (3, 4, 5), True)] if small else volumes:
+        x, residual = (
+            _random(batch, channels, *size, dtype=dtype, device=device, channels_last=True) for _ in range(2)
         )
-
-
-def _sum(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[Case]:
-    for channels, edge in LEVELS[:1] if small else LEVELS:
-        size = (batch, channels, 3, 4, 5) if small else (batch, channels, 24, edge, edge)
-        x, residual = (_random(*size, dtype=dtype, device=device, channels_last=True) for _ in range(2))
         affine = [_random(batch, channels, dtype=torch.float32, device=device) for _ in range(2)]
 
-        def ours(x, residual, scale, shift):
-            return norm_silu_add(x, residual, norm=Affine(scale, shift))
+        def ours(x, scale, shift, residual=None):
+            return norm_silu(x, norm=Affine(scale, shift), residual=residual)
 
-        def plain(x, residual, scale, shift):
+        def plain(x, scale, shift, residual=None):
             y = x * scale.to(x.dtype)[:, :, None, None, None] + shift.to(x.dtype)[:, :, None, None, None]
-            return functional.silu(y) + residual
+            y = functional.silu(y)
+            return y if residual is None else y + residual
 
-        def fused(x, residual, scale, shift):
-            return plain_sum.norm_silu_add(x, residual, norm=Affine(scale, shift))
+        def fused(x, scale, shift, residual=None):
+            return plain_activation.norm_silu(x, norm=Affine(scale, shift), residual=residual)
 
         yield Case(
-            "norm_silu_add",
-            " x ".join(map(str, size)),
-            [x, residual, *affine],
+            "norm_silu",
+            f"{batch} x {channels} x {' x '.join(map(str, size))}{' and residual' if summed else ''}",
+            [x, *affine, *([residual] if summed else [])],
             ours,
             plain,
             {},
             fused,
-            bytes=3.0 * x.nbytes,
+            bytes=(3.0 if summed else 2.0) * x.nbytes,
             flops=0.0,
         )
 

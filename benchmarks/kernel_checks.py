@@ -22,7 +22,7 @@ from nnunet_difftumor.kernels import (
     latent_condition,
     linear_block,
     norm_of_moments,
-    norm_silu_add,
+    norm_silu,
     pack_convolution,
     spatial_block,
     spatial_linear_attention,
@@ -176,7 +176,7 @@ def checks(*, device: str, small: bool = False) -> list[Check]:
                 names = ("depth_block", "linear_block", "spatial_block")
                 add(names, partial(_blocks, shape, precision, layout, device), number, **place)
             for number, case in _chosen(CONVOLUTIONS, small):
-                names = ("convolve", "norm_silu_add")
+                names = ("convolve", "norm_silu")
                 add(names, partial(_convolution, *case, precision, layout, device), number, **place)
             for number, case in _chosen(NORMS, small):
                 if precision != "tf32":  # it has no products
@@ -333,8 +333,8 @@ def _convolution(
         affine_in = {name: _parameter(batch, channels, device=device) for name in ("scale", "shift")}
         volumes = {name: _draw(shape, dtype, device, layout) for name in ("x", "residual")}
         yield from compare(
-            "norm_silu_add",
-            lambda x, residual, scale, shift: norm_silu_add(x, residual, norm=Affine(scale, shift)),
+            "norm_silu",
+            lambda x, residual, scale, shift: norm_silu(x, norm=Affine(scale, shift), residual=residual),
             volumes | affine_in,
         )
 

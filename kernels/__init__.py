@@ -17,7 +17,7 @@ from nnunet_difftumor.kernels.implementation import implementation
 from nnunet_difftumor.kernels.latent_condition import latent_condition
 from nnunet_difftumor.kernels.moments import Affine, PartialMoments
 from nnunet_difftumor.kernels.norm_of_moments import norm_of_moments
-from nnunet_difftumor.kernels.norm_silu_add import norm_silu_add
+from nnunet_difftumor.kernels.norm_silu import norm_silu
 from nnunet_difftumor.kernels.spatial_linear_attention import spatial_linear_attention
 from nnunet_difftumor.kernels.vector_quantize import Quantized, prepare_codes, vector_quantize
 
@@ -35,7 +35,7 @@ __all__ = [
     "latent_condition",
     "linear_block",
     "norm_of_moments",
-    "norm_silu_add",
+    "norm_silu",
     "pack_convolution",
     "prepare_codes",
     "spatial_block",

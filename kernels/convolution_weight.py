@@ -157,8 +157,8 @@ def _padded(count: int, step: int) -> int:
 def _pack(weight: torch.Tensor, stride: Sequence[int], transposed: bool, channels: Sequence[int]) -> torch.Tensor:
     phases = [_phase(weight, remainders, stride) for remainders in product(*map(range, stride))] if transposed else []
     by_phase = torch.stack(phases or [weight.permute(0, 2, 3, 4, 1)])
-    count, n, *taps, _ = by_phase.shape
-    taps = taps[0] * taps[1] * taps[2]
+    count, n = by_phase.shape[:2]
+    taps = by_phase.shape[2:-1].numel()
     packed = []
     for factors in by_phase.split(list(channels), dim=-1):
         part = Part.of(factors.shape[-1], taps)

@@ -62,9 +62,9 @@ def convolve(
     if residual is not None:
         check_like_x("residual", residual, x)
         check_shape("residual", residual, out_shape)
-    for name, given, channels in (("norm", norm, x.shape[1]), ("residual_norm", residual_norm, weight.channels_out)):
-        if given is not None:
-            check_affine(name, given, (len(x), channels), x)
+    for name, affine, channels in (("norm", norm, x.shape[1]), ("residual_norm", residual_norm, weight.channels_out)):
+        if affine is not None:
+            check_affine(name, affine, (len(x), channels), x)
     given = (x, skip, weight.weight, bias, *(norm or ()), residual, *(residual_norm or ()))
     if moments and torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given):
         raise InputError("moments: have no gradients; take torch.inference_mode() or torch.no_grad()")
@@ -105,6 +105,11 @@ def check_like_x(name: str, tensor: torch.Tensor, x: torch.Tensor) -> None:
         raise InputError(f"{name}: is {tensor.dtype}, x is {x.dtype}; convert one of them")
 
 
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    """As the kernels take it; a copy if it is not."""
+    return x.contiguous(memory_format=torch.channels_last_3d)
+
+
 def _by_triton(
     x: torch.Tensor,
     weight: ConvolutionWeight,
@@ -118,11 +123,13 @@ def _by_triton(
 ) -> torch.Tensor | tuple[torch.Tensor, PartialMoments]:
     from nnunet_difftumor.kernels.triton import convolve as kernels
 
-    x, skip, residual = (
-        None if tensor is None else tensor.contiguous(memory_format=torch.channels_last_3d)
-        for tensor in (x, skip, residual)
-    )
+    x = channels_last(x)
     check_reach("x", x)
+    if skip is not None:
+        skip = channels_last(skip)
+        check_reach("skip", skip)
+    if residual is not None:
+        residual = channels_last(residual)
     kernels.check(out_shape)
     affines = [
         part if part is None else part.contiguous()

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from nnunet_difftumor.kernels import Affine, PartialMoments, convolve, norm_of_moments, norm_silu_add
+from nnunet_difftumor.kernels import Affine, PartialMoments, convolve, norm_of_moments, norm_silu
 from nnunet_difftumor.kernels.implementation import needs_gradient, uses_triton
 
 
 def runs_fused(network: nn.Module, x: torch.Tensor) -> bool:
     """Whether a network computes x without gradients where kernels run."""
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type) or not uses_triton("x", x):
+    # Under autocast, as a training validates, each operation has the precision that it was trained with.
+    if torch.compiler.is_compiling() or not uses_triton("x", x) or torch.is_autocast_enabled(x.device.type):
         return False
     return not needs_gradient(x, *network.parameters())
 
@@ -99,7 +100,7 @@ def _residual(block: nn.Module, inputs: Sequence[torch.Tensor], modulations: Map
     h, norm = _convolve_and_norm(block.conv1, *inputs, then=block.norm1, modulation=modulations.get(block))
     h, norm = _convolve_and_norm(block.conv2, h, norm=norm, then=block.norm2)
     if isinstance(block.shortcut, nn.Identity):
-        return norm_silu_add(h, *inputs, norm=norm)
+        return norm_silu(h, norm=norm, residual=inputs[0])
     return _convolve(block.shortcut, *inputs, residual=h, residual_norm=norm)
 
 

@@ -73,7 +73,7 @@ def convolve(
     after = _After(bias, residual, residual_scale, residual_shift)
     joined = _Moments(*partial) if moments else None
     source, target = _Volume.of(x), _Volume.of(y)
-    parts = [part._replace(step=_step(x, part)) for part in _parts(whole)]
+    parts = _parts(whole)
     options = {
         "OUT": whole.channels_out,
         "OUT_TILE": outputs_at_once(whole.channels_out),
@@ -99,8 +99,8 @@ def convolve(
             PHASES=phases_of(whole),
             BEFORE=before_of(whole),
             ZERO_RIM=zero_rim,
-            PART=tuple(parts[0]),
-            SKIP_PART=tuple(parts[-1]),
+            PART=tuple(parts[0]._replace(step=_step(x, parts[0]))),
+            SKIP_PART=tuple(parts[-1]._replace(step=_step(x, parts[-1]))),
             ROWS=plan.rows,
             **options,
         )
@@ -425,8 +425,8 @@ def _added_taps(
         at_x = from_x + tap % tw
         there = real[None, :]
         if ZERO_RIM:
-            in_slice = (at_y >= 0) & (at_y < x.height) & (at_x >= 0) & (at_x < x.width)
-            in_volume = (at_z >= 0) & (at_z < x.depth) & in_slice
+            in_volume = (at_z >= 0) & (at_z < x.depth) & (at_y >= 0) & (at_y < x.height)
+            in_volume = in_volume & (at_x >= 0) & (at_x < x.width)
             there = there & in_volume
         else:
             at_z, at_y, at_x = _within(at_z, x.depth), _within(at_y, x.height), _within(at_x, x.width)

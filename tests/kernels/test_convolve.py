@@ -16,7 +16,7 @@ from nnunet_difftumor.kernels import (
     PartialMoments,
     convolve,
     norm_of_moments,
-    norm_silu_add,
+    norm_silu,
     pack_convolution,
 )
 
@@ -89,7 +89,7 @@ def test_a_residual_block_of_the_u_net_in_five_calls(skips):
         weight = pack_convolution(block.shortcut.weight, **both)
         y = convolve(x, weight, bias=block.shortcut.bias, skip=skip, residual=h, residual_norm=last)
     else:
-        y = norm_silu_add(h, x, norm=last)
+        y = norm_silu(h, norm=last, residual=x)
     whole = x if skip is None else torch.cat((x, skip), 1)
     torch.testing.assert_close(y, block(whole, randn(2, 5)))
 

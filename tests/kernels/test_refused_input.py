@@ -17,7 +17,7 @@ from nnunet_difftumor.kernels import (
     group_norm_modulate_silu,
     linear_block,
     norm_of_moments,
-    norm_silu_add,
+    norm_silu,
     pack_convolution,
     prepare_codes,
     spatial_block,
@@ -84,9 +84,9 @@ def join(counts=None, means=None, deviations=None, weight=ONES, bias=ONES, group
     return norm_of_moments(moments, weight, bias=bias, groups=groups, eps=eps, **named)
 
 
-def add(x=None, residual=None, norm=None):
-    x, residual = (ones(2, 4, 2, 2, 2) if given is None else given for given in (x, residual))
-    return norm_silu_add(x, residual, norm=affine(2, 4) if norm is None else norm)
+def activate(x=None, norm=None, **named):
+    x = ones(2, 4, 2, 2, 2) if x is None else x
+    return norm_silu(x, norm=affine(2, 4) if norm is None else norm, **named)
 
 
 def affine(*shape, **options):
@@ -198,10 +198,10 @@ BLOCKS = (depth_block, linear_block, spatial_block)
         (join, "bias", {"bias": ones(4, **ELSEWHERE)}),
         (join, "scale, shift", {"scale": ones(2, 4)}),
         (join, "shift", {"scale": ones(2, 4), "shift": ones(4)}),
-        (add, "x", {"x": ones(2, 4, 2, 2)}),
-        (add, "residual", {"residual": ones(2, 4, 2, 2, 1)}),
-        (add, "residual", {"residual": ones(2, 4, 2, 2, 2, dtype=torch.float16)}),
-        (add, "norm, shift", {"norm": Affine(ones(2, 4), ones(4))}),
+        (activate, "x", {"x": ones(2, 4, 2, 2)}),
+        (activate, "residual", {"residual": ones(2, 4, 2, 2, 1)}),
+        (activate, "residual", {"residual": ones(2, 4, 2, 2, 2, dtype=torch.float16)}),
+        (activate, "norm, shift", {"norm": Affine(ones(2, 4), ones(4))}),
     ],
 )
 def test_wrong_shapes_dtypes_and_devices(operation, named, arguments):
@@ -235,7 +235,7 @@ def test_wrong_shapes_dtypes_and_devices(operation, named, arguments):
         (join, "moments: is torch.float64", {"means": ones(2, 3, 4, dtype=torch.float64)}),
         (join, "weight, bias, scale, shift: have no gradients", {"bias": ones(4, requires_grad=True)}),
         (
-            add,
+            activate,
             "x: is torch.float64",
             {key: ones(2, 4, 2, 2, 2).double() for key in ("x", "residual")}
             | {"norm": affine(2, 4, dtype=torch.float64)},

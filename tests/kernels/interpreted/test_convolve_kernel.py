@@ -12,12 +12,13 @@ from nnunet_difftumor.kernels import (
     PartialMoments,
     convolve,
     norm_of_moments,
-    norm_silu_add,
+    norm_silu,
     pack_convolution,
 )
+from nnunet_difftumor.kernels.implementation import implementation
 from nnunet_difftumor.kernels.triton import convolve as kernels
 from nnunet_difftumor.kernels.triton import norm_of_moments as joining
-from nnunet_difftumor.kernels.triton import norm_silu_add as adding
+from nnunet_difftumor.kernels.triton import norm_silu as activating
 
 # Shape of x, channels out, kernel, and what else there is.
 CASES = [
@@ -38,11 +39,15 @@ CASES = [
     ((1, 6, 2, 4, 6), 6, (4, 4), {"zero_rim": True, "stride": (1, 2, 2)}),
     ((1, 6, 2, 2, 3), 6, (4, 4), {"zero_rim": True, "stride": (1, 2, 2), "transposed": True}),
 ]
-# Three slices and more places than one square has; the least of all; whole squares and five slices.
+# The first: three slices, and more places than one square has; the second: the least of all; the third: whole squares,
+# and five slices.
 DEEP = [
     ((1, 17, 3, 9, 2), 3, {"norm": True, "residual": True}),
     ((2, 32, 1, 1, 1), 32, {"norm": True}),
     ((1, 20, 5, 8, 8), 17, {}),
+    ((2, 18, 2, 3, 11), 1, {}),
+    ((1, 33, 4, 1, 9), 34, {"norm": True}),
+    ((1, 64, 9, 2, 1), 64, {"residual": True}),
 ]
 
 
@@ -195,21 +200,82 @@ def test_a_channel_that_does_not_vary_loses_no_digits():
     torch.testing.assert_close(summand, torch.full((1, 2), -1e7))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (2, 24, 2, 9, 5), (1, 130, 1, 2, 9)])
-def test_norm_silu_and_sum(shape, dtype):
-    check_sum(shape, dtype)
+# Batch, pieces, channels, groups.
+JOINED = [
+    (1, 1, 1, 1),
+    (1, 1, 3, 3),
+    (2, 1, 6, 2),
+    (1, 2, 1, 1),
+    (3, 3, 5, 1),
+    (2, 7, 8, 8),
+    (1, 16, 24, 8),
+    (1, 17, 32, 32),
+    (2, 33, 12, 4),
+    (1, 130, 192, 8),
+    (2, 500, 6, 3),
+    (1, 1500, 2, 2),
+]
 
 
-def check_sum(shape, dtype):
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("modulated", [False, True])
+@pytest.mark.parametrize(("batch", "pieces", "channels", "groups"), JOINED)
+def test_any_number_of_pieces(batch, pieces, channels, groups, modulated):
+    counts = torch.randint(1, 65, (batch, pieces), generator=torch.Generator().manual_seed(pieces)).float()
+    means, deviations = (randn(batch, pieces, channels, seed=seed) for seed in (0, 1))
+    moments = PartialMoments(counts, 30 + means, counts[:, :, None] * deviations.abs())
+    parameters = [randn(channels), randn(channels, seed=1)]
+    parameters += [randn(batch, channels), randn(batch, channels, seed=1)] if modulated else [None, None]
+
+    def joined(cast):
+        weight, bias, scale, shift = (None if given is None else cast(given) for given in parameters)
+        whole = PartialMoments(*map(cast, moments))
+        return norm_of_moments(whole, weight, bias=bias, groups=groups, eps=1e-3, scale=scale, shift=shift)
+
+    seen = joined(torch.Tensor.float)
+    with implementation("reference"):
+        wanted = joined(torch.Tensor.double)
+    for found, expected in zip(seen, wanted, strict=True):
+        # Less than float32 loses where a single piece's mean of 30 meets no deviation.
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
+
+
+ACTIVATED = [
+    (1, 1, 1, 1, 1),
+    (1, 1, 3, 5, 7),
+    (2, 24, 2, 9, 5),
+    (1, 130, 1, 2, 9),
+    (3, 2, 1, 1, 3),
+    (1, 7, 2, 3, 4),
+    (2, 16, 4, 4, 4),
+    (1, 32, 3, 8, 3),
+    (1, 48, 2, 2, 2),
+    (2, 65, 1, 3, 2),
+    (1, 96, 1, 6, 6),
+    (1, 192, 2, 3, 3),
+]
+
+
+@pytest.mark.parametrize("summed", [False, True])
+@pytest.mark.parametrize("shape", ACTIVATED)
+def test_norm_and_silu(shape, summed):
+    check_activation(shape, torch.float32, summed=summed)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_norm_and_silu_in_half_precision(dtype):
+    check_activation(ACTIVATED[2], dtype, summed=True)
+
+
+def check_activation(shape, dtype, *, summed):
     x, residual = (randn(*shape, seed=seed).to(dtype) for seed in (0, 1))
     affine = [randn(*shape[:2], seed=seed) for seed in (2, 3)]
-    precision = str(dtype).removeprefix("torch.")
-    compare(
-        lambda x, residual, *norm: norm_silu_add(x, residual, norm=Affine(*norm)),
-        [x, residual, *affine],
-        precision=precision,
-    )
+
+    def operation(x, scale, shift, residual=None):
+        return norm_silu(x, norm=Affine(scale, shift), residual=residual)
+
+    inputs = [x, *affine, residual] if summed else [x, *affine]
+    compare(operation, inputs, precision=str(dtype).removeprefix("torch."))
 
 
 @pytest.mark.usefixtures("poisoned_memory", "deep")
@@ -241,6 +307,25 @@ def test_the_loop_fits_the_gpu(monkeypatch, architecture, dtype, channels, edge,
     x = torch.empty(1, channels, edge, edge, edge, dtype=dtype, device="meta")
     plan = kernels._Plan.of(x, pack_convolution(x.new_empty(channels, channels, 3, 3, 3)))
     assert (plan.deep, plan.stages) == (deep, stages)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("architecture", "channels", "size"), [(80, 32, (45, 27, 31)), (90, 64, (24, 49, 30))])
+def test_real_channels_and_many_squares(monkeypatch, architecture, channels, size):
+    monkeypatch.setattr(kernels, "_architecture", lambda: architecture)
+    inputs, packing = draw((1, channels, *size), channels, (3, 3, 3), norm=True, residual=True, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        with launches.counted() as found:
+            y, moments = run(packing=packing, moments=True, **inputs)
+        assert found["_convolve_deep"] == 1
+        with implementation("reference"):
+            wanted, of_whole = run(packing=packing, moments=True, **{k: v.double() for k, v in inputs.items()})
+        norm = {"bias": torch.zeros(channels), "groups": 32, "eps": 1e-6}
+        seen = norm_of_moments(moments, torch.ones(channels), **norm)
+        with implementation("reference"):
+            expected = norm_of_moments(of_whole, torch.ones(channels), **norm)
+    assert (y.double() - wanted).norm() < 1e-2 * wanted.norm()
+    torch.testing.assert_close(seen.scale.double(), expected.scale.double(), rtol=1e-3, atol=0)
 
 
 def test_the_deep_loop_is_one_launch(deep):
@@ -298,6 +383,7 @@ def test_what_follows_is_well_formed():
     counts, means = torch.ones(2, 3), torch.ones(2, 3, 4)
     parameters = (torch.ones(4), torch.ones(4), torch.ones(2, 4), torch.ones(2, 4))
     torch.library.opcheck(joining.norm_of_moments, (counts, means, means.clone(), *parameters, 2, 1e-5))
-    volumes = [randn(2, 4, 1, 2, 3, seed=seed).contiguous(memory_format=torch.channels_last_3d) for seed in (0, 1)]
-    trained = [tensor.requires_grad_() for tensor in (*volumes, randn(2, 4), randn(2, 4, seed=1))]
-    torch.library.opcheck(adding.norm_silu_add, trained)
+    x, residual = (randn(2, 4, 1, 2, 3, seed=seed).contiguous(memory_format=torch.channels_last_3d) for seed in (0, 1))
+    trained = [tensor.requires_grad_() for tensor in (x, randn(2, 4), randn(2, 4, seed=1), residual)]
+    torch.library.opcheck(activating.norm_silu, trained)
+    torch.library.opcheck(activating.norm_silu, (*trained[:3], None))

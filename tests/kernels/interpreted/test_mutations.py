@@ -30,7 +30,7 @@ from nnunet_difftumor.kernels.triton import (
     group_norm_modulate_silu,
     latent_condition,
     norm_of_moments,
-    norm_silu_add,
+    norm_silu,
     spatial_linear_attention,
     vector_quantize,
 )
@@ -394,7 +394,11 @@ MUTATIONS = [
     Mutation(convolve, "q_x * pw + r_x", "q_x * pw", conv.test_any_shape, conv.CASES[8]),
     Mutation(convolve, "weights + length", "weights", conv.test_any_shape, conv.CASES[11]),
     Mutation(
-        convolve, "values = tl.where(there, values, 0.0).to(values.dtype)", "pass", conv.test_any_shape, conv.CASES[10]
+        convolve,
+        "values = tl.where(in_volume, values, 0.0).to(values.dtype)",
+        "pass",
+        conv.test_any_shape,
+        conv.CASES[10],
     ),
     Mutation(convolve, "norm.scale + sample * CHANNELS", "norm.scale", conv.test_any_shape, conv.CASES[3]),
     Mutation(convolve, "after.shift + sample * OUT", "after.shift", conv.test_any_shape, conv.CASES[12]),
@@ -467,13 +471,13 @@ MUTATIONS = [
         conv.test_moments_are_those_of_the_stored_values,
         (*conv.WITH_MOMENTS[0], torch.float32),
     ),
-    Mutation(norm_silu_add, "scale + sample * CHANNELS", "scale", conv.check_sum, ((2, 24, 2, 9, 5), torch.float32)),
+    Mutation(norm_silu, "scale + sample * CHANNELS", "scale", conv.test_norm_and_silu, (conv.ACTIVATED[2], False)),
     Mutation(
-        norm_silu_add,
+        norm_silu,
         "inside = (voxel < voxels)[:, None] & real[None, :]",
         "inside = real[None, :]",
-        conv.check_sum,
-        ((2, 24, 2, 9, 5), torch.float32),
+        conv.test_norm_and_silu,
+        (conv.ACTIVATED[2], True),
     ),
 ]
 
