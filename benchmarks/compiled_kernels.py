@@ -40,6 +40,7 @@ from nnunet_difftumor.kernels import (
     Affine,
     PartialMoments,
     convolve,
+    denoise_step,
     depth_attention,
     group_norm_modulate_silu,
     latent_condition,
@@ -158,6 +159,7 @@ def cases() -> list[Case]:
             quick=True,
         ),
         Case("latent_condition 8 x 24^3", condition, {}, quick=True),
+        Case("denoise_step 8 x 24^3", step, {}, quick=True),
         Case("standard_normal 8 x 24^3", noise, {"_standard_normal": (WIDE_WRITE,)}, quick=True),
     ]
     both = {"_forward": (MATRIX, WIDE_READ, WIDE_WRITE), "_backward": (MATRIX, WIDE_READ, WIDE_WRITE)}
@@ -201,21 +203,21 @@ BY_2, FROM_2 = {"stride": (2,) * 3}, {"stride": (2,) * 3, "transposed": True}
 INNER = {"norm": True, "residual": True, "moments": True}
 SLICES = {"zero_rim": True}
 CONVOLUTIONS = {
-    "1 to 16 at 96^3": (1, V96, 16, K3, {}),
+    "1 to 16 at 96^3": (1, V96, 16, K3, {"read": torch.float32}),
     "16 to 32 by 2 at 96^3": (16, V96, 32, K4, BY_2 | {"moments": True}),
     "32 to 32 at 48^3": (32, V48, 32, K3, INNER),
     "32 to 64 by 2 at 48^3": (32, V48, 64, K4, BY_2 | {"moments": True}),
     "64 to 64 at 24^3": (64, V24, 64, K3, INNER),
-    "64 to 8, 1^3 at 24^3": (64, V24, 8, K1, {"norm": True}),
-    "8 to 64, 1^3 at 24^3": (8, V24, 64, K1, {"moments": True}),
+    "64 to 8, 1^3 at 24^3": (64, V24, 8, K1, {"norm": True, "write": torch.float32}),
+    "8 to 64, 1^3 at 24^3": (8, V24, 64, K1, {"moments": True, "read": torch.float32}),
     "64 to 64 times 2 at 24^3": (64, V24, 64, K4, FROM_2 | {"norm": True, "moments": True}),
     "64 to 64 at 48^3": (64, V48, 64, K3, INNER),
     "64 to 64 at 48^3 alone": (64, V48, 64, K3, {}),
     "64 to 32 times 2 at 48^3": (64, V48, 32, K4, FROM_2 | {"moments": True}),
     "32 to 32 at 96^3": (32, V96, 32, K3, INNER),
     "32 to 32 at 96^3 alone": (32, V96, 32, K3, {}),
-    "32 to 1 at 96^3": (32, V96, 1, K3, {}),
-    "slices 17 to 24, 7^2": (8, V24, 24, (7, 7), SLICES | {"skip": 9}),
+    "32 to 1 at 96^3": (32, V96, 1, K3, {"write": torch.float32}),
+    "slices 17 to 24, 7^2": (8, V24, 24, (7, 7), SLICES | {"skip": 9, "read": torch.float32}),
     "slices 24 to 24": (24, V24, 24, (3, 3), SLICES | {"norm": True, "moments": True}),
     "slices 48 to 48": (48, (24, 12, 12), 48, (3, 3), SLICES | {"norm": True, "moments": True}),
     "slices 96 to 96": (96, (24, 6, 6), 96, (3, 3), SLICES | {"norm": True, "moments": True}),
@@ -287,12 +289,14 @@ def convolution(
     residual: bool = False,
     residual_norm: bool = False,
     moments: bool = False,
+    read: torch.dtype | None = None,
+    write: torch.dtype | None = None,
     **packing,
 ) -> None:
     with products_in(precision) as dtype, torch.inference_mode():
 
         def volume(channels: int, size: Sequence[int]) -> torch.Tensor:
-            return torch.zeros(1, *size, channels, dtype=dtype).movedim(-1, 1)
+            return torch.zeros(1, *size, channels, dtype=read or dtype).movedim(-1, 1)
 
         def affine(channels: int) -> Affine:
             return Affine(torch.ones(1, channels), torch.zeros(1, channels))
@@ -309,6 +313,7 @@ def convolution(
             residual=volume(out, weight.size_out(size)) if residual else None,
             residual_norm=affine(out) if residual_norm else None,
             moments=moments,
+            dtype=write,
         )
 
 
@@ -322,6 +327,11 @@ def quantize() -> None:
 def condition() -> None:
     mask = torch.zeros(1, 1, 96, 96, 96, dtype=torch.bool)
     latent_condition(torch.randn(1, 8, 24, 24, 24), mask, code_min=torch.tensor(-1.0), code_range=torch.tensor(2.0))
+
+
+def step() -> None:
+    latent = torch.zeros(1, 8, 24, 24, 24).contiguous(memory_format=torch.channels_last_3d)
+    denoise_step(latent, latent, torch.zeros(1, 8, 24, 24, 24), coefficients=torch.ones(6), clip=True)
 
 
 def noise() -> None:

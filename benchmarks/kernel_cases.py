@@ -13,6 +13,7 @@ from torch.nn import functional
 from nnunet_difftumor.kernels import (
     Affine,
     convolve,
+    denoise_step,
     depth_attention,
     depth_block,
     group_norm_modulate_silu,
@@ -83,6 +84,7 @@ def cases(operation: str, *, batch: int, dtype: torch.dtype, device: str, small:
         "spatial_block": partial(_block, "spatial"),
         "group_norm_modulate_silu": _norm,
         "latent_condition": _condition,
+        "denoise_step": _step,
         "convolve": _convolution,
         "norm_silu": _activation,
         "standard_normal": _noise,
@@ -99,12 +101,13 @@ OPERATIONS = (
     "spatial_block",
     "group_norm_modulate_silu",
     "latent_condition",
+    "denoise_step",
     "convolve",
     "norm_silu",
     "standard_normal",
 )
 # Those that compute in float32 only, whatever the networks do.
-SINGLE = ("vector_quantize", "latent_condition", "standard_normal")
+SINGLE = ("vector_quantize", "latent_condition", "denoise_step", "standard_normal")
 
 
 def _random(*shape: int, dtype: torch.dtype, device: str, channels_last: bool = False) -> torch.Tensor:
@@ -356,6 +359,33 @@ def _condition(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iter
     )
 
 
+def _step(batch: int, dtype: torch.dtype, device: str, small: bool) -> Iterator[Case]:
+    """Of DDPM, from a captured graph's point of view: its factors are tensors on the device."""
+    size = (batch, CHANNELS, *(3 * (6 if small else 24,)))
+    volumes = [
+        _random(*size, dtype=torch.float32, device=device, channels_last=True),
+        _random(*size, dtype=torch.float32, device=device, channels_last=True),
+        _random(*size, dtype=torch.float32, device=device),
+    ]
+    factors = torch.tensor([1.3, -0.7, 0.6, 0.3, 0.0, 0.1], device=device)
+
+    def plain(z, predicted, noise, factors):
+        clean = (factors[0] * z + factors[1] * predicted).clamp(-1, 1)
+        return factors[2] * clean + factors[3] * z + factors[5] * noise
+
+    yield Case(
+        "denoise_step",
+        " x ".join(map(str, size)),
+        [*volumes, factors],
+        lambda z, predicted, noise, factors: denoise_step(z, predicted, noise, coefficients=factors, clip=True),
+        plain,
+        {},
+        plain,
+        bytes=4.0 * volumes[0].nbytes,
+        flops=0.0,
+    )
+
+
 # Channels, size, channels out, kernel, and how the weight is packed: the autoencoder at 96^3, the levels of the U-Net.
 CONVOLUTIONS = (
     (16, (96,) * 3, 32, (4,) * 3, {"stride": (2,) * 3}),
@@ -414,7 +444,7 @@ def _convolution(batch: int, dtype: torch.dtype, device: str, small: bool) -> It
                 norm=Affine(*affine) if affine else None,
                 residual=residual,
                 residual_norm=None,
-            )
+            ).to(x.dtype)
 
         for with_norm in (True, False):
             yield Case(

@@ -16,6 +16,7 @@ import torch
 from nnunet_difftumor.kernels import (
     Affine,
     convolve,
+    denoise_step,
     depth_attention,
     depth_block,
     group_norm_modulate_silu,
@@ -58,6 +59,7 @@ CONDITIONS = (
     (3, 5, (9, 17, 6), (4, 1, 2)),
     (4, 8, (24, 24, 24), (4, 4, 4)),
 )
+STEPS = ((1, 1, 1, 1, 1), (2, 3, 5, 7, 3), (3, 8, 9, 5, 17), (4, 8, 24, 24, 24))
 # Shape, groups, whether modulated, rim.
 NORMS = (
     ((1, 1, 1, 1, 3), 1, False, None),
@@ -188,6 +190,8 @@ def checks(*, device: str, small: bool = False) -> list[Check]:
     for number, shape in _chosen(CONDITIONS, small):
         make = partial(_condition, *shape, device)
         add(("latent_condition",), make, number, precision="float32", layout=LAYOUTS[0])
+    for number, shape in _chosen(STEPS, small):
+        add(("denoise_step",), partial(_step, shape, device), number, precision="float32", layout=LAYOUTS[0])
     for number, shape in _chosen(NOISES, small):
         make = partial(_noise, *shape, device)
         add(("standard_normal",), make, number, precision="float32", layout=LAYOUTS[0])
@@ -424,6 +428,19 @@ def _condition(
     shape = f"{batch} x {channels} x {' x '.join(map(str, grid))}"
     differ = (seen != wanted).sum().item()
     yield Finding("latent_condition", shape, "float32", "contiguous", "other numbers", differ, LIMITS["exact"])
+
+
+def _step(shape: tuple[int, ...], device: str) -> Iterator[Finding]:
+    z, noise = (2 * _parameter(*shape, device=device) for _ in range(2))
+    predicted = _parameter(*shape, device=device).contiguous(memory_format=torch.channels_last_3d)
+    factors = torch.tensor([1.3, -0.7, 0.6, 0.3, -0.2, 0.1], device=device)
+    with implementation("triton"), poisoned_memory():
+        seen = denoise_step(z, predicted, noise, coefficients=factors, clip=True)
+    with implementation("reference"):
+        given = (tensor.double() for tensor in (z, predicted, noise))
+        wanted = denoise_step(*given, coefficients=factors.double(), clip=True)
+    layout, shape = "contiguous", " x ".join(map(str, shape))
+    yield Finding("denoise_step", shape, "float32", layout, "output", relative(seen, wanted), LIMITS["float32"])
 
 
 def _noise(batch: int, count: int, device: str) -> Iterator[Finding]:

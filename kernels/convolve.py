@@ -21,25 +21,26 @@ def convolve(
     residual: torch.Tensor | None = None,
     residual_norm: Affine | None = None,
     moments: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> torch.Tensor | tuple[torch.Tensor, PartialMoments]:
     """The convolution of silu(norm(x)), or of x, plus a residual; computed in float32 and rounded once, at the store.
 
-    What is multiplied is rounded to the dtype of x before. On CUDA it is one launch, which writes nothing but the
-    output. Gradients go through torch's own convolution, of the normalized and padded input computed again.
+    What is multiplied is rounded to the dtype of the weight before. On CUDA it is one launch, which writes nothing but
+    the output. Gradients go through torch's own convolution, of the normalized and padded input computed again.
 
     Args:
         x: floating (b, c, d, h, w); on CUDA a copy is made unless it is channels-last in memory.
-        weight: by `pack_convolution`, in the dtype of x.
+        weight: by `pack_convolution`, floating; of float64 if x is.
         bias: floating (n,).
-        skip: of the dtype of x, (b, c', d, h, w), concatenated to x; without a norm.
+        skip: floating (b, c', d, h, w), concatenated to x; without a norm.
         norm: of x, scale and shift float32 (b, c) each (float64 with x in float64): `norm_of_moments` gives it.
-        residual: of the output's shape and the dtype of x.
+        residual: floating, of the output's shape.
         residual_norm: likewise; then silu(residual_norm(residual)) is added.
         moments: whether to return what the norm of the output needs; without gradients only.
+        dtype: of the output; None: of the weight.
 
     Returns:
-        (b, n, d', h', w') of the dtype of x, on CUDA channels-last; with `moments` also those, of the values as they
-        are stored.
+        (b, n, d', h', w'), on CUDA channels-last; with `moments` also those, of the values as they are stored.
 
     Raises:
         InputError: for shapes, dtypes or devices that do not fit together, an input smaller than the stride, or
@@ -47,7 +48,7 @@ def convolve(
             too old.
     """
     check_volume("x", x)
-    check_like_x("weight", weight.weight, x)
+    check_as_precise("weight", weight.weight, x)
     _check_input(x, weight, skip=skip)
     if skip is not None and norm is not None:
         raise InputError("skip, norm: give one of them; a norm acts on all channels that are convolved")
@@ -57,10 +58,13 @@ def convolve(
     if not all(size):
         raise InputError(f"x: of size {tuple(x.shape[2:])} nothing is left with strides {weight.stride}")
     out_shape = (len(x), weight.channels_out, *size)
+    dtype = weight.weight.dtype if dtype is None else dtype
+    if not dtype.is_floating_point or (dtype == torch.float64) != (x.dtype == torch.float64):
+        raise InputError(f"dtype: expected a floating one, and float64 only with x in float64, got {dtype}")
     check_floating("bias", bias, x)
     check_shape("bias", bias, (weight.channels_out,))
     if residual is not None:
-        check_like_x("residual", residual, x)
+        check_as_precise("residual", residual, x)
         check_shape("residual", residual, out_shape)
     for name, affine, channels in (("norm", norm, x.shape[1]), ("residual_norm", residual_norm, weight.channels_out)):
         if affine is not None:
@@ -69,8 +73,9 @@ def convolve(
     if moments and torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given):
         raise InputError("moments: have no gradients; take torch.inference_mode() or torch.no_grad()")
     if uses_triton("x", x):
-        return _by_triton(x, weight, out_shape, bias, skip, norm, residual, residual_norm, moments)
+        return _by_triton(x, weight, out_shape, bias, skip, norm, residual, residual_norm, moments, dtype)
     y = reference.convolve(x, weight, bias=bias, skip=skip, norm=norm, residual=residual, residual_norm=residual_norm)
+    y = y.to(dtype)
     return (y, moments_of(y)) if moments else y
 
 
@@ -94,8 +99,15 @@ def _check_input(x: torch.Tensor, weight: ConvolutionWeight, *, skip: torch.Tens
         if tensor.ndim != 5 or tensor.shape[1] != channels:
             raise InputError(f"{name}: expected {channels} channels, as the weight has, got {tuple(tensor.shape)}")
     if skip is not None:
-        check_like_x("skip", skip, x)
+        check_as_precise("skip", skip, x)
         check_shape("skip", skip, (len(x), weight.channels[1], *x.shape[2:]))
+
+
+def check_as_precise(name: str, tensor: torch.Tensor, x: torch.Tensor) -> None:
+    """A floating tensor of the device of x; both are float64, or neither."""
+    check_floating(name, tensor, x)
+    if (tensor.dtype == torch.float64) != (x.dtype == torch.float64):
+        raise InputError(f"{name}: is {tensor.dtype}, x is {x.dtype}; convert one of them")
 
 
 def check_like_x(name: str, tensor: torch.Tensor, x: torch.Tensor) -> None:
@@ -120,6 +132,7 @@ def _by_triton(
     residual: torch.Tensor | None,
     residual_norm: Affine | None,
     moments: bool,
+    dtype: torch.dtype,
 ) -> torch.Tensor | tuple[torch.Tensor, PartialMoments]:
     from nnunet_difftumor.kernels.triton import convolve as kernels
 
@@ -138,6 +151,6 @@ def _by_triton(
     ]
     y, *partial = kernels.convolve(
         *(x, skip, weight.weight, weight.packed, bias.contiguous(), *affines[:2], residual, *affines[2:]),
-        *(weight.stride, weight.transposed, weight.zero_rim, moments),
+        *(weight.stride, weight.transposed, weight.zero_rim, moments, dtype),
     )
     return (y, PartialMoments(*partial)) if moments else y

@@ -5,6 +5,7 @@
 
 import copy
 from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -67,10 +68,8 @@ class FastSampler:
         self.model, self.steps, self.graphs = in_bfloat16(model) if bfloat16 else model, steps, graphs
         schedule = model.schedule
         self._taken = list(range(schedule.steps)) if steps is None else ddim_steps_taken(schedule, steps=steps)
-        self._tables: dict[tuple[int, int], list[tuple[torch.Tensor, StepTables]]] = {}
+        self._tables: dict[tuple[int, int], list[_Table]] = {}
         self._graphs: dict[tuple, GraphChain] = {}
-        self._coefficients = None if steps is None else ddim_coefficients(schedule, steps=steps, eta=0.0)
-        self._factors = ddpm_factors(schedule) if steps is None else ddim_factors(self._coefficients)
         prepare_codes(self.model.autoencoder.codebook.embeddings)
         use_channels_last(self.model.unet)
         if bfloat16:
@@ -147,35 +146,55 @@ class FastSampler:
             steps: numbers of steps, the first of a drawing being 0.
         """
         tables = self._tables_of(len(condition), condition.shape[2])
-        unet, dtype, last = self.model.unet, self.model.unet.conv_first.weight.dtype, len(self._taken) - 1
-        converted = condition.to(dtype, memory_format=torch.channels_last_3d)
+        # Once, and not at every step.
+        condition = condition.contiguous(memory_format=torch.channels_last_3d)
         for number in steps:
-            at = last - number
-            step, table = tables[at]
-            taken = noisy.to(dtype, memory_format=torch.channels_last_3d)
-            predicted = unet(taken, step, condition=converted, tables=table)
-            noisy = self._before(noisy, predicted, noises, at)
+            at = len(self._taken) - 1 - number
+            table = tables[at]
+            predicted = self.model.unet(noisy, table.step, condition=condition, tables=table.of_network)
+            drawn = None if self.steps or not at else noises[number + 1]
+            noisy = self._before(noisy, predicted, drawn, table=table, number=at)
         return noisy
 
-    def _before(self, noisy: torch.Tensor, predicted: torch.Tensor, noises: torch.Tensor, number: int) -> torch.Tensor:
+    def _before(
+        self, noisy: torch.Tensor, predicted: torch.Tensor, drawn: torch.Tensor | None, *, table: "_Table", number: int
+    ) -> torch.Tensor:
         """The noisy latent one step before the taken step of that number."""
-        drawn = None if self.steps or not number else noises[len(self._taken) - number]
+        schedule = self.model.schedule
         if uses_triton("noisy", noisy):
-            return denoise_step(
-                noisy, predicted, drawn, coefficients=self._factors[number], clip=self._coefficients is None
-            )
-        predicted = predicted.to(noisy.dtype)
-        if self._coefficients is None:
-            return ddpm_step(noisy, predicted, drawn, schedule=self.model.schedule, step=number)
-        return ddim_step(noisy, predicted, coefficients=self._coefficients, number=number)
+            return denoise_step(noisy, predicted, drawn, coefficients=table.factors, clip=not self.steps)
+        if self.steps:
+            coefficients = ddim_coefficients(schedule, steps=self.steps, eta=0.0)
+            return ddim_step(noisy, predicted, coefficients=coefficients, number=number)
+        return ddpm_step(noisy, predicted, drawn, schedule=schedule, step=number)
 
-    def _tables_of(self, batch: int, depth: int) -> list[tuple[torch.Tensor, StepTables]]:
-        """Each step taken, int64 (b,), in increasing order, and what depends on it."""
+    def _tables_of(self, batch: int, depth: int) -> list["_Table"]:
+        """Of each step taken, in increasing order."""
         if (batch, depth) not in self._tables:
-            unet = self.model.unet
+            unet, schedule = self.model.unet, self.model.schedule
+            if self.steps:
+                factors = ddim_factors(ddim_coefficients(schedule, steps=self.steps, eta=0.0))
+            else:
+                factors = ddpm_factors(schedule)
             taken = [torch.full((batch,), step, device=unet.frequencies.device) for step in self._taken]
-            self._tables[batch, depth] = [(step, unet.tables(step, depth=depth)) for step in taken]
+            self._tables[batch, depth] = [
+                _Table(step, unet.tables(step, depth=depth), factors[number]) for number, step in enumerate(taken)
+            ]
         return self._tables[batch, depth]
+
+
+class _Table(NamedTuple):
+    """What depends on a step of a batch, and not on its latents.
+
+    Attributes:
+        step: int64 (b,).
+        of_network: what the U-Net takes.
+        factors: (6,), what `denoise_step` takes.
+    """
+
+    step: torch.Tensor
+    of_network: StepTables
+    factors: torch.Tensor
 
 
 def in_bfloat16(model: LatentDiffusion) -> LatentDiffusion:

@@ -4,7 +4,8 @@ Norm and SiLU are applied while a convolution loads, its bias, what is added to 
 needs are made while it stores, and the repeated rim is an index. A norm that follows is one small launch more, which
 joins the moments. This is what CUDA runs in inference; `streaming` is its counterpart on a CPU.
 
-Volumes are (b, c, d, h, w), channels last in memory, in the dtype of the weights.
+Volumes are (b, c, d, h, w), channels last in memory; between the first and the last convolution they have the dtype of
+the weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ def runs_fused(network: nn.Module, x: torch.Tensor) -> bool:
 def encode(model: nn.Module, volume: torch.Tensor) -> torch.Tensor:
     """See `Autoencoder.encode`."""
     encoder = model.encoder
-    x, norm = _convolve(encoder.conv_first, _as_input(encoder.conv_first, volume)), None
+    x, norm = _convolve(encoder.conv_first, volume), None
     for stage in encoder.stages:
         res, last = stage["res"], stage is encoder.stages[-1]
         x, norm = _convolve_and_norm(stage["down"], x, then=res.norm1)
@@ -37,14 +38,13 @@ def encode(model: nn.Module, volume: torch.Tensor) -> torch.Tensor:
             x, norm = _convolve_and_norm(res.conv2, inner, norm=norm, residual=x, then=encoder.final_norm)
         else:
             x = _convolve(res.conv2, inner, norm=norm, residual=x)
-    return _convolve(model.to_latent, x, norm=norm).to(volume.dtype)
+    return _convolve(model.to_latent, x, norm=norm, dtype=volume.dtype)
 
 
 def decode(model: nn.Module, embeddings: torch.Tensor) -> torch.Tensor:
     """See `Autoencoder.decode_embeddings`."""
     decoder = model.decoder
-    x = _as_input(model.from_latent, embeddings)
-    x, norm = _convolve_and_norm(model.from_latent, x, then=decoder.first_norm)
+    x, norm = _convolve_and_norm(model.from_latent, embeddings, then=decoder.first_norm)
     for stage in decoder.stages:
         res1, res2 = stage["res1"], stage["res2"]
         x, norm = _convolve_and_norm(stage["up"], x, norm=norm, then=res1.norm1)
@@ -52,7 +52,7 @@ def decode(model: nn.Module, embeddings: torch.Tensor) -> torch.Tensor:
         x, norm = _convolve_and_norm(res1.conv2, inner, norm=norm, residual=x, then=res2.norm1)
         inner, norm = _convolve_and_norm(res2.conv1, x, norm=norm, then=res2.norm2)
         x, norm = _convolve(res2.conv2, inner, norm=norm, residual=x), None
-    return _convolve(decoder.conv_last, x).to(embeddings.dtype)
+    return _convolve(decoder.conv_last, x, dtype=embeddings.dtype)
 
 
 def predict_noise(
@@ -67,8 +67,7 @@ def predict_noise(
         positions: of the attention along depth.
         modulations: of each residual block that has one, scale and shift, (b, c) each.
     """
-    inputs = (_as_input(unet.conv_first, given) for given in (noisy, condition))
-    x = first = _convolve(unet.conv_first, *inputs)
+    x = first = _convolve(unet.conv_first, noisy, condition)
     x = unet.first_attention(x, positions)
 
     def level(module: nn.Module, x: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
@@ -92,7 +91,7 @@ def predict_noise(
         x = resampled(module.resample, level(module, x, skips.pop()))
 
     x = _residual(unet.last_residual, (x, first), modulations)
-    return _convolve(unet.conv_last, x).to(noisy.dtype)
+    return _convolve(unet.conv_last, x, dtype=noisy.dtype)
 
 
 def _residual(block: nn.Module, inputs: Sequence[torch.Tensor], modulations: Mapping) -> torch.Tensor:
@@ -102,11 +101,6 @@ def _residual(block: nn.Module, inputs: Sequence[torch.Tensor], modulations: Map
     if isinstance(block.shortcut, nn.Identity):
         return norm_silu(h, norm=norm, residual=inputs[0])
     return _convolve(block.shortcut, *inputs, residual=h, residual_norm=norm)
-
-
-def _as_input(conv: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """In the dtype that a convolution takes, channels-last."""
-    return x.to(conv.weight.dtype, memory_format=torch.channels_last_3d)
 
 
 def _convolve(conv: nn.Module, x: torch.Tensor, skip: torch.Tensor | None = None, **around: Any) -> torch.Tensor:

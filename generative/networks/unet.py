@@ -179,6 +179,8 @@ class UNet(nn.Module):
             modulations = self.modulations(time) if tables is None else time
             return fused.predict_noise(self, noisy, condition, positions, modulations)
         x = torch.cat((noisy, condition), dim=1)
+        if self.conv_first.weight.dtype == torch.bfloat16:
+            x = x.bfloat16()
         if is_cpu_inference(x):
             x = x.contiguous(memory_format=torch.channels_last_3d)
         x = first = self.conv_first(x)
@@ -197,7 +199,8 @@ class UNet(nn.Module):
             x = level(torch.cat((x, skips.pop()), dim=1), time, positions)
             x = level.resample(x)
 
-        return self.conv_last(self.last_residual(torch.cat((x, first), dim=1)))
+        x = self.conv_last(self.last_residual(torch.cat((x, first), dim=1)))
+        return x.to(noisy.dtype) if self.conv_first.weight.dtype == torch.bfloat16 else x
 
     def _check(self, noisy: torch.Tensor, steps: torch.Tensor, condition: torch.Tensor) -> None:
         batch = noisy.shape[0]

@@ -17,7 +17,7 @@ def convolve(
     residual: torch.Tensor | None,
     residual_norm: Affine | None,
 ) -> torch.Tensor:
-    """See `nnunet_difftumor.kernels.convolve`; rounded once, at the end."""
+    """See `nnunet_difftumor.kernels.convolve`; float32 or better, not rounded yet."""
     wide = torch.promote_types(x.dtype, torch.float32)
     padded = padded_input(x, skip, norm, weight).to(wide)
     factors, stride = weight.weight.to(wide), weight.stride
@@ -28,17 +28,17 @@ def convolve(
         y = functional.conv3d(padded, factors, bias.to(wide), stride=stride)
     if residual is not None:
         y = y + (residual.to(wide) if residual_norm is None else activated(residual, residual_norm))
-    return y.to(x.dtype)
+    return y
 
 
 def padded_input(
     x: torch.Tensor, skip: torch.Tensor | None, norm: Affine | None, weight: ConvolutionWeight
 ) -> torch.Tensor:
-    """What torch's convolution takes, in the dtype of x."""
-    if norm is not None:
-        x = activated(x, norm).to(x.dtype)
+    """What torch's convolution takes, in the dtype of the weight."""
+    dtype = weight.weight.dtype
+    x = (x if norm is None else activated(x, norm)).to(dtype)
     if skip is not None:
-        x = torch.cat((x, skip), dim=1)
+        x = torch.cat((x, skip.to(dtype)), dim=1)
     return functional.pad(x, weight.padding, mode="constant" if weight.zero_rim else "replicate")
 
 

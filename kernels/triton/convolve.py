@@ -61,6 +61,7 @@ def convolve(
     transposed: bool,
     zero_rim: bool,
     moments: bool,
+    dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The output, channels-last; with `moments` counts, means and deviations of its pieces, else three empty tensors.
 
@@ -68,7 +69,7 @@ def convolve(
     """
     whole = _whole(x, skip, weight, packed, stride, transposed, zero_rim)
     plan = _Plan.of(x, whole)
-    y, *partial = _outputs(x, whole, plan, moments)
+    y, *partial = _outputs(x, whole, plan, moments, dtype)
     before = _Norm(scale, shift)
     after = _After(bias, residual, residual_scale, residual_shift)
     joined = _Moments(*partial) if moments else None
@@ -78,7 +79,7 @@ def convolve(
         "OUT": whole.channels_out,
         "OUT_TILE": outputs_at_once(whole.channels_out),
         "OUT_PADDED": packed.shape[1],
-        "PRECISION": "tf32x3" if _is_exact(x) else "tf32",
+        "PRECISION": "tf32x3" if _is_exact(packed) else "tf32",
         "num_warps": plan.warps,
         "num_stages": plan.stages,
     }
@@ -99,8 +100,8 @@ def convolve(
             PHASES=phases_of(whole),
             BEFORE=before_of(whole),
             ZERO_RIM=zero_rim,
-            PART=tuple(parts[0]._replace(step=_step(x, parts[0]))),
-            SKIP_PART=tuple(parts[-1]._replace(step=_step(x, parts[-1]))),
+            PART=tuple(parts[0]._replace(step=_step(packed, parts[0]))),
+            SKIP_PART=tuple(parts[-1]._replace(step=_step(packed, parts[-1]))),
             ROWS=plan.rows,
             **options,
         )
@@ -123,13 +124,14 @@ def _(
     transposed,
     zero_rim,
     moments,
+    dtype,
 ):
     whole = _whole(x, skip, weight, packed, stride, transposed, zero_rim)
-    return _outputs(x, whole, _Plan.of(x, whole), moments)
+    return _outputs(x, whole, _Plan.of(x, whole), moments, dtype)
 
 
 def _save(ctx, inputs, output) -> None:
-    x, skip, weight, packed, bias, scale, shift, residual, residual_scale, residual_shift, *ctx.options, _ = inputs
+    x, skip, weight, packed, bias, scale, shift, residual, residual_scale, residual_shift, *ctx.options, _, _ = inputs
     ctx.save_for_backward(x, skip, weight, packed, bias, scale, shift, residual, residual_scale, residual_shift)
     ctx.mark_non_differentiable(*output[1:])
 
@@ -141,23 +143,25 @@ def _gradients(ctx, gradient, *_):
     padded = plain.padded_input(x, skip, norm, whole)
     cut = [k - 1 if whole.transposed else 0 for k in weight.shape[2:]]
     of_padded, of_weight, of_bias = torch.ops.aten.convolution_backward(
-        *(gradient, padded, weight, [whole.channels_out], whole.stride, cut),
+        *(gradient.to(weight.dtype), padded, weight, [whole.channels_out], whole.stride, cut),
         *((1, 1, 1), whole.transposed, (0, 0, 0), 1, (True, True, True)),
     )
     of_x, of_skip = _cropped(of_padded, x, whole), None
     if skip is not None:
         of_x, of_skip = of_x.split(list(whole.channels), dim=1)
+        of_skip = of_skip.to(skip.dtype)
     of_scale = of_shift = of_residual = of_residual_scale = of_residual_shift = None
     if norm is not None:
         of_x, of_scale, of_shift = normalized_gradients(of_x, x, norm)
+    of_x = of_x.to(x.dtype)
     if residual_scale is not None:
         of_residual, of_residual_scale, of_residual_shift = normalized_gradients(
             gradient, residual, Affine(residual_scale, residual_shift)
         )
     elif residual is not None:
-        of_residual = gradient
+        of_residual = gradient.to(residual.dtype)
     of_added = (of_residual, of_residual_scale, of_residual_shift)
-    return of_x, of_skip, of_weight, None, of_bias.to(bias.dtype), of_scale, of_shift, *of_added, *(None,) * 4
+    return of_x, of_skip, of_weight, None, of_bias.to(bias.dtype), of_scale, of_shift, *of_added, *(None,) * 5
 
 
 convolve.register_autograd(_gradients, setup_context=_save)
@@ -193,9 +197,11 @@ def _whole(x, skip, weight, packed, stride, transposed, zero_rim) -> Convolution
     return ConvolutionWeight(weight, packed, tuple(stride), transposed, zero_rim, channels)
 
 
-def _outputs(x: torch.Tensor, weight: ConvolutionWeight, plan: "_Plan", moments: bool) -> tuple[torch.Tensor, ...]:
+def _outputs(
+    x: torch.Tensor, weight: ConvolutionWeight, plan: "_Plan", moments: bool, dtype: torch.dtype
+) -> tuple[torch.Tensor, ...]:
     n, size = weight.channels_out, weight.size_out(x.shape[2:])
-    y = torch.empty((len(x), n, *size), dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d)
+    y = torch.empty((len(x), n, *size), dtype=dtype, device=x.device, memory_format=torch.channels_last_3d)
     shapes = ((len(x), plan.pieces), (len(x), plan.pieces, n), (len(x), plan.pieces, n)) if moments else (0, 0, 0)
     return y, *(x.new_empty(shape, dtype=torch.float32) for shape in shapes)
 
@@ -234,9 +240,9 @@ class _Plan:
         # Measured: 128 places and 8 warps. Unmeasured: half of both, where that would be few programs.
         many = batch * phases * tiles * triton.cdiv(places, 128) >= 2 * _LEAST_PROGRAMS
         rows, warps = (128, 8) if many else (64, 4)
-        step = max(_step(x, part) for part in _parts(weight))
+        step = max(_step(weight.packed, part) for part in _parts(weight))
         grid = (triton.cdiv(places, rows) * tiles, phases, batch)
-        stages = _stages(x, (rows + out) * step, most=3)
+        stages = _stages(_bytes(x, weight), (rows + out) * step, most=3)
         return cls(False, rows, grid, triton.cdiv(places, rows) * phases, warps, stages)
 
 
@@ -248,16 +254,18 @@ def _deep_stages(x: torch.Tensor, weight: ConvolutionWeight) -> int:
         (weight.weight.shape[2:], weight.stride, weight.zero_rim) != ((3, 3, 3), (1, 1, 1), False)
         or (part.flat or channels > part.step or weight.packed.shape[1] > out)
         or len(weight.channels) > 1
-        or _is_exact(x)
+        or _is_exact(weight.packed)
     ):
         return 0
     # Where matrix units take operands from shared memory; elsewhere these are in registers too. Of three reasons for
     # many registers, two are too many.
     roomy = _SHARED.get(_architecture(), 0) > _SHARED[80]
-    if (part.step > 32) + (x.element_size() > 2) + (not roomy) > 1:
+    if (part.step > 32) + (_bytes(x, weight) > 2) + (not roomy) > 1:
         return 0
     # Measured: two stages at 32 channels, three at 64.
-    stages = _stages(x, ((_DEPTH + 2) * _EDGE**2 + 3 * out) * part.step, most=2 if part.step <= 32 else 3)
+    stages = _stages(
+        _bytes(x, weight), ((_DEPTH + 2) * _EDGE**2 + 3 * out) * part.step, most=2 if part.step <= 32 else 3
+    )
     return stages if stages > 1 else 0
 
 
@@ -266,26 +274,36 @@ def _parts(weight: ConvolutionWeight) -> list[Part]:
     return [Part.of(channels, taps) for channels in weight.channels]
 
 
-def _step(x: torch.Tensor, part: Part) -> int:
+def _bytes(x: torch.Tensor, weight: ConvolutionWeight) -> int:
+    """Of an element, of the wider of the two."""
+    return max(x.element_size(), weight.packed.element_size())
+
+
+def _step(packed: torch.Tensor, part: Part) -> int:
     """Factors at once; exact products of float32 need registers for three of each."""
-    return min(part.step, 32) if _is_exact(x) else part.step
+    return min(part.step, 32) if _is_exact(packed) else part.step
 
 
-def _stages(x: torch.Tensor, elements: int, *, most: int) -> int:
+def _stages(bytes_: int, elements: int, *, most: int) -> int:
     """How many stages of so many elements fit into shared memory."""
     # Sums over places need some too, and the system.
     room = _SHARED.get(_architecture(), _LEAST_SHARED) - 4096
-    return max(1, min(most, room // (elements * x.element_size())))
+    return max(1, min(most, room // (elements * bytes_)))
 
 
-def _is_exact(x: torch.Tensor) -> bool:
+def _is_exact(packed: torch.Tensor) -> bool:
     """Whether products are to be those of float32; rounding to tf32 only where the user lets matrix products do so."""
-    return x.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
+    return packed.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
 
 
 def _architecture() -> int:
-    """80 is compute capability 8.0, for which the interpreter stands too."""
-    return 80 if triton.knobs.runtime.interpret else triton.runtime.driver.active.get_current_target().arch
+    """Compute capability; 80 stands for the interpreter, and for tensors without memory where there is no GPU."""
+    if triton.knobs.runtime.interpret:
+        return 80
+    try:
+        return triton.runtime.driver.active.get_current_target().arch
+    except RuntimeError:  # of triton: no driver is active
+        return 80
 
 
 class _Volume(NamedTuple):
@@ -345,7 +363,7 @@ def _normalized(values, norm, sample, channel, real, CHANNELS: tl.constexpr):
     if norm.scale is not None:
         scale = tl.load(norm.scale + sample * CHANNELS + channel, mask=real, other=0.0)[None, :]
         shift = tl.load(norm.shift + sample * CHANNELS + channel, mask=real, other=0.0)[None, :]
-        values = silu(values.to(tl.float32) * scale + shift).to(values.dtype)
+        values = silu(values.to(tl.float32) * scale + shift)
     return values
 
 
@@ -435,7 +453,7 @@ def _added_taps(
             values = tl.load(pointers, mask=there, other=0.0)
         else:
             values = tl.load(pointers)
-        values = _normalized(values, norm, sample, channel, real, channels)
+        values = _normalized(values, norm, sample, channel, real, channels).to(weights.dtype.element_ty)
         if ZERO_RIM and norm.scale is not None:
             # The rim is zero after the norm, not before.
             values = tl.where(in_volume, values, 0.0).to(values.dtype)
@@ -513,12 +531,14 @@ def _convolve_rows(
 
 
 @triton.jit
-def _slice_of(source, x, z, place, channel, norm, sample, CHANNELS: tl.constexpr, STEP: tl.constexpr):
+def _slice_of(
+    source, x, z, place, channel, norm, sample, CHANNELS: tl.constexpr, STEP: tl.constexpr, DTYPE: tl.constexpr
+):
     """Places (places, 1) of one slice of the input, or of the nearest that there is, after the norm."""
     pointers = source + _within(z, x.depth) * (x.height * x.width * CHANNELS) + place + channel[None, :]
     real = channel < CHANNELS
     values = tl.load(pointers) if CHANNELS == STEP else tl.load(pointers, mask=real[None, :], other=0.0)
-    return _normalized(values, norm, sample, channel, real, CHANNELS)
+    return _normalized(values, norm, sample, channel, real, CHANNELS).to(DTYPE)
 
 
 @triton.jit
@@ -558,6 +578,7 @@ def _convolve_deep(
     channel = tl.arange(0, OUT_TILE)
     source = x.elements + sample * (x.depth * x.height * x.width) * CHANNELS
     weights = packed + channel[None, :] * (27 * STEP) + k[:, None]
+    dtype: tl.constexpr = packed.dtype.element_ty
     sums0 = tl.zeros((EDGE * EDGE, OUT_TILE), tl.float32)
     sums1 = tl.zeros((EDGE * EDGE, OUT_TILE), tl.float32)
     sums2 = tl.zeros((EDGE * EDGE, OUT_TILE), tl.float32)
@@ -568,23 +589,23 @@ def _convolve_deep(
         w0 = tl.load(weights + tap * STEP)
         w1 = tl.load(weights + (9 + tap) * STEP)
         w2 = tl.load(weights + (18 + tap) * STEP)
-        values = _slice_of(source, x, z - 1, place, k, norm, sample, CHANNELS, STEP)
+        values = _slice_of(source, x, z - 1, place, k, norm, sample, CHANNELS, STEP, dtype)
         sums0 = tl.dot(values, w0, sums0, input_precision=PRECISION)
-        values = _slice_of(source, x, z, place, k, norm, sample, CHANNELS, STEP)
+        values = _slice_of(source, x, z, place, k, norm, sample, CHANNELS, STEP, dtype)
         sums0 = tl.dot(values, w1, sums0, input_precision=PRECISION)
         sums1 = tl.dot(values, w0, sums1, input_precision=PRECISION)
-        values = _slice_of(source, x, z + 1, place, k, norm, sample, CHANNELS, STEP)
+        values = _slice_of(source, x, z + 1, place, k, norm, sample, CHANNELS, STEP, dtype)
         sums0 = tl.dot(values, w2, sums0, input_precision=PRECISION)
         sums1 = tl.dot(values, w1, sums1, input_precision=PRECISION)
         sums2 = tl.dot(values, w0, sums2, input_precision=PRECISION)
-        values = _slice_of(source, x, z + 2, place, k, norm, sample, CHANNELS, STEP)
+        values = _slice_of(source, x, z + 2, place, k, norm, sample, CHANNELS, STEP, dtype)
         sums1 = tl.dot(values, w2, sums1, input_precision=PRECISION)
         sums2 = tl.dot(values, w1, sums2, input_precision=PRECISION)
         sums3 = tl.dot(values, w0, sums3, input_precision=PRECISION)
-        values = _slice_of(source, x, z + 3, place, k, norm, sample, CHANNELS, STEP)
+        values = _slice_of(source, x, z + 3, place, k, norm, sample, CHANNELS, STEP, dtype)
         sums2 = tl.dot(values, w2, sums2, input_precision=PRECISION)
         sums3 = tl.dot(values, w1, sums3, input_precision=PRECISION)
-        values = _slice_of(source, x, z + 4, place, k, norm, sample, CHANNELS, STEP)
+        values = _slice_of(source, x, z + 4, place, k, norm, sample, CHANNELS, STEP, dtype)
         sums3 = tl.dot(values, w2, sums3, input_precision=PRECISION)
     voxel = (z * x.height + row) * x.width + column
     plane = x.height * x.width

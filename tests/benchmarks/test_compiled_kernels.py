@@ -41,7 +41,7 @@ def test_every_kernel_compiles_as_intended(benchmark, architecture):
         *("_search", "_take", "_add_up", "_forward", "_backward"),
         *("_attend", "_attend_linearly", "_project_and_add"),
         *("_chunk_moments", "_join_moments", "_apply", "_channel_gradients", "_input_gradient"),
-        *("_note", "_write"),
+        *("_note", "_write", "_denoise_step"),
         *("_convolve_deep", "_convolve_rows", "_norm_of_moments", "_norm_silu", "_standard_normal"),
     }
     assert not [row.line() for row in rows if row.missed]

@@ -138,15 +138,15 @@ def test_bfloat16_is_as_close_as_its_digits_allow():
     steps, noisy = torch.tensor([2]), torch.randn(1, 8, 2, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         condition = model.condition(volume, tumor)
-        assert torch.equal(half.condition(volume, tumor), condition)
+        assert 1e-4 < distance(half.condition(volume, tumor), condition) < 2e-2
         indices = model.autoencoder.codebook(noisy).indices
         assert torch.equal(half.autoencoder.codebook(noisy).indices, indices)
         decoded = half.autoencoder.decode_indices(indices)
         assert decoded.dtype == torch.float32
         assert 1e-4 < distance(decoded, model.autoencoder.decode_indices(indices)) < 2e-2
         tables = half.unet.tables(steps, depth=2)
-        predicted = half.unet(noisy.bfloat16(), steps, condition=condition.bfloat16(), tables=tables)
-        assert predicted.dtype == torch.bfloat16
+        predicted = half.unet(noisy, steps, condition=condition, tables=tables)
+        assert predicted.dtype == torch.float32
         assert 1e-4 < distance(predicted, model.unet(noisy, steps, condition=condition)) < 2e-2
 
 
@@ -163,15 +163,18 @@ def test_nothing_waits_for_the_device_once_the_tables_are_made(monkeypatch, step
     """With the kernels, on tensors without memory: of those a value cannot be asked for at all."""
     sampler, schedule = ("ddpm", 2) if steps is None else ("ddim", 4)
     quick = FastSampler(tiny_model(schedule), sampler=sampler, steps=steps, bfloat16=bfloat16)
-    module = importlib.import_module("nnunet_difftumor.kernels.vector_quantize")
-    monkeypatch.setattr(module, "check_finite", lambda *_: None)  # on a CPU only
+    for name in ("vector_quantize", "triton.vector_quantize"):  # on a CPU only, and once for a codebook
+        module = importlib.import_module(f"nnunet_difftumor.kernels.{name}")
+        monkeypatch.setattr(module, "check_finite", lambda *_: None)
     with FakeTensorMode(), torch.inference_mode(), implementation("triton"):
-        for part in quick.model.modules():
-            for store in (part._parameters, part._buffers):
-                for name, tensor in store.items():
-                    if tensor is not None:
-                        empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
-                        store[name] = torch.nn.Parameter(empty, False) if store is part._parameters else empty
+        # As weights are loaded: then they tell whether their values stay, and what is made of them is kept.
+        with torch.inference_mode(False):
+            for part in quick.model.modules():
+                for store in (part._parameters, part._buffers):
+                    for name, tensor in store.items():
+                        if tensor is not None:
+                            empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+                            store[name] = torch.nn.Parameter(empty, False) if store is part._parameters else empty
         volume = torch.empty(2, 1, 4, 8, 8)
         inputs = volume, torch.empty(volume.shape, dtype=torch.bool), torch.empty(quick.draws, 2, 8, 2, 4, 4)
         with NoWaiting(), pytest.raises(AssertionError, match="lift_fresh waits"):

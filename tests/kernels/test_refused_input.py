@@ -12,6 +12,7 @@ from nnunet_difftumor.kernels import (
     Affine,
     PartialMoments,
     convolve,
+    denoise_step,
     depth_attention,
     depth_block,
     group_norm_modulate_silu,
@@ -70,6 +71,12 @@ def noise(seeds=None, count=3, stream=0):
 
 def pack(weight=None, **named):
     return pack_convolution(ones(3, 4, 3, 3, 3) if weight is None else weight, **named)
+
+
+def step(z=None, predicted=None, noise=None, coefficients=None):
+    whole = ones(2, 4, 2, 2, 2)
+    given = whole if z is None else z, whole if predicted is None else predicted
+    return denoise_step(*given, noise, coefficients=ones(6) if coefficients is None else coefficients, clip=True)
 
 
 def conv(x=None, weight=None, bias=None, **named):
@@ -163,10 +170,18 @@ BLOCKS = (depth_block, linear_block, spatial_block)
         (pack, "channels", {"channels": (3, 2)}),
         (pack, "channels", {"channels": (4, 0)}),
         (pack, "channels", {"channels": (1, 1, 2)}),
+        (step, "z", {"z": ones(2, 4, 2, 2)}),
+        (step, "predicted", {"predicted": ones(2, 4, 2, 2, 1)}),
+        (step, "predicted", {"predicted": ones(2, 4, 2, 2, 2, **ELSEWHERE)}),
+        (step, "noise", {"noise": ones(2, 3, 2, 2, 2)}),
+        (step, "coefficients", {"coefficients": ones(5)}),
+        (step, "coefficients", {"coefficients": ones(6, dtype=torch.int64)}),
         (conv, "x", {"x": ones(2, 4, 2, 2)}),
         (conv, "x", {"x": ones(2, 3, 2, 2, 2)}),
         (conv, "x", {"weight": pack(stride=(3, 1, 1))}),
-        (conv, "weight", {"weight": pack(ones(3, 4, 3, 3, 3, dtype=torch.bfloat16))}),
+        (conv, "weight", {"weight": pack(ones(3, 4, 3, 3, 3, dtype=torch.float64))}),
+        (conv, "dtype", {"dtype": torch.int64}),
+        (conv, "dtype", {"dtype": torch.float64}),
         (conv, "weight", {"x": ones(2, 4, 2, 2, 2, **ELSEWHERE)}),
         (conv, "bias", {"bias": ones(4)}),
         (conv, "skip", {"skip": ones(2, 4, 2, 2, 2)}),
@@ -185,7 +200,7 @@ BLOCKS = (depth_block, linear_block, spatial_block)
             },
         ),
         (conv, "residual", {"residual": ones(2, 3, 2, 2, 1)}),
-        (conv, "residual", {"residual": ones(2, 3, 2, 2, 2, dtype=torch.float16)}),
+        (conv, "residual", {"residual": ones(2, 3, 2, 2, 2, dtype=torch.float64)}),
         (conv, "residual_norm", {"residual_norm": affine(2, 3)}),
         (conv, "residual_norm, scale", {"residual": ones(2, 3, 2, 2, 2), "residual_norm": affine(2, 4)}),
         (conv, "moments", {"bias": ones(3, requires_grad=True), "moments": True}),

@@ -375,8 +375,8 @@ def test_the_operation_is_well_formed(case):
     tensors = (*volumes, *map(inputs.get, names))
     trained = [t.clone().requires_grad_() if t is not None and t is not whole.packed else t for t in tensors]
     options = (whole.stride, whole.transposed, whole.zero_rim)
-    torch.library.opcheck(kernels.convolve, (*trained, *options, False))
-    torch.library.opcheck(kernels.convolve, (*tensors, *options, True))
+    torch.library.opcheck(kernels.convolve, (*trained, *options, False, torch.float32))
+    torch.library.opcheck(kernels.convolve, (*tensors, *options, True, torch.bfloat16))
 
 
 def test_what_follows_is_well_formed():

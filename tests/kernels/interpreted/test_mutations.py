@@ -11,6 +11,7 @@ import pytest
 import test_attention_blocks_kernel as blocks
 import test_convolve_kernel as conv
 import test_counter_noise_kernel as noise
+import test_denoise_step_kernel as denoising
 import test_depth_attention_kernel as depth
 import test_group_norm_modulate_silu_kernel as norm
 import test_latent_condition_kernel as condition
@@ -26,6 +27,7 @@ from nnunet_difftumor.kernels.triton import (
     attention_blocks,
     convolve,
     counter_noise,
+    denoise_step,
     depth_attention,
     group_norm_modulate_silu,
     latent_condition,
@@ -478,6 +480,17 @@ MUTATIONS = [
         "inside = real[None, :]",
         conv.test_norm_and_silu,
         (conv.ACTIVATED[2], True),
+    ),
+    *(
+        Mutation(denoise_step, old, new, denoising.test_any_shape, (denoising.SHAPES[4], True))
+        for old, new in (
+            ("tl.maximum(clean, -1.0)", "clean"),
+            ("d * noisy", "d * clean"),
+            ("voxel // width % height", "voxel // height % width"),
+            ("sample * volume.sample", "volume.sample"),
+            ("result += f * drawn", "result += drawn"),
+            ("y + sample * elements + element", "y + element"),
+        )
     ),
 ]
 
