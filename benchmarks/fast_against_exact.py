@@ -22,6 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+import torch
 from generative_comparison import BASE, Tumor
 from result_rows import provenance
 from scipy.stats import ks_2samp
@@ -32,7 +33,7 @@ from nnunet_difftumor.synthesis.networks.diffusion import DiffusionRenderer, as_
 from nnunet_difftumor.synthesis.networks.weights import DiffusionWeights, load_models
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
-from nnunet_difftumor.synthesis.patch import RenderedTumor
+from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, site_of
 from nnunet_difftumor.synthesis.placement.sampler import Placement, TumorSampler
 from nnunet_difftumor.synthesis.scene import patch_of
 from nnunet_difftumor.synthesis.spec import TumorSpec
@@ -59,6 +60,14 @@ def specs_in(volume: ArrayVolume, statistics: OrganStatistics, number: int) -> l
         for seed in count()
     )
     return list(islice((as_diffusion(found.spec) for found in drawn if isinstance(found, Placement)), number))
+
+
+def latent(renderer: DiffusionRenderer, patch: Patch, spec: TumorSpec) -> torch.Tensor:
+    """Of the masked scan, scaled, as the networks take it."""
+    (batch,) = renderer.load([renderer.sketch(site_of(patch, spec), patch)])
+    with torch.inference_mode():
+        volume, tumor = batch.program.network_input(batch.block)
+        return batch.program.sampler.model.condition(volume, tumor)[:, :-1]
 
 
 def figures(volume: ArrayVolume, statistics: OrganStatistics, tumor: RenderedTumor) -> dict[str, float | None]:
@@ -88,16 +97,19 @@ def measure(weights: Path, data: Path, number: int) -> dict[str, Any]:
     exact, same, own = (DiffusionRenderer(models, organ="liver", mode=mode) for mode in ("exact", "fast", "fast"))
     same._noise_on_device = False
     found: dict[str, list[dict]] = {"exact": [], "same": [], "own": []}
+    distances = []
     specs = specs_in(volume, statistics, number)
     said = time.monotonic()
     for done, spec in enumerate(specs):
         patch = patch_of(volume, spec, LIVER, box=exact.region(volume, spec))
+        encoded, coarse = latent(exact, patch, spec), latent(same, patch, spec)
+        distances.append(float((coarse - encoded).norm() / encoded.norm()))
         for name, renderer in (("exact", exact), ("same", same), ("own", own)):
             found[name].append(figures(volume, statistics, renderer.render([patch], [spec])[0]))
         if time.monotonic() - said > 10:
             print(f"{done + 1} of {number} tumors", flush=True)
             said = time.monotonic()
-    return {"tumors": number, **compared(found), "each": found}
+    return {"tumors": number, **compared(found), "latent_distance": float(np.median(distances)), "each": found}
 
 
 def compared(found: dict[str, list[dict]]) -> dict[str, float]:
@@ -136,6 +148,7 @@ def main() -> int:
     print(
         f"nine of ten and more: means within {result['mean_hu_of_95_percent']:.2f} HU in 95 % of {args.tumors} tumors"
     )
+    print(f"the encoder's latent: relative L2 distance {result['latent_distance']:.4f}")
     if args.store:
         write_json(RESULT, {**provenance("cpu"), **result})
     missed = [name for name, (bar, _) in BARS.items() if not abs(result[name]) <= bar]

@@ -1,6 +1,6 @@
 """A sampler's step in one pass over volumes of any layout.
 
-Bound: three volumes read and one written; 1.8 MB for 8 channels at 24^3, less than a launch. In PyTorch DDPM's is nine
+Bound: three volumes read and one written; 1.8 MB for 8 channels at 24^3, less than a launch. In PyTorch DDPM's is eleven
 launches.
 """
 
