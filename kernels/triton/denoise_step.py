@@ -1,7 +1,7 @@
 """A sampler's step in one pass over volumes of any layout.
 
-Bound: three volumes read and one written; 1.8 MB for 8 channels at 24^3, less than a launch. In PyTorch DDPM's is eleven
-launches.
+Bound: three volumes read and one written; 1.8 MB for 8 channels at 24^3, less than a launch. PyTorch takes eleven for
+DDPM's.
 """
 
 from typing import NamedTuple
