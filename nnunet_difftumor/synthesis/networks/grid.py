@@ -9,6 +9,7 @@ nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation
@@ -134,7 +135,7 @@ def grid_around(
     Raises:
         InputError: for axes that are no axes, or a direction without three different axes.
     """
-    order, signs = _matching_axes(direction, axes)
+    order, signs = _matching_axes(tuple(np.asarray(direction, float).ravel().tolist()), axes)
     size, first, step = [0] * 3, [0.0] * 3, [0.0] * 3
     for network_axis, (axis, sign) in enumerate(zip(order, signs, strict=True)):
         spacing, own, multiple = spacing_mm[axis], network_spacing_mm[network_axis], multiples[network_axis]
@@ -146,10 +147,15 @@ def grid_around(
     return NetworkGrid(order, tuple(size), tuple(first), tuple(step), tuple(float(value) for value in spacing_mm))
 
 
-def _matching_axes(direction: np.ndarray, axes: str) -> tuple[tuple[int, int, int], list[int]]:
-    """For each axis of the network the scan's axis, and whether they run the same way (1) or not (-1)."""
+# Of a scan the same for every tumor.
+@lru_cache(maxsize=64)
+def _matching_axes(direction: tuple[float, ...], axes: str) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+    """For each axis of the network the scan's axis, and whether they run the same way (1) or not (-1).
+
+    The direction is (3, 3), row after row.
+    """
     affine = np.eye(4)
-    affine[:3, :3] = direction
+    affine[:3, :3] = np.reshape(direction, (3, 3))
     scan = io_orientation(affine)
     try:
         network = axcodes2ornt(axes)
@@ -158,13 +164,13 @@ def _matching_axes(direction: np.ndarray, axes: str) -> tuple[tuple[int, int, in
     if sorted(network[:, 0]) != [0, 1, 2]:
         raise InputError(f"axes of the weights: {axes!r}, expected three letters, one each of SI, RL and AP")
     if sorted(scan[:, 0]) != [0, 1, 2]:
-        raise InputError(f"direction of the scan: its columns are no three axes: {np.asarray(direction).tolist()}")
+        raise InputError(f"direction of the scan: its columns are no three axes: {affine[:3, :3].tolist()}")
     order, signs = [], []
     for patient_axis, sign in network:
         (axis,) = np.flatnonzero(scan[:, 0] == patient_axis)
         order.append(int(axis))
         signs.append(int(sign * scan[axis, 1]))
-    return tuple(order), signs
+    return tuple(order), tuple(signs)
 
 
 def _interpolation(index: np.ndarray, size: int, *, repeat_rim: bool) -> csr_array:

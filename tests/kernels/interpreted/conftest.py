@@ -4,8 +4,13 @@ Triton decides when it is imported, so these tests need a process of their own; 
 """
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
+
+# Recorded numbers of the public code.
+sys.path.append(str(Path(__file__).parents[2] / "generative"))
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 

@@ -2,6 +2,7 @@
 
 import copy
 
+import parity
 import pytest
 import torch
 from against_float64 import TOLERANCES, dtype_of
@@ -73,3 +74,20 @@ def test_weights_that_change_are_packed_again():
         network.encoder.conv_first.weight.div_(2)
         torch.testing.assert_close(network.encode(x), before + 1)
     assert not torch.allclose(changed, before + 1)
+
+
+@pytest.mark.long
+def test_unet_gives_the_recorded_numbers_of_the_public_code():
+    network, arrays = parity.unet(8), parity.load("unet_dim8_8")
+    noisy, condition = parity.tensor(arrays["in/x"]), parity.tensor(arrays["in/cond"])
+    with torch.inference_mode(), implementation("triton"):
+        found = network(noisy, torch.tensor([2]), condition=condition)
+    parity.assert_close(found, arrays["out/eps_t2"])
+
+
+@pytest.mark.long
+def test_encoder_gives_the_recorded_numbers_of_the_public_code():
+    network, arrays = parity.autoencoder("vqgan_small", codes=512), parity.load("vqgan_small")
+    with torch.inference_mode(), implementation("triton"):
+        latent = network.encode(parity.tensor(arrays["in/b/x"]))
+    parity.assert_close(latent, arrays["out/b/enc/pre_vq_conv"])
