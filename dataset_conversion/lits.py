@@ -15,7 +15,7 @@ import numpy as np
 
 from nnunet_difftumor.ct import Scan, read_ct, read_labels
 from nnunet_difftumor.ct.geometry import is_header_unset
-from nnunet_difftumor.dataset_conversion.checks.organs import PLAUSIBLE_ORGANS, check_one_tissue
+from nnunet_difftumor.dataset_conversion.checks.organs import check_one_tissue
 from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, SourceCase, write_raw_dataset
 from nnunet_difftumor.errors import InputError
 
@@ -111,7 +111,6 @@ def _read_segmentation(path: Path, scan: Scan) -> tuple[np.ndarray, str]:
 
 
 def _check_liver(labels: np.ndarray, scan: Scan, path: Path) -> None:
-    liver_hu = scan.hu[labels > 0]
-    if not liver_hu.size:
+    if not labels.any():
         raise InputError(f"{path}: holds no liver")
-    check_one_tissue(liver_hu, "liver", share=PLAUSIBLE_ORGANS["liver"].share, where=path)
+    check_one_tissue(scan.hu, labels > 0, "liver", where=path)

@@ -38,7 +38,7 @@ def is_anatomy(name: str) -> bool:
 
 
 def lies_inside(structure: np.ndarray, organ: np.ndarray) -> bool:
-    """Whether at least half of a structure, or of the voxels around it, are the organ's.
+    """Whether at least half of a structure, or of the voxels around it, are the organ's, and it is not the larger one.
 
     Args:
         structure: boolean (z, y, x), not empty.
@@ -46,6 +46,8 @@ def lies_inside(structure: np.ndarray, organ: np.ndarray) -> bool:
     """
     from scipy.ndimage import binary_dilation
 
+    if np.count_nonzero(structure) > np.count_nonzero(organ):
+        return False
     box = []
     for axis in range(3):
         (found,) = np.nonzero(structure.any(axis=tuple(other for other in range(3) if other != axis)))

@@ -113,7 +113,7 @@ def check_header(header: nib.Nifti1Header, affine: np.ndarray, path: Path) -> No
         shift_mm = largest_shift_mm(qform, affine, header.get_data_shape()[:3])
         if shift_mm > GEOMETRY_TOLERANCE_VOXELS * spacing_mm.min():
             raise InputError(
-                f"{path}: qform and sform differ by up to {shift_mm:.3g} mm, and programs take one or the other; find "
+                f"{path}: qform and sform differ by up to {shift_mm:.4g} mm, and programs take one or the other; find "
                 "out which is right, and set both to it"
             )
 

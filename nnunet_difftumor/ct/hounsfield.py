@@ -32,6 +32,8 @@ _MEDIAN_LIMITS_HU = {
 _ANY_ORGAN_HU = (-1100, 800)
 # Offsets that scanners and programs use, for the advice.
 _OFFSETS = (1024, 1000, 8192, 32768)
+# Of the voxels of a scan that are not padding, at least so many are fat, muscle and organs.
+_SOME_TISSUE = 0.05
 
 
 def check_hu(hu: np.ndarray, path: Path) -> None:
@@ -90,20 +92,24 @@ def check_organs_hu(
             continue
         inside = hu[np.isin(labels, list(values))]
         if inside.size:
-            _check_median(float(np.median(inside)), name, where)
+            median, (low, high) = float(np.median(inside)), limits_of(name)
+            if not low <= median <= high:
+                seen = f"{where}: {name} median {median:.0f} HU; expected {low} to {high}"
+                raise InputError(f"{seen}; {_likely_wrong(median, low, high, hu)}")
 
 
-def _check_median(median: float, organ: str, where: str | Path) -> None:
-    low, high = limits_of(organ)
-    if low <= median <= high:
-        return
-    seen = f"{where}: {organ} median {median:.0f} HU; expected {low} to {high}"
+def _likely_wrong(median: float, low: float, high: float, hu: np.ndarray) -> str:
+    """An offset that would put the organ right, if the body is no less off than the organ; else the mask is."""
+    inside = np.count_nonzero(hu > _LOWEST_TISSUE_HU)
     for offset in _OFFSETS:
-        if low <= median - offset <= high:
-            raise InputError(f"{seen}; the file lacks its intercept: subtract {offset} from every voxel")
-        if low <= median + offset <= high:
-            raise InputError(f"{seen}; the intercept was applied twice: add {offset} to every voxel")
-    raise InputError(f"{seen}; are these HU, and is the mask that of this organ in this scan?")
+        tissue = np.count_nonzero(np.abs(hu - offset) < 300) / inside
+        if low <= median - offset <= high and tissue > _SOME_TISSUE:
+            return f"the file lacks its intercept: subtract {offset} from every voxel"
+    tissue = np.count_nonzero(np.abs(hu) < 300) / inside
+    for offset in _OFFSETS:
+        if low <= median + offset <= high and tissue < _SOME_TISSUE:
+            return f"the intercept was applied twice: add {offset} to every voxel"
+    return "is the mask that of this organ in this scan, and are these HU?"
 
 
 def limits_of(organ: str) -> tuple[int, int]:

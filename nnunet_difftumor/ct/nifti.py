@@ -49,15 +49,7 @@ def load_nifti(path: Path, *, what: str) -> tuple[Any, np.ndarray]:
         raise InputError(f"{path}: no such file; expected a {what} as .nii or .nii.gz")
     if path.is_dir() or not path.name.endswith(SUFFIXES):
         raise InputError(f"{path}: expected a {what} as one .nii or .nii.gz file")
-    try:
-        with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as stream:
-            image, stored = _read(stream, path)
-    except InputError:
-        raise
-    except _UNREADABLE as error:
-        raise InputError(
-            f"{path}: cannot be read as NIfTI ({error}); it is damaged, truncated or of another format: get it again"
-        ) from error
+    image, stored = read_to_the_end(path)
     while stored.ndim > 3 and stored.shape[-1] == 1:
         stored = stored[..., 0]
     if stored.ndim != 3:
@@ -73,6 +65,24 @@ def load_nifti(path: Path, *, what: str) -> tuple[Any, np.ndarray]:
     check_affine(image.affine, path)
     check_header(image.header, image.affine, path)
     return image, stored
+
+
+def read_to_the_end(path: Path) -> tuple[Any, np.ndarray]:
+    """The image and its stored values, of any shape.
+
+    Raises:
+        InputError: the file is damaged or no NIfTI image of real numbers.
+    """
+    try:
+        with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as stream:
+            return _read(stream, path)
+    except InputError:
+        raise
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path}: cannot be read as NIfTI ({reason}); it is damaged, truncated or of another format: get it again"
+        ) from error
 
 
 def _read(stream: BinaryIO, path: Path) -> tuple[Any, np.ndarray]:
