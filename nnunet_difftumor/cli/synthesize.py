@@ -57,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--organ-mask",
         type=Path,
         help="label map on the same grid, needed with a scan; for a folder of scans the folder of masks with the same "
-        "names, for a folder of folders the file name of the masks, for example labels.nii.gz",
+        "names (or without nnU-Net's ending _0000), for a folder of folders the file name of the masks, for example "
+        "labels.nii.gz",
     )
     parser.add_argument(
         "-o",
