@@ -301,11 +301,11 @@ def test_the_folders_of_nnunet_are_pairs(folder, tmp_path, capsys, mask_ending):
 
 
 def test_two_files_of_one_scan_are_refused(folder, tmp_path, capsys):
-    for name, part in (("ct", "scans"), ("liver", "masks")):
+    for name, part in (("ct", "cts"), ("liver", "masks")):
         (tmp_path / part).mkdir()
         for ending in ("", "_0000"):
             shutil.copy(folder / "case_0" / f"{name}.nii.gz", tmp_path / part / f"a{ending}.nii.gz")
-    words = ["synthesize", tmp_path / "scans", "--organ-mask", tmp_path / "masks", "-o", tmp_path / "out"]
+    words = ["synthesize", tmp_path / "cts", "--organ-mask", tmp_path / "masks", "-o", tmp_path / "out"]
     assert main([str(word) for word in words]) == 2
     assert "holds several files of the scan a; keep one of them" in capsys.readouterr().err
 
