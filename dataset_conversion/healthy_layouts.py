@@ -130,10 +130,11 @@ def organ_parts(
 
 
 def mask_files(layout: str, folder: Path, parts: Mapping[str, Collection[str | int]]) -> tuple[Path, ...]:
-    """All files of a case that hold asked organs."""
+    """All files of a case that are looked at: those of asked organs, and what may be a lesion in them."""
     if not LAYOUTS[layout].one_file_per_organ:
         return (folder / LABEL_MAP_NAME, folder / LABEL_MAP_FILE)
-    return tuple(_mask_file(folder, part) for organ in parts for part in parts[organ])
+    asked = tuple(_mask_file(folder, part) for organ in parts for part in parts[organ])
+    return asked + tuple(_other_files(folder, parts))
 
 
 def read_organs(
@@ -214,11 +215,8 @@ def _check_other_files(
     folder: Path, scan: Scan, labels: np.ndarray, parts: Mapping[str, Collection[str]], values: Mapping[str, int]
 ) -> None:
     """Refuses lesions: by their name with that of an asked organ, and any structure inside of one with another name."""
-    named = {part for organ in parts for part in parts[organ]}
-    for path in sorted((folder / MASKS_FOLDER).glob("*.nii.gz")):
+    for path in _other_files(folder, parts):
         name = path.name.removesuffix(".nii.gz")
-        if name in named or is_anatomy(name):
-            continue
         structure = read_labels(path, like=scan) > 0
         if not structure.any():
             continue
@@ -231,3 +229,10 @@ def _check_other_files(
                 f"{path}: lies inside the {organ} and is none of its known parts; if it is a lesion, leave the "
                 f"case out; if it is healthy, name it: {organ}={','.join([*map(str, parts[organ]), name])}"
             )
+
+
+def _other_files(folder: Path, parts: Mapping[str, Collection[str | int]]) -> list[Path]:
+    """Masks that nobody named, and whose names are not those of anatomy."""
+    named = {part for organ in parts for part in parts[organ]}
+    files = ((path.name.removesuffix(".nii.gz"), path) for path in (folder / MASKS_FOLDER).glob("*.nii.gz"))
+    return sorted(path for name, path in files if name not in named and not is_anatomy(name) and name[0] != ".")

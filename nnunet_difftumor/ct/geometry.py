@@ -129,7 +129,7 @@ def is_header_unset(affine: np.ndarray, shape: Sequence[int]) -> bool:
     return bool(of_identity and (np.abs(affine[:3, 3]).max() <= 1 or sorted(shape)[1:] == [512, 512]))
 
 
-def has_no_form(header: Any) -> bool:
+def has_no_form(header: nib.Nifti1Header) -> bool:
     """Whether the header has neither qform nor sform: then place, orientation and often voxel size are unknown."""
     return header["qform_code"] <= 0 and header["sform_code"] <= 0
 

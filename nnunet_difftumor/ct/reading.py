@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 
 from nnunet_difftumor.ct.geometry import (
@@ -115,7 +116,7 @@ def read_labels(
     return labels.astype(dtype)[np.searchsorted(values, np.ascontiguousarray(stored.T))]
 
 
-def _unset_message(path: Path, header, affine: np.ndarray) -> str:
+def _unset_message(path: Path, header: nib.Nifti1Header, affine: np.ndarray) -> str:
     sizes = " x ".join(f"{size:.4g}" for size in spacing_of(affine))
     seen = (
         f"neither qform nor sform is set, pixdim says {sizes} mm (z, y, x)"
