@@ -4,6 +4,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from nnunet_difftumor.ct.geometry import check_stated_spacing
 from nnunet_difftumor.dataset_conversion import CONVERTERS
 from nnunet_difftumor.errors import InputError
 
@@ -19,8 +20,9 @@ def convert(converter: str, **arguments: Any) -> Path:
         The dataset's folder.
 
     Raises:
-        InputError: for an unknown converter, and as the converter.
+        InputError: for an unknown converter or a voxel size that no CT has, and as the converter.
     """
     if converter not in CONVERTERS:
         raise InputError(f"`converter` is {converter!r}, expected one of {', '.join(CONVERTERS)}")
+    check_stated_spacing(arguments.get("spacing_mm"))
     return importlib.import_module(f"nnunet_difftumor.dataset_conversion.{converter}").convert(**arguments)

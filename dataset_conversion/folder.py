@@ -8,19 +8,17 @@ for instance `liver_tumor=` where all scans are healthy. A sub-folder whose file
 
 import argparse
 import functools
-import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from nnunet_difftumor.ct import read_ct, read_labels
 from nnunet_difftumor.dataset_conversion.case_folders import case_folders, dataset_name_after
+from nnunet_difftumor.dataset_conversion.checks.label_map_file import LABEL_MAP_FILE, check_values, values_in_folder
 from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, SourceCase, write_raw_dataset
 from nnunet_difftumor.errors import InputError
-
-LABEL_MAP_FILE = "label_map.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +50,7 @@ def convert(
     ignore_other_labels: bool = False,
     ct_name: str = "ct.nii.gz",
     labels_name: str = "labels.nii.gz",
+    spacing_mm: Sequence[float] | None = None,
 ) -> Path:
     """Makes a raw dataset from sub-folders with a CT and a label map each.
 
@@ -64,6 +63,7 @@ def convert(
         overwrite: replaces the dataset if it exists.
         ignore_other_labels: values that are not listed become background instead of rejecting the case.
         ct_name, labels_name: file names in each sub-folder.
+        spacing_mm: voxel size (z, y, x) of scans whose header was never set; without it they are rejected.
 
     Returns:
         The dataset's folder.
@@ -77,7 +77,7 @@ def convert(
     if len(set(names)) < len(names) or "background" in names:
         raise InputError(f"labels {', '.join(names)}: expected each name once, and no background (it is always 0)")
     values_by_name = dict(labels)
-    _check_values(values_by_name, "labels")
+    check_values(values_by_name, "labels")
     folders = case_folders(input_folder, ct_name=ct_name)
     load = functools.partial(
         _load,
@@ -85,6 +85,7 @@ def convert(
         ignore_others=ignore_other_labels,
         ct_name=ct_name,
         labels_name=labels_name,
+        spacing_mm=spacing_mm,
     )
     return write_raw_dataset(
         {
@@ -97,17 +98,23 @@ def convert(
         dataset_id,
         name=dataset_name_after(input_folder) if name is None else name,
         labels={"background": 0} | {label: number for number, label in enumerate(names, 1)},
-        settings={"values": values_by_name, "ignore_other_labels": ignore_other_labels},
+        settings={"values": values_by_name, "ignore_other_labels": ignore_other_labels, "spacing_mm": spacing_mm},
         overwrite=overwrite,
     )
 
 
 def _load(
-    folder: Path, *, values_by_name: dict[str, Collection[int]], ignore_others: bool, ct_name: str, labels_name: str
+    folder: Path,
+    *,
+    values_by_name: dict[str, Collection[int]],
+    ignore_others: bool,
+    ct_name: str,
+    labels_name: str,
+    spacing_mm: Sequence[float] | None,
 ) -> RawCase:
-    scan = read_ct(folder / ct_name)
+    scan = read_ct(folder / ct_name, spacing_mm=spacing_mm)
     source = read_labels(folder / labels_name, like=scan)
-    values_here = _values_in_this_folder(folder / LABEL_MAP_FILE, values_by_name)
+    values_here = values_in_folder(folder, values_by_name)
     table = np.zeros(32768, np.uint8)
     for number, label in enumerate(values_by_name, 1):
         table[list(values_here.get(label, ()))] = number
@@ -122,33 +129,6 @@ def _load(
     if not labels.any():
         raise InputError(f"{folder / labels_name}: holds none of the labels' values ({values_here}); is the map right?")
     return RawCase(scan, labels, str(folder))
-
-
-def _values_in_this_folder(path: Path, values_by_name: dict[str, Collection[int]]) -> dict[str, Collection[int]]:
-    if not path.exists():
-        return values_by_name
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: is not JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise InputError(f'{path}: expected label names with values, like {{"liver": 5, "kidney": [2, 3]}}')
-    unknown = sorted(set(content) - set(values_by_name))
-    if unknown:
-        raise InputError(f"{path}: {', '.join(unknown)} is not among the labels {', '.join(values_by_name)}")
-    values = {label: value if isinstance(value, list) else [value] for label, value in content.items()}
-    _check_values(values, path)
-    return values
-
-
-def _check_values(values_by_name: Mapping[str, Collection[int]], where: object) -> None:
-    owner = {}
-    for label, values in values_by_name.items():
-        for value in values:
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 32767:
-                raise InputError(f"{where}: {label}={value!r}; expected whole numbers from 1 to 32767")
-            if owner.setdefault(value, label) != label:
-                raise InputError(f"{where}: the value {value} is given to both {owner[value]} and {label}")
 
 
 def _name_and_values(text: str) -> tuple[str, list[int]]:

@@ -16,7 +16,9 @@ from typing import Any
 
 import nibabel as nib
 
+from nnunet_difftumor.ct import read_ct
 from nnunet_difftumor.dataset_conversion.case_folders import case_folders, dataset_name_after
+from nnunet_difftumor.dataset_conversion.checks.organs import check_organs
 from nnunet_difftumor.dataset_conversion.healthy_layouts import (
     CT_NAME,
     LAYOUTS,
@@ -26,9 +28,9 @@ from nnunet_difftumor.dataset_conversion.healthy_layouts import (
     read_organs,
 )
 from nnunet_difftumor.dataset_conversion.placement_in_space import crop_around_labels, reorient
-from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, SourceCase, read_source_ct, write_raw_dataset
+from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, SourceCase, write_raw_dataset
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.label_names import is_tumor_name
+from nnunet_difftumor.label_names import is_lesion_name
 from nnunet_difftumor.nnunet_folders import RAW, find_dataset
 
 # nnU-Net's reader that brings all images into one orientation: pools mix sources.
@@ -84,7 +86,7 @@ def convert(
     like: int | None = None,
     name: str | None = None,
     overwrite: bool = False,
-    keep_unknown_spacing: bool = False,
+    spacing_mm: Sequence[float] | None = None,
 ) -> Path:
     """Makes a raw dataset from healthy CTs with organ masks.
 
@@ -99,7 +101,7 @@ def convert(
         like: id of a raw dataset whose labels and orientation are taken; its organs must be the ones asked for.
         name: name of the dataset; by default that of input_folder.
         overwrite: replaces the dataset if it exists.
-        keep_unknown_spacing: takes cases whose header was never set at 1 mm along every axis (see `read_source_ct`).
+        spacing_mm: voxel size (z, y, x) of scans whose header was never set; without it they are rejected.
 
     Returns:
         The dataset's folder.
@@ -122,7 +124,7 @@ def convert(
         "layout": layout,
         "parts": parts,
         "margin_mm": margin_mm if crop else None,
-        "keep_unknown_spacing": keep_unknown_spacing,
+        "spacing_mm": spacing_mm,
     }
     load = functools.partial(_load, labelling=labelling, **loading)
     cases = {
@@ -141,7 +143,7 @@ def convert(
 
 
 def _check_organ_names(names: Sequence[str]) -> None:
-    if len(set(names)) < len(names) or any(organ == "background" or is_tumor_name(organ) for organ in names):
+    if len(set(names)) < len(names) or any(organ == "background" or is_lesion_name(organ) for organ in names):
         raise InputError(f"organs {', '.join(names)}: expected each once, without background and tumors")
 
 
@@ -204,15 +206,17 @@ def _load(
     parts: Mapping[str, Collection[str | int]],
     labelling: Labelling,
     margin_mm: float | None,
-    keep_unknown_spacing: bool,
+    spacing_mm: Sequence[float] | None,
 ) -> RawCase:
-    scan = read_source_ct(folder / CT_NAME, keep_unknown_spacing=keep_unknown_spacing)
-    labels = read_organs(layout, folder, scan, parts=parts, values=labelling.values)
+    scan = read_ct(folder / CT_NAME, spacing_mm=spacing_mm)
+    labels, note = read_organs(layout, folder, scan, parts=parts, values=labelling.values)
+    organs = {organ: (value,) for organ, value in labelling.values.items()}
+    unusual = check_organs(scan.hu, labels, organs, spacing_mm=scan.spacing_mm, where=folder)
     if margin_mm is not None:
         scan, labels = crop_around_labels(scan, labels, margin_mm=margin_mm)
     if labelling.orientation is not None:
         scan, labels = reorient(scan, labels, labelling.orientation)
-    return RawCase(scan, labels, str(folder))
+    return RawCase(scan, labels, str(folder), "; ".join(text for text in (note, unusual) if text))
 
 
 def _name_and_parts(text: str) -> tuple[str, list[str] | None]:

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_difftumor.ct import Scan, read_labels
+from nnunet_difftumor.dataset_conversion.checks.inside_organs import is_anatomy, lies_inside
+from nnunet_difftumor.dataset_conversion.checks.label_map_file import LABEL_MAP_FILE, values_in_folder
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.label_names import is_tumor_name
+from nnunet_difftumor.label_names import is_lesion_name
 
 CT_NAME = "ct.nii.gz"
 MASKS_FOLDER = "segmentations"
@@ -23,10 +25,12 @@ class Layout:
     Attributes:
         one_file_per_organ: CASE/segmentations/NAME.nii.gz; else values in CASE/labels.nii.gz.
         organs: what means an organ: names of files without .nii.gz, or values.
+        anatomy: values that are known not to be lesions.
     """
 
     one_file_per_organ: bool
     organs: Mapping[str, tuple[str | int, ...]]
+    anatomy: Collection[int] = ()
 
 
 def _files(**more: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -65,6 +69,8 @@ LAYOUTS = {
             "pancreas": (11,),
             "adrenal_gland": (12, 13),
         },
+        # 8 aorta, 9 inferior vena cava, 10 portal and splenic vein
+        anatomy=range(1, 14),
     ),
     "labelmap": Layout(one_file_per_organ=False, organs={}),
 }
@@ -124,15 +130,16 @@ def organ_parts(
 
 
 def mask_files(layout: str, folder: Path, parts: Mapping[str, Collection[str | int]]) -> tuple[Path, ...]:
-    """All files of a case that hold asked organs."""
+    """All files of a case that are looked at: those of asked organs, and what may be a lesion in them."""
     if not LAYOUTS[layout].one_file_per_organ:
-        return (folder / LABEL_MAP_NAME,)
-    return tuple(_mask_file(folder, part) for organ in parts for part in parts[organ])
+        return (folder / LABEL_MAP_NAME, folder / LABEL_MAP_FILE)
+    asked = tuple(_mask_file(folder, part) for organ in parts for part in parts[organ])
+    return asked + tuple(_other_files(folder, parts))
 
 
 def read_organs(
     layout: str, folder: Path, scan: Scan, *, parts: Mapping[str, Collection[str | int]], values: Mapping[str, int]
-) -> np.ndarray:
+) -> tuple[np.ndarray, str]:
     """Label map of a case with one value for each organ; where masks overlap, the organ that comes first has it.
 
     Args:
@@ -143,25 +150,55 @@ def read_organs(
         values: value in the result by organ.
 
     Returns:
-        uint8 (z, y, x).
+        uint8 (z, y, x), and a note on values that nobody named; empty if there are none.
 
     Raises:
-        InputError: a mask is missing or lies elsewhere, no organ is there, or there is a lesion of an asked organ.
+        InputError: a mask is missing or lies elsewhere, no organ is there, there is a lesion of an asked organ, or
+            something that nobody named lies inside of one.
     """
-    labels = np.zeros(scan.hu.shape, np.uint8)
-    if LAYOUTS[layout].one_file_per_organ:
-        _check_no_lesion(folder, scan, parts)
-        for organ in parts:
-            for part in parts[organ]:
-                mask = read_labels(_mask_file(folder, part), like=scan) > 0
-                labels[mask & (labels == 0)] = values[organ]
-    else:
-        source = read_labels(folder / LABEL_MAP_NAME, like=scan)
-        for organ in parts:
-            labels[np.isin(source, list(parts[organ]))] = values[organ]
+    read = _read_files if LAYOUTS[layout].one_file_per_organ else _read_label_map
+    labels, note = read(layout, folder, scan, parts, values)
     if not labels.any():
         raise InputError(f"{folder}: none of {', '.join(parts)} is in the scan")
-    return labels
+    return labels, note
+
+
+def _read_files(
+    layout: str, folder: Path, scan: Scan, parts: Mapping[str, Collection[str]], values: Mapping[str, int]
+) -> tuple[np.ndarray, str]:
+    if (folder / LABEL_MAP_FILE).exists():
+        raise InputError(
+            f"{folder / LABEL_MAP_FILE}: is for label maps, but this case has a mask for each organ; remove the file"
+        )
+    labels = np.zeros(scan.hu.shape, np.uint8)
+    for organ in parts:
+        for part in parts[organ]:
+            mask = read_labels(_mask_file(folder, part), like=scan) > 0
+            labels[mask & (labels == 0)] = values[organ]
+    _check_other_files(folder, scan, labels, parts, values)
+    return labels, ""
+
+
+def _read_label_map(
+    layout: str, folder: Path, scan: Scan, parts: Mapping[str, Collection[int]], values: Mapping[str, int]
+) -> tuple[np.ndarray, str]:
+    path = folder / LABEL_MAP_NAME
+    source, parts = read_labels(path, like=scan), values_in_folder(folder, parts)
+    labels = np.zeros(scan.hu.shape, np.uint8)
+    for organ in parts:
+        labels[np.isin(source, list(parts[organ]))] = values[organ]
+    named = {0, *LAYOUTS[layout].anatomy, *(value for organ in parts for value in parts[organ])}
+    others = [int(value) for value in np.unique(source) if value not in named]
+    for value in others:
+        structure = source == value
+        organ = next((organ for organ in parts if lies_inside(structure, labels == values[organ])), None)
+        if organ is not None:
+            raise InputError(
+                f"{path}: value {value} lies inside the {organ} and is none of its parts; if it is a lesion, leave "
+                f"the case out; if it is healthy, name it: {organ}={','.join(map(str, [*parts[organ], value]))}"
+            )
+    shown = ", ".join(map(str, others[:12])) + (", ..." if len(others) > 12 else "")
+    return labels, f"values {shown} are named by nobody and become background" if others else ""
 
 
 def _value(organ: str, part: str | int) -> int:
@@ -174,10 +211,28 @@ def _mask_file(folder: Path, part: str | int) -> Path:
     return folder / MASKS_FOLDER / f"{part}.nii.gz"
 
 
-def _check_no_lesion(folder: Path, scan: Scan, organs: Collection[str]) -> None:
-    """A file named like a lesion of an organ (pancreatic_lesion for pancreas) must be empty."""
-    for path in sorted((folder / MASKS_FOLDER).glob("*.nii.gz")):
-        name = path.name.lower()
-        organ = next((organ for organ in organs if organ[:6] in name), None)
-        if organ and is_tumor_name(name) and read_labels(path, like=scan).any():
+def _check_other_files(
+    folder: Path, scan: Scan, labels: np.ndarray, parts: Mapping[str, Collection[str]], values: Mapping[str, int]
+) -> None:
+    """Refuses lesions: by their name with that of an asked organ, and any structure inside of one with another name."""
+    for path in _other_files(folder, parts):
+        name = path.name.removesuffix(".nii.gz")
+        structure = read_labels(path, like=scan) > 0
+        if not structure.any():
+            continue
+        organ = next((organ for organ in parts if organ[:6] in name.lower()), None)
+        if organ is not None and is_lesion_name(name):
             raise InputError(f"{path}: holds a lesion of the {organ}; a healthy pool takes scans without")
+        organ = next((organ for organ in parts if lies_inside(structure, labels == values[organ])), None)
+        if organ is not None:
+            raise InputError(
+                f"{path}: lies inside the {organ} and is none of its known parts; if it is a lesion, leave the "
+                f"case out; if it is healthy, name it: {organ}={','.join([*map(str, parts[organ]), name])}"
+            )
+
+
+def _other_files(folder: Path, parts: Mapping[str, Collection[str | int]]) -> list[Path]:
+    """Masks that nobody named, and whose names are not those of anatomy."""
+    named = {part for organ in parts for part in parts[organ]}
+    files = ((path.name.removesuffix(".nii.gz"), path) for path in (folder / MASKS_FOLDER).glob("*.nii.gz"))
+    return sorted(path for name, path in files if name not in named and not is_anatomy(name) and name[0] != ".")

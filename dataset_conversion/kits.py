@@ -22,6 +22,7 @@ def convert_kits(
     labels: Mapping[str, int | Sequence[int]],
     overwrite: bool,
     about: Mapping[str, Any],
+    spacing_mm: Sequence[float] | None,
 ) -> Path:
     """Makes a raw dataset from a KiTS challenge.
 
@@ -33,6 +34,7 @@ def convert_kits(
         labels: regions by name, in which the last values win.
         overwrite: replaces the dataset if it exists.
         about: for dataset.json; with regions_class_order.
+        spacing_mm: voxel size (z, y, x) of scans whose header was never set; without it they are rejected.
 
     Returns:
         The dataset's folder.
@@ -52,21 +54,23 @@ def convert_kits(
     cases = {}
     for folder in folders:
         files = (folder / "imaging.nii.gz", folder / "segmentation.nii.gz")
-        cases[folder.name] = SourceCase(functools.partial(_load, *files, declared=declared), files)
+        load = functools.partial(_load, *files, declared=declared, spacing_mm=spacing_mm)
+        cases[folder.name] = SourceCase(load, files)
     return write_raw_dataset(
         cases,
         dataset_id,
         name=name,
         labels=labels,
+        settings={"spacing_mm": spacing_mm},
         overwrite=overwrite,
         about={"overwrite_image_reader_writer": "NibabelIOWithReorient", **about},
     )
 
 
-def _load(image: Path, segmentation: Path, *, declared: set[int]) -> RawCase:
+def _load(image: Path, segmentation: Path, *, declared: set[int], spacing_mm: Sequence[float] | None) -> RawCase:
     if image.exists() and not segmentation.exists():
         raise InputError(f"{segmentation}: no such file; the challenges keep the segmentations of their test cases")
-    scan = read_ct(image)
+    scan = read_ct(image, spacing_mm=spacing_mm)
     labels = read_labels(segmentation, like=scan, declared=declared)
     if not labels.any():
         raise InputError(f"{segmentation}: holds no kidney")

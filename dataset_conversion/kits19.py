@@ -4,6 +4,7 @@ Trained as regions, in the manner of nnU-Net's converter of KiTS23: kidney (1, 2
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_difftumor.dataset_conversion.kits import convert_kits
@@ -16,7 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Has no arguments of its own."""
 
 
-def convert(input_folder: str | Path, dataset_id: int, *, name: str | None = None, overwrite: bool = False) -> Path:
+def convert(
+    input_folder: str | Path,
+    dataset_id: int,
+    *,
+    name: str | None = None,
+    overwrite: bool = False,
+    spacing_mm: Sequence[float] | None = None,
+) -> Path:
     """Makes a raw dataset from KiTS19; see `convert_kits`."""
     return convert_kits(
         input_folder,
@@ -24,6 +32,7 @@ def convert(input_folder: str | Path, dataset_id: int, *, name: str | None = Non
         name="KiTS2019" if name is None else name,
         labels=LABELS,
         overwrite=overwrite,
+        spacing_mm=spacing_mm,
         about={
             "description": "KiTS19, the 2019 Kidney Tumor Segmentation Challenge",
             "reference": "https://kits19.grand-challenge.org",

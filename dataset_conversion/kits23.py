@@ -4,6 +4,7 @@ Trained as regions, as nnU-Net's own converter has them: kidney (1, 2, 3), masse
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_difftumor.dataset_conversion.kits import convert_kits
@@ -16,7 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Has no arguments of its own."""
 
 
-def convert(input_folder: str | Path, dataset_id: int, *, name: str | None = None, overwrite: bool = False) -> Path:
+def convert(
+    input_folder: str | Path,
+    dataset_id: int,
+    *,
+    name: str | None = None,
+    overwrite: bool = False,
+    spacing_mm: Sequence[float] | None = None,
+) -> Path:
     """Makes a raw dataset from KiTS23; see `convert_kits`."""
     return convert_kits(
         input_folder,
@@ -24,6 +32,7 @@ def convert(input_folder: str | Path, dataset_id: int, *, name: str | None = Non
         name="KiTS2023" if name is None else name,
         labels=LABELS,
         overwrite=overwrite,
+        spacing_mm=spacing_mm,
         about={
             "description": "KiTS23, the 2023 Kidney Tumor Segmentation Challenge",
             "reference": "https://kits-challenge.org/kits23",

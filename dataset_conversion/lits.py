@@ -7,27 +7,20 @@ the CT: a flipped mask does not.
 import argparse
 import functools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
-from nnunet_difftumor.ct import Scan, read_labels
-from nnunet_difftumor.dataset_conversion.raw_dataset import (
-    RawCase,
-    SourceCase,
-    is_header_unset,
-    read_source_ct,
-    write_raw_dataset,
-)
+from nnunet_difftumor.ct import Scan, read_ct, read_labels
+from nnunet_difftumor.ct.geometry import is_header_unset
+from nnunet_difftumor.dataset_conversion.checks.organs import check_one_tissue
+from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, SourceCase, write_raw_dataset
 from nnunet_difftumor.errors import InputError
 
 # Values in the files and in the dataset.
 LABELS = {"background": 0, "liver": 1, "liver_tumor": 2}
-# Of a true liver mask at least 0.98 of the voxels lie within 100 HU of their median, of one that is flipped along any
-# axes at most 0.84 (three CTs, with and without contrast and tumors).
-LIVER_RANGE_HU, LIVER_SHARE = 100.0, 0.9
-LIVER_MEDIAN_LIMITS_HU = (-50.0, 300.0)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +33,7 @@ def convert(
     *,
     name: str | None = None,
     overwrite: bool = False,
-    keep_unknown_spacing: bool = False,
+    spacing_mm: Sequence[float] | None = None,
 ) -> Path:
     """Makes a raw dataset from the training part of LiTS. Cases are named lits_000 and so on, after the volumes.
 
@@ -49,7 +42,7 @@ def convert(
         dataset_id: 1 to 999.
         name: name of the dataset; by default LiTS.
         overwrite: replaces the dataset if it exists.
-        keep_unknown_spacing: takes cases whose header was never set at 1 mm along every axis (see `read_source_ct`).
+        spacing_mm: voxel size (z, y, x) of scans whose header was never set; without it they are rejected.
 
     Returns:
         The dataset's folder.
@@ -67,16 +60,14 @@ def convert(
     cases = {}
     for number in sorted(volumes):
         files = volumes[number] + segmentations.get(number, [])
-        load = functools.partial(
-            _load, volumes[number], segmentations.get(number, []), keep_unknown_spacing=keep_unknown_spacing
-        )
+        load = functools.partial(_load, volumes[number], segmentations.get(number, []), spacing_mm=spacing_mm)
         cases[f"lits_{number:03d}"] = SourceCase(load, tuple(files))
     return write_raw_dataset(
         cases,
         dataset_id,
         name="LiTS" if name is None else name,
         labels=LABELS,
-        settings={"keep_unknown_spacing": keep_unknown_spacing},
+        settings={"spacing_mm": spacing_mm},
         overwrite=overwrite,
         about={
             "description": "LiTS, the Liver Tumor Segmentation Benchmark",
@@ -96,12 +87,12 @@ def _numbered(folder: Path, kind: str) -> dict[int, list[Path]]:
     return found
 
 
-def _load(volumes: list[Path], segmentations: list[Path], *, keep_unknown_spacing: bool) -> RawCase:
+def _load(volumes: list[Path], segmentations: list[Path], *, spacing_mm: Sequence[float] | None) -> RawCase:
     if len(volumes) > 1 or len(segmentations) != 1:
         files = ", ".join(map(str, volumes + segmentations))
         raise InputError(f"expected one volume and one segmentation, found {files}")
     (volume,), (segmentation,) = volumes, segmentations
-    scan = read_source_ct(volume, keep_unknown_spacing=keep_unknown_spacing)
+    scan = read_ct(volume, spacing_mm=spacing_mm)
     labels, note = _read_segmentation(segmentation, scan)
     _check_liver(labels, scan, segmentation)
     return RawCase(scan, labels, str(volume), note)
@@ -120,19 +111,6 @@ def _read_segmentation(path: Path, scan: Scan) -> tuple[np.ndarray, str]:
 
 
 def _check_liver(labels: np.ndarray, scan: Scan, path: Path) -> None:
-    liver_hu = scan.hu[labels > 0]
-    if not liver_hu.size:
+    if not labels.any():
         raise InputError(f"{path}: holds no liver")
-    median = float(np.median(liver_hu))
-    low, high = LIVER_MEDIAN_LIMITS_HU
-    if not low <= median <= high:
-        raise InputError(
-            f"{path}: the median of the liver is {median:.0f} HU in {scan.path}, expected {low:.0f} to {high:.0f}; is "
-            "the CT offset, or the mask in another place?"
-        )
-    share = float(np.mean(np.abs(liver_hu - median) <= LIVER_RANGE_HU))
-    if share < LIVER_SHARE:
-        raise InputError(
-            f"{path}: only {100 * share:.0f} % of the liver lie within {LIVER_RANGE_HU:.0f} HU of its median in "
-            f"{scan.path}, expected {100 * LIVER_SHARE:.0f} %; the mask seems to be flipped or of another scan"
-        )
+    check_one_tissue(scan.hu, labels > 0, "liver", where=path)

@@ -9,16 +9,15 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from nnunet_difftumor.ct import read_labels
+from nnunet_difftumor.ct import read_ct, read_labels
 from nnunet_difftumor.dataset_conversion.raw_dataset import (
     RawCase,
     SourceCase,
     dataset_folder,
-    read_source_ct,
     write_raw_dataset,
 )
 from nnunet_difftumor.errors import InputError
@@ -36,7 +35,7 @@ def convert(
     name: str | None = None,
     overwrite: bool = False,
     processes: int = 2,
-    keep_unknown_spacing: bool = False,
+    spacing_mm: Sequence[float] | None = None,
 ) -> Path:
     """Makes a raw dataset from an MSD task with one channel, CT.
 
@@ -49,7 +48,7 @@ def convert(
         name: name of the dataset; by default that of the task.
         overwrite: replaces the dataset if it exists.
         processes: for copying.
-        keep_unknown_spacing: takes cases whose header was never set at 1 mm along every axis (see `read_source_ct`).
+        spacing_mm: voxel size (z, y, x) of scans whose header was never set; without it they are rejected.
 
     Returns:
         The dataset's folder.
@@ -71,7 +70,7 @@ def convert(
             converted=converted,
             declared=labels.values(),
             source=input_folder,
-            keep_unknown_spacing=keep_unknown_spacing,
+            spacing_mm=spacing_mm,
         )
         names = [file.name.removesuffix("_0000.nii.gz") for file in files]
         return write_raw_dataset(
@@ -79,7 +78,7 @@ def convert(
             dataset_id,
             name=name,
             labels=labels,
-            settings={"keep_unknown_spacing": keep_unknown_spacing},
+            settings={"spacing_mm": spacing_mm},
             overwrite=overwrite,
             about={
                 "description": task.get("description", ""),
@@ -139,7 +138,9 @@ def _nnunet_raw(folder: Path) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _load(case: str, *, converted: Path, declared: list[int], source: Path, keep_unknown_spacing: bool) -> RawCase:
-    scan = read_source_ct(converted / "imagesTr" / f"{case}_0000.nii.gz", keep_unknown_spacing=keep_unknown_spacing)
+def _load(
+    case: str, *, converted: Path, declared: list[int], source: Path, spacing_mm: Sequence[float] | None
+) -> RawCase:
+    scan = read_ct(converted / "imagesTr" / f"{case}_0000.nii.gz", spacing_mm=spacing_mm)
     labels = read_labels(converted / "labelsTr" / f"{case}.nii.gz", like=scan, declared=declared)
     return RawCase(scan, labels, str(source / "imagesTr" / f"{case}.nii.gz"))

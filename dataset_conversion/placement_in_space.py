@@ -26,7 +26,7 @@ def crop_around_labels(scan: Scan, labels: np.ndarray, *, margin_mm: float) -> t
     affine = scan.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ start[::-1]
     hu = np.ascontiguousarray(scan.hu[tuple(box)])
-    return scan_from_array(hu, affine=_without_shear(affine)), np.ascontiguousarray(labels[tuple(box)])
+    return scan_from_array(hu, affine=affine), np.ascontiguousarray(labels[tuple(box)])
 
 
 def reorient(scan: Scan, labels: np.ndarray, orientation: str) -> tuple[Scan, np.ndarray]:
@@ -48,13 +48,4 @@ def reorient(scan: Scan, labels: np.ndarray, orientation: str) -> tuple[Scan, np
         return scan, labels
     affine = scan.affine @ orientations.inv_ornt_aff(turn, scan.hu.shape[::-1])
     hu, labels = (np.ascontiguousarray(orientations.apply_orientation(a.T, turn).T) for a in (scan.hu, labels))
-    return scan_from_array(hu, affine=_without_shear(affine)), labels
-
-
-def _without_shear(affine: np.ndarray) -> np.ndarray:
-    """The nearest affine with orthogonal axes: nnU-Net's SimpleITK refuses the shear that `read_ct` still accepts."""
-    spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
-    left, _, right = np.linalg.svd(affine[:3, :3] / spacing_mm)
-    affine = affine.copy()
-    affine[:3, :3] = left @ right * spacing_mm
-    return affine
+    return scan_from_array(hu, affine=affine), labels

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 
 from nnunet_difftumor import __version__
-from nnunet_difftumor.ct import Scan, read_ct, write_ct, write_labels
+from nnunet_difftumor.ct import Scan, write_ct, write_labels
+from nnunet_difftumor.ct.hounsfield import check_organs_hu
+from nnunet_difftumor.dataset_conversion.checks.case_names import unusable_names
+from nnunet_difftumor.dataset_conversion.checks.two_readers import difference_for_simpleitk
 from nnunet_difftumor.dataset_conversion.unfinished import FILE_ENDING, UnfinishedDataset, unfinished_dataset
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path, write_json
@@ -111,24 +114,28 @@ def _convert(
     cases: Mapping[str, SourceCase], unfinished: UnfinishedDataset, labels: Mapping[str, int | Sequence[int]]
 ) -> tuple[dict[str, dict], dict[str, str]]:
     """Writes the cases; returns facts of those that are there, and why the others were rejected."""
-    facts, rejected = {}, {}
+    facts, rejected, unusable = {}, {}, unusable_names(cases)
+    organs = {name: _values(value) for name, value in labels.items() if name not in ("background", "ignore")}
     for number, (case, source) in enumerate(cases.items(), 1):
         progress = f"[{number}/{len(cases)}] {case}:"
         kept = unfinished.kept_facts(case, source.files)
-        if kept is not None:
+        if kept is not None and case not in unusable:
             facts[case] = kept
             print(f"{progress} kept from the interrupted run", flush=True)
             continue
         try:
-            _check_case_name(case)
+            if case in unusable:
+                raise InputError(unusable[case])
             loaded = source.load()
-            _check_nnunet_reads_the_same(loaded.scan)
+            check_organs_hu(loaded.scan.hu, loaded.labels, organs, where=loaded.scan.path or case)
+            copied, note = _copied(loaded.scan)
+            _write_case(unfinished, case, loaded, copied=copied)
+            _check_written(unfinished, case, loaded, copied=copied)
         except InputError as error:
             rejected[case] = str(error)
             print(f"{progress} REJECTED: {error}", flush=True)
             continue
-        facts[case] = _facts(loaded, labels)
-        _write_case(unfinished, case, loaded)
+        facts[case] = _facts(loaded, labels, note)
         unfinished.record(case, source.files, facts[case])
         print(f"{progress} {_line(facts[case])}", flush=True)
     return facts, rejected
@@ -147,39 +154,6 @@ def _write_dataset_json(folder: Path, name: str, report: Mapping[str, Any], abou
         converted_by=report["converted_by"],
         **{"license": "see the source of the images", **about},
     )
-
-
-def read_source_ct(path: Path, *, keep_unknown_spacing: bool) -> Scan:
-    """Reads a CT of a public collection, in some of which the true voxel size was lost.
-
-    Volumes 28 to 47 of LiTS, and what was made from them (MSD Liver, AbdomenAtlas), have a header that was never set:
-    1 mm along every axis.
-
-    Args:
-        path: of the CT.
-        keep_unknown_spacing: takes such a header at its word.
-
-    Raises:
-        InputError: as in `read_ct`, or the voxel size is unknown.
-    """
-    scan = read_ct(path)
-    if not keep_unknown_spacing and is_header_unset(scan.affine, scan.hu.shape):
-        raise InputError(
-            f"{path}: the header seems never to have been set (a spacing of exactly 1 mm along every axis), so sizes "
-            "in mm are unknown; correct the header, or take it as it is with `keep_unknown_spacing`"
-        )
-    return scan
-
-
-def is_header_unset(affine: np.ndarray, shape: Sequence[int]) -> bool:
-    """Whether a header gives 1 mm along every axis and either no place in space or a field of view of 512 mm.
-
-    Args:
-        affine: 4 x 4, from indices to mm.
-        shape: voxels, in any order.
-    """
-    of_identity = np.allclose(np.abs(affine[:3, :3]), np.eye(3), atol=1e-4)
-    return bool(of_identity and (np.abs(affine[:3, 3]).max() <= 1 or sorted(shape)[1:] == [512, 512]))
 
 
 def dataset_folder(dataset_id: int, name: str, *, overwrite: bool) -> Path:
@@ -210,48 +184,56 @@ def dataset_folder(dataset_id: int, name: str, *, overwrite: bool) -> Path:
     return target
 
 
-def _check_case_name(case: str) -> None:
-    if not re.fullmatch(r"\w[\w.-]*", case):
-        raise InputError(f"{case!r} cannot be a case name; use letters, digits, '_', '-' and '.'")
+def _copied(scan: Scan) -> tuple[bool, str]:
+    """Whether the scan's file can be copied byte for byte, and a note where it is written anew because of its header.
 
-
-def _check_nnunet_reads_the_same(scan: Scan) -> None:
-    """nnU-Net reads with SimpleITK, which refuses or sees otherwise some headers that nibabel accepts."""
-    import SimpleITK
-
+    A header that nnU-Net's reader sees otherwise is written as this package sees it; what was read was checked.
+    """
     if scan.path is None:
-        return
-    reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(scan.path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise InputError(
-            f"{scan.path}: nnU-Net's reader, SimpleITK, refuses it ({reason}); rewrite its header"
-        ) from error
-    spacing_mm = reader.GetSpacing()[:3][::-1]
-    if not np.allclose(spacing_mm, scan.spacing_mm, rtol=0.01):
-        raise InputError(
-            f"{scan.path}: nnU-Net's reader, SimpleITK, sees a spacing (z, y, x) of {spacing_mm} mm where the affine "
-            f"gives {scan.spacing_mm}; rewrite its header"
-        )
+        return False, ""
+    if scan.spacing_was_stated:
+        return False, "the header was never set, the voxel size is the one that was stated"
+    if not scan.path.name.endswith(FILE_ENDING) or len(scan.header.get_data_shape()) > 3:
+        return False, ""
+    difference = difference_for_simpleitk(scan.path, scan.hu, scan.affine)
+    return not difference, f"the header was written anew: {difference}" if difference else ""
 
 
-def _write_case(unfinished: UnfinishedDataset, case: str, loaded: RawCase) -> None:
+def _write_case(unfinished: UnfinishedDataset, case: str, loaded: RawCase, *, copied: bool) -> None:
+    """Writes both files.
+
+    Raises:
+        OSError: they cannot be written; the conversion ends there.
+    """
     scan = loaded.scan
     try:
-        if scan.path is not None and scan.path.name.endswith(FILE_ENDING) and len(scan.header.get_data_shape()) == 3:
+        if copied:
             with atomic_path(unfinished.image(case)) as temporary:
                 shutil.copyfile(scan.path, temporary)
         else:
             write_ct(unfinished.image(case), scan.hu, scan, description=None)
         write_labels(unfinished.labels(case), loaded.labels, scan)
     except InputError as error:
-        raise InputError(f"{error}; {_RESUMES}") from error
+        raise OSError(str(error)) from error
 
 
-def _facts(loaded: RawCase, labels: Mapping[str, int | Sequence[int]]) -> dict:
+def _check_written(unfinished: UnfinishedDataset, case: str, loaded: RawCase, *, copied: bool) -> None:
+    """nnU-Net's reader must see what was checked, in both files; else they are removed.
+
+    Raises:
+        InputError: it does not.
+    """
+    scan, image, labels = loaded.scan, unfinished.image(case), unfinished.labels(case)
+    # A copy was compared already.
+    difference = "" if copied else difference_for_simpleitk(image, scan.hu, scan.affine)
+    difference = difference or difference_for_simpleitk(labels, loaded.labels, scan.affine)
+    if difference:
+        for path in (image, labels):
+            path.unlink()
+        raise InputError(f"{loaded.source}: {difference}; rewrite its header")
+
+
+def _facts(loaded: RawCase, labels: Mapping[str, int | Sequence[int]], note: str) -> dict:
     scan = loaded.scan
     voxel_ml = float(np.prod(scan.spacing_mm)) / 1000
     voxels = np.bincount(loaded.labels.ravel())
@@ -267,7 +249,8 @@ def _facts(loaded: RawCase, labels: Mapping[str, int | Sequence[int]]) -> dict:
         "hu_range": [float(scan.hu.min()), float(scan.hu.max())],
         "volume_ml": {name: round(volume, 3) for name, volume in volumes.items()},
     }
-    return facts | ({"note": loaded.note} if loaded.note else {})
+    notes = [text for text in (loaded.note, note) if text]
+    return facts | ({"note": "; ".join(notes)} if notes else {})
 
 
 def _values(value: int | Sequence[int]) -> Collection[int]:

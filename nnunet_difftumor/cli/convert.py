@@ -25,11 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("-d", dest="dataset_id", type=int, required=True, metavar="ID", help="dataset id, 1 to 999")
         sub.add_argument("--name", help="the Name in DatasetXXX_Name")
         sub.add_argument("--overwrite", action="store_true", help="replace the dataset of this id and name")
-        if "keep_unknown_spacing" in parameters:
+        if {"spacing_mm", "input_folder"} <= set(parameters):
             sub.add_argument(
-                "--keep-unknown-spacing",
-                action="store_true",
-                help="take scans whose header was never set (as LiTS 28 to 47) at 1 mm along every axis",
+                "--spacing",
+                dest="spacing_mm",
+                type=float,
+                nargs=3,
+                metavar=("Z", "Y", "X"),
+                help="voxel size of scans whose header was never set (as LiTS 28 to 47); without it they are rejected",
             )
         module.add_arguments(sub)
 

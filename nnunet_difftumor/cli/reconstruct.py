@@ -27,6 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--organ-label", type=int, nargs="+", default=[], help="label value(s) of the organ (default: all)"
     )
+    parser.add_argument(
+        "--spacing",
+        dest="spacing_mm",
+        type=float,
+        nargs=3,
+        metavar=("Z", "Y", "X"),
+        help="voxel size in mm of a scan whose header was never set",
+    )
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="(default: %(default)s)")
     parser.add_argument(
         "--save-ct", action="store_true", help="also write reconstruction.nii.gz, on the grid of the scan"
@@ -44,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
         organ_label=args.organ_label,
         device=args.device,
         save_ct=args.save_ct,
+        spacing_mm=args.spacing_mm,
     )
     size = " x ".join(map(str, record["patch_voxels"]))
     print(f"{args.output}: {summary(record)}; {record['patches']} patches of {size}")

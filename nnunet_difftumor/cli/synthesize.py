@@ -23,6 +23,7 @@ _OF_SCANS = (
     "size",
     "count",
     "contrast_hu",
+    "spacing_mm",
     "from_spec",
 )
 # What is drawn, by the names of the library.
@@ -56,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--organ-mask",
         type=Path,
         help="label map on the same grid, needed with a scan; for a folder of scans the folder of masks with the same "
-        "names, for a folder of folders the file name of the masks, for example labels.nii.gz",
+        "names (or without nnU-Net's ending _0000), for a folder of folders the file name of the masks, for example "
+        "labels.nii.gz",
     )
     parser.add_argument(
         "-o",
@@ -83,6 +85,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="HU",
         help="contrast to the tissue around, or its least and greatest value, for example -40 -20",
+    )
+    parser.add_argument(
+        "--spacing",
+        dest="spacing_mm",
+        type=float,
+        nargs=3,
+        metavar=("Z", "Y", "X"),
+        help="voxel size in mm of scans whose header was never set; without it they are refused",
     )
     parser.add_argument(
         "--seed", type=int, help="of everything random (default: 0; with --bank the one in difftumor.json)"
@@ -192,7 +202,13 @@ def _check_use(args: argparse.Namespace) -> None:
 
 
 def _named(names: list[str]) -> str:
-    short = {"ct": "the CT scan", "output": "-o", "dataset_id": "-d", "fast": "--fast or --exact"}
+    short = {
+        "ct": "the CT scan",
+        "spacing_mm": "--spacing",
+        "output": "-o",
+        "dataset_id": "-d",
+        "fast": "--fast or --exact",
+    }
     return ", ".join(short.get(name, f"--{name.replace('_', '-')}") for name in names)
 
 
@@ -233,10 +249,11 @@ def _synthesize(args: argparse.Namespace) -> int:
 
     options = _options(args)
     settings = SynthesisSettings.of(options)
-    if is_finished(args.ct, args.organ_mask, args.output, settings=settings, weights=args.weights):
+    common = {"weights": args.weights, "spacing_mm": args.spacing_mm}
+    if is_finished(args.ct, args.organ_mask, args.output, settings=settings, **common):
         print(f"{args.output}: finished before")
         return 0
-    manifest = synthesize(args.ct, args.organ_mask, args.output, weights=args.weights, device=args.device, **options)
+    manifest = synthesize(args.ct, args.organ_mask, args.output, device=args.device, **common, **options)
     print(summary(args.output, manifest))
     return 0
 
@@ -250,6 +267,7 @@ def _synthesize_folder(args: argparse.Namespace) -> int:
         args.output,
         weights=args.weights,
         device=args.device or "cpu",
+        spacing_mm=args.spacing_mm,
         report=args.say,
         **_options(args),
     )

@@ -7,6 +7,8 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
+from nnunet_difftumor.preparation.datasets import dataset_folders
+from nnunet_difftumor.preparation.raw_images import check_raw_cases
 from nnunet_difftumor.prepared.config import PLANS_NAME, WINDOW_HU
 
 CONFIGURATION = "3d_fullres"
@@ -25,10 +27,14 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
         request: `planner` (class name), `spacing_mm` and `patch_size` (three numbers or None).
 
     Raises:
-        InputError: if the planner does not exist, or the images are not in HU.
+        InputError: if the planner does not exist, or images are damaged or not in HU.
     """
     from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiments
+    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
+    raw = dataset_folders(dataset_id)[0]
+    cases = get_filenames_of_train_images_and_targets(str(raw))
+    check_raw_cases(cases.values(), load_json(str(raw / "dataset.json")))
     try:
         plan_experiments(
             [dataset_id],
@@ -42,7 +48,6 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
     if CONFIGURATION not in plans["configurations"]:
         raise InputError(f"{plans_file}: has no configuration {CONFIGURATION}; are the images two-dimensional?")
     statistics = plans["foreground_intensity_properties_per_channel"]["0"]
-    _check_hu(statistics)
     statistics["percentile_00_5"], statistics["percentile_99_5"] = WINDOW_HU
     if request["patch_size"] is not None:
         _set_patch_size(plans["configurations"][CONFIGURATION], request["patch_size"])
@@ -52,16 +57,6 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
             configuration["data_identifier"] = f"{PLANS_NAME}_{name}"
     plans[_REQUEST_KEY] = request
     write_json(plans_file, plans)
-
-
-def _check_hu(statistics: dict[str, float]) -> None:
-    """Organs in HU spread over tens of HU, with some voxels below 0 (fat, noise); rescaled images do not."""
-    low, high, sd = statistics["min"], statistics["max"], statistics["std"]
-    if high - low < 100 or sd < 5 or (low >= 0 and high <= 255):
-        raise InputError(
-            f"imagesTr: labelled voxels have values from {low:g} to {high:g} (standard deviation {sd:.3g}), which are "
-            "not HU; synthetic tumors need CT in HU, not images scaled to 0..255 or to unit variance"
-        )
 
 
 def stored_request(plans_file: str) -> dict[str, Any] | None:

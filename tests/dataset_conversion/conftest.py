@@ -19,6 +19,7 @@ def save_case():
         label = np.zeros(hu.shape, np.uint8)
         for number, value in enumerate(values):
             label[2 + number, 3:6, 2:5] = value
+        hu[label > 0] = rng.integers(70, 130, np.count_nonzero(label))
         folder.mkdir(parents=True, exist_ok=True)
         nib.save(nib.Nifti1Image((hu * scale).astype(np.int16), affine), folder / f"{ct}{suffix}")
         nib.save(nib.Nifti1Image(label, affine), folder / f"{labels}{suffix}")

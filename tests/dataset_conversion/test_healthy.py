@@ -25,6 +25,7 @@ def pool(tmp_path, miniature):
         path = tmp_path / folder / case
         made.save(path / "ct.nii.gz", made.hu)
         parts = {"organ": made.organ & ~made.tumor, "tumor": made.tumor, "none": np.zeros_like(made.organ)}
+        parts["beside"] = np.roll(made.tumor, (0, 5, 6), axis=(0, 1, 2))
         for name, part in dict(masks).items():
             made.save(path / "segmentations" / f"{name}.nii.gz", parts[part], dtype=np.uint8)
         if values is not None:
@@ -90,10 +91,26 @@ def test_a_totalsegmentator_folder_becomes_a_dataset_that_nnunet_accepts(pool, r
 
 def test_a_chaos_like_folder_of_label_maps_becomes_a_dataset_that_nnunet_accepts(pool, raw, verify):
     pool("1", values={"organ": 63, "tumor": 126})
-    assert main(["convert", "healthy", "-i", str(pool.folder), "-d", "31", "--organs", "liver=63", "--no-crop"]) == 0
+    assert (
+        main(
+            [
+                "convert",
+                "healthy",
+                "-i",
+                str(pool.folder),
+                "-d",
+                "31",
+                "--organs",
+                "liver=63",
+                "kidney=126",
+                "--no-crop",
+            ]
+        )
+        == 0
+    )
     dataset = raw / "Dataset031_pool"
     verify(dataset)
-    assert set(np.unique(labels_of(dataset, "1").dataobj)) == {0, 1}
+    assert set(np.unique(labels_of(dataset, "1").dataobj)) == {0, 1, 3}
     image = dataset / "imagesTr" / "1_0000.nii.gz"
     assert image.read_bytes() == (pool.folder / "1" / "ct.nii.gz").read_bytes()
 
@@ -109,7 +126,7 @@ def test_a_btcv_like_folder_needs_no_values(pool, raw, verify):
 def test_every_rejected_case_has_its_reason(pool, raw, report_of, miniature):
     pool("good", masks={"liver": "organ", "liver_tumor": "none"})
     pool("lesion", masks={"liver": "organ", "liver_lesions": "tumor"})
-    pool("other_lesion", masks={"liver": "organ", "kidney_tumor": "tumor"})
+    pool("other_lesion", masks={"liver": "organ", "kidney_tumor": "beside"})
     pool("elsewhere", masks={"liver": "none"})
     pool("missing", masks={"spleen": "organ"})
     pool("no_masks")

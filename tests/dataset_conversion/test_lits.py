@@ -66,8 +66,8 @@ def test_flawed_cases_are_rejected_with_their_reasons(tmp_path, raw, save, repor
         "lits_001": "seems to be flipped",
         "lits_002": "orientation",
         "lits_003": "no voxel here is below 0",
-        "lits_004": "median of the liver is -20",
-        "lits_005": "`keep_unknown_spacing`",
+        "lits_004": "liver median -20",
+        "lits_005": "state the voxel size",
         "lits_007": "expected one volume and one segmentation",
         "lits_008": "expected one volume and one segmentation",
     }
@@ -93,7 +93,7 @@ def test_unknown_spacing_is_taken_on_request(tmp_path, raw, save, report_of):
     save(28, affine=np.eye(4))
     with pytest.raises(InputError, match="sizes in mm are unknown"):
         convert(tmp_path / "LiTS", 17)
-    assert main(["convert", "lits", "-i", str(tmp_path / "LiTS"), "-d", "17", "--keep-unknown-spacing"]) == 0
+    assert main(["convert", "lits", "-i", str(tmp_path / "LiTS"), "-d", "17", "--spacing", "1", "1", "1"]) == 0
     assert report_of(raw / "Dataset017_LiTS")["cases"]["lits_028"]["spacing_mm"] == [1, 1, 1]
 
 

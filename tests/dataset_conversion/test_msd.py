@@ -148,6 +148,6 @@ def test_the_liver_and_the_pancreas_task_convert_and_their_tumors_are_found(
     report = report_of(dataset)
     assert list(report["cases"]) == [case.format(1)]
     # As in volumes 28 to 47 of LiTS.
-    assert "`keep_unknown_spacing`" in report["rejected"][case.format(28)]
-    dataset = convert(task, 10, processes=1, keep_unknown_spacing=True)
+    assert "state the voxel size" in report["rejected"][case.format(28)]
+    dataset = convert(task, 10, processes=1, spacing_mm=(1, 1, 1))
     assert len(report_of(dataset)["cases"]) == 2

@@ -74,7 +74,7 @@ def test_a_scan_that_is_oriented_as_asked_is_left_alone():
     assert turned is scan and turned_labels is labels
 
 
-def test_a_shear_that_nnunets_reader_refuses_is_taken_out():
+def test_a_shear_that_nnunets_reader_refuses_is_not_in_a_crop():
     affine = np.diag([1.0, 1.0, 2.0, 1.0])
     affine[0, 1] = 0.005
     scan = scan_from_array(np.zeros((6, 6, 6)), affine=affine)

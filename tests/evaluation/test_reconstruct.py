@@ -33,6 +33,7 @@ WINDOW_HU, WIDE_HU = (-175.0, 250.0), (-1000.0, 1000.0)
 EXTENT_MM = (24.0, 18.0, 20.0)
 # HU (x, y, z) at 1 mm along the networks' axes, if nothing else is said.
 RAS = np.eye(4)
+RAS[:3, 3] = -30, 40, 50
 
 
 class Double(nn.Module):

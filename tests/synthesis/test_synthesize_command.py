@@ -283,6 +283,33 @@ def test_a_folder_without_scans_or_masks_is_refused(folder, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("mask_ending", ["", "_0000"])
+def test_the_folders_of_nnunet_are_pairs(folder, tmp_path, capsys, mask_ending):
+    """imagesTr/CASE_0000.nii.gz and labelsTr/CASE.nii.gz."""
+    for number in range(2):
+        for name, part, ending in (("ct", "imagesTr", "_0000"), ("liver", "labelsTr", mask_ending)):
+            (tmp_path / part).mkdir(exist_ok=True)
+            shutil.copy(folder / f"case_{number}" / f"{name}.nii.gz", tmp_path / part / f"c{number}{ending}.nii.gz")
+    words = ["synthesize", tmp_path / "imagesTr", "--organ-mask", tmp_path / "labelsTr", "-o", tmp_path / "out"]
+    words = [str(word) for word in (*words, "--size", "tiny", "--count", 1)]
+    assert main(words) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"c0", "c1"}
+    (tmp_path / "labelsTr" / f"c1{mask_ending}.nii.gz").rename(tmp_path / "labelsTr" / "other.nii.gz")
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "a mask has the file name of its scan, with or without nnU-Net's ending _0000" in capsys.readouterr().err
+
+
+def test_two_files_of_one_scan_are_refused(folder, tmp_path, capsys):
+    for name, part in (("ct", "cts"), ("liver", "masks")):
+        (tmp_path / part).mkdir()
+        for ending in ("", "_0000"):
+            shutil.copy(folder / "case_0" / f"{name}.nii.gz", tmp_path / part / f"a{ending}.nii.gz")
+    words = ["synthesize", tmp_path / "cts", "--organ-mask", tmp_path / "masks", "-o", tmp_path / "out"]
+    assert main([str(word) for word in words]) == 2
+    assert "holds several files of the scan a; keep one of them" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("changed", ["settings", "ct", "mask"])
 def test_a_result_of_something_else_is_never_replaced(case, tmp_path, capsys, changed):
     out = tmp_path / "out"

@@ -35,6 +35,7 @@ def reconstruct(
     organ_label: int | Sequence[int] = (),
     device: str = "cpu",
     save_ct: bool = False,
+    spacing_mm: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Encodes and decodes a CT scan in patches of the size that the weights were trained on, and compares.
 
@@ -48,6 +49,7 @@ def reconstruct(
         organ_label: label value, or values, of the organ in the mask; empty: all.
         device: cpu or cuda.
         save_ct: also writes `reconstruction.nii.gz`, on the grid of the scan; voxels outside of the box keep their HU.
+        spacing_mm: voxel size (z, y, x) of a scan whose header was never set.
 
     Returns:
         The content of `reconstruction.json`.
@@ -62,7 +64,7 @@ def reconstruct(
     output, file = Path(output), weights / AUTOENCODER_FILE
     _check(output, ct, organ_mask, file)
     model, description = load_autoencoder(file)
-    scan = read_ct(ct)
+    scan = read_ct(ct, spacing_mm=spacing_mm)
     region, middle = _region(scan, organ_mask, organ_labels)
     autoencoder = ScanAutoencoder(model, description.volumes, device=device)
     sizes = zip(_patch_size(description), description.volumes.spacing_mm, strict=True)

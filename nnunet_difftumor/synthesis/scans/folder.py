@@ -1,6 +1,6 @@
 """`synthesize` for a folder of scans: each gets tumors and a folder of its own; finished ones are skipped."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -12,6 +12,9 @@ from nnunet_difftumor.synthesis.renderers import recorded_renderer
 from nnunet_difftumor.synthesis.scans.manifest import MANIFEST, hashes_of_inputs, read_manifest
 from nnunet_difftumor.synthesis.scans.settings import SynthesisOptions, SynthesisSettings
 from nnunet_difftumor.synthesis.scans.synthesize import OUTPUTS, synthesize_with
+
+# nnU-Net ends the names of images by the number of their channel.
+_FIRST_CHANNEL = "_0000"
 
 
 @dataclass
@@ -36,6 +39,7 @@ def synthesize_folder(
     *,
     weights: str | Path | None = None,
     device: str = "cpu",
+    spacing_mm: Sequence[float] | None = None,
     report: Callable[[str], None] = print,
     **options: Unpack[SynthesisOptions],
 ) -> FolderReport:
@@ -45,7 +49,7 @@ def synthesize_folder(
         ct: folder of NIfTI files, or of sub-folders with `ct.nii.gz`.
         organ_mask: folder with label maps of the same names; or the file name of the label map in each sub-folder.
         output: folder; every scan gets one in it, as `synthesize` fills it.
-        weights, device, options: as in `synthesize`; the seed of a scan is made of `seed` and its name.
+        weights, device, spacing_mm, options: as in `synthesize`; the seed of a scan is made of `seed` and its name.
         report: gets a line per scan.
 
     Raises:
@@ -58,11 +62,13 @@ def synthesize_folder(
         # Every scan draws its own tumors, whatever other scans are in the folder.
         own = replace(settings, seed=settings.seed + crc32(name.encode()))
         try:
-            if is_finished(file, mask, output / name, settings=own, weights=weights):
+            if is_finished(file, mask, output / name, settings=own, weights=weights, spacing_mm=spacing_mm):
                 done.finished_before.append(name)
                 line = f"{output / name}: finished before"
             else:
-                manifest = synthesize_with(own, file, mask, output / name, weights=weights, device=device)
+                manifest = synthesize_with(
+                    own, file, mask, output / name, weights=weights, device=device, spacing_mm=spacing_mm
+                )
                 done.manifests[name] = manifest
                 line = summary(output / name, manifest)
         except InputError as error:
@@ -76,7 +82,8 @@ def find_cases(ct: Path, organ_mask: Path) -> list[tuple[str, Path, Path]]:
     """Pairs of scan and mask in a folder: (name, scan, mask), sorted by name.
 
     Either `ct` holds sub-folders with `ct.nii.gz`, and `organ_mask` is a file name inside each of them; or `ct` holds
-    NIfTI files, and `organ_mask` is a folder with files of the same names.
+    NIfTI files, and `organ_mask` is a folder with files of the same names, or of these names without nnU-Net's ending
+    _0000, as imagesTr and labelsTr have them.
 
     Raises:
         InputError: if there is no scan, or a mask is missing.
@@ -86,7 +93,7 @@ def find_cases(ct: Path, organ_mask: Path) -> list[tuple[str, Path, Path]]:
         for folder in sorted(ct.iterdir())
         if (folder / "ct.nii.gz").is_file()
     ] or [
-        (_stem(file), file, organ_mask / file.name)
+        (_case_name(file), file, _mask_of(file, organ_mask))
         for file in sorted(ct.iterdir())
         if file.name.endswith(SUFFIXES) and not file.name.startswith(".")
     ]
@@ -94,8 +101,25 @@ def find_cases(ct: Path, organ_mask: Path) -> list[tuple[str, Path, Path]]:
         raise InputError(f"{ct}: neither NIfTI files nor sub-folders with ct.nii.gz in this folder")
     missing = [str(mask) for _, _, mask in cases if not mask.is_file()]
     if missing:
-        raise InputError(f"{ct}: {len(missing)} organ masks are missing, the first is {missing[0]}")
+        raise InputError(
+            f"{ct}: {len(missing)} organ masks are missing, the first is {missing[0]}; a mask has the file name of its "
+            "scan, with or without nnU-Net's ending _0000"
+        )
+    names = [name for name, _, _ in cases]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{ct}: holds several files of the scan {twice[0]}; keep one of them")
     return cases
+
+
+def _case_name(file: Path) -> str:
+    return _stem(file).removesuffix(_FIRST_CHANNEL)
+
+
+def _mask_of(file: Path, folder: Path) -> Path:
+    """The mask of a scan, whether it is there or not."""
+    same, case = folder / file.name, _case_name(file)
+    others = [folder / f"{name}{suffix}" for name in (_stem(file), case) for suffix in SUFFIXES]
+    return next((path for path in (same, *others) if path.is_file()), same)
 
 
 def is_finished(
@@ -105,6 +129,7 @@ def is_finished(
     *,
     settings: SynthesisSettings,
     weights: str | Path | None = None,
+    spacing_mm: Sequence[float] | None = None,
 ) -> bool:
     """Whether `output` holds the finished result of these settings for these two files (the manifest comes last).
 
@@ -117,7 +142,9 @@ def is_finished(
     if not path.is_file():
         return False
     record = read_manifest(path)
-    if not settings.is_recorded_as(record["settings"]) or record["inputs"] != hashes_of_inputs(ct, organ_mask):
+    stated = spacing_mm and [float(size) for size in spacing_mm]
+    same = settings.is_recorded_as(record["settings"]) and record.get("stated_spacing_mm") == stated
+    if not same or record["inputs"] != hashes_of_inputs(ct, organ_mask):
         raise InputError(f"{output}: already holds the result of other settings or another scan; choose another folder")
     # The same weights?
     organ, weights = record["organ"]["name"], None if weights is None else Path(weights)

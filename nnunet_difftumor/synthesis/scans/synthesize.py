@@ -1,6 +1,7 @@
 """`synthesize`: tumors into one CT scan on disk, with everything that is needed to do it again."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from nnunet_difftumor import __version__
 from nnunet_difftumor.ct import Scan, read_ct, read_labels, write_ct, write_labels
+from nnunet_difftumor.ct.hounsfield import check_organs_hu
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.synthesis.organ import Organ
@@ -40,6 +42,7 @@ def synthesize(
     weights: str | Path | None = None,
     device: str | None = None,
     from_spec: str | Path | None = None,
+    spacing_mm: Sequence[float] | None = None,
     **options: Unpack[SynthesisOptions],
 ) -> dict[str, Any]:
     """Puts synthetic tumors into a CT scan.
@@ -56,6 +59,7 @@ def synthesize(
         weights: folder of the diffusion models; None: `difftumor_weights` in the folder that nnUNet_results names.
         device: of the diffusion models, cpu or cuda; None: cpu, or that of the manifest.
         from_spec: a manifest, whose tumors are rendered again; nothing is drawn then, and other options are of no use.
+        spacing_mm: voxel size (z, y, x) of a scan whose header was never set; with `from_spec` that of the manifest.
         options: what to draw, see `SynthesisOptions`.
 
     Returns:
@@ -70,7 +74,8 @@ def synthesize(
     if from_spec is not None:
         return _replay(ct, organ_mask, output, manifest=from_spec, weights=weights, device=device)
     settings = SynthesisSettings.of(options)
-    return synthesize_with(settings, ct, organ_mask, output, weights=weights, device=device or "cpu")
+    device = device or "cpu"
+    return synthesize_with(settings, ct, organ_mask, output, weights=weights, device=device, spacing_mm=spacing_mm)
 
 
 def synthesize_with(
@@ -81,16 +86,19 @@ def synthesize_with(
     *,
     weights: str | Path | None,
     device: str,
+    spacing_mm: Sequence[float] | None,
 ) -> dict[str, Any]:
     """`synthesize` with settings that are checked already."""
     choice = settings.choose_renderer(weights=weights, device=device)
     _check_output(output, ct, organ_mask)
-    scan = read_ct(ct)
+    scan = read_ct(ct, spacing_mm=spacing_mm)
     labels = read_labels(organ_mask, like=scan)
     organ = settings.organ_in(labels, organ_mask)
+    check_organs_hu(scan.hu, labels, {organ.name: organ.organ_labels}, where=ct)
     volume = ArrayVolume(scan.hu, labels, scan.spacing_mm)
     statistics, placed, refused = place_tumors(volume, organ, settings, where=organ_mask)
     record = {
+        "stated_spacing_mm": spacing_mm and [float(size) for size in spacing_mm],
         "settings": settings.to_dict(),
         "organ": {
             **organ.to_dict(),
@@ -126,9 +134,11 @@ def _replay(
     organ = Organ.from_dict(record["organ"])
     weights = None if weights is None else Path(weights)
     choice = recorded_renderer(record["renderer"], organ=organ.name, manifest=manifest, weights=weights, device=device)
-    scan = read_ct(ct)
+    # Manifests of earlier versions have no voxel size that was stated.
+    kept = {"stated_spacing_mm": record.get("stated_spacing_mm")}
+    kept |= {key: record[key] for key in ("settings", "organ", "tumors", "not_placed")}
+    scan = read_ct(ct, spacing_mm=kept["stated_spacing_mm"])
     labels = read_labels(organ_mask, like=scan)
-    kept = {key: record[key] for key in ("settings", "organ", "tumors", "not_placed")}
     return _render(scan, labels, organ, kept, output, inputs=(ct, organ_mask), choice=choice)
 
 

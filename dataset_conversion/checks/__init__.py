@@ -1,0 +1,1 @@
+"""What is looked at in every case of a converter, beside what reading it checks."""

@@ -1,0 +1,131 @@
+"""Reads a NIfTI file to its last byte: header and stored voxels, and whether the file is whole."""
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import nibabel as nib
+import numpy as np
+
+from nnunet_difftumor.ct.geometry import check_affine, check_header
+from nnunet_difftumor.errors import InputError
+
+SUFFIXES = (".nii.gz", ".nii")
+MIN_VOXELS_PER_AXIS = 4
+# By the size that the header gives itself: class, where vox_offset and scl_slope with scl_inter are, and their type.
+_FORMATS: dict[int, tuple[type, int, int, str]] = {
+    348: (nib.Nifti1Image, 108, 112, "f"),
+    540: (nib.Nifti2Image, 168, 176, "d"),
+}
+_OFFSET_TYPES = {348: "f", 540: "q"}
+# What the three libraries raise at files that are no NIfTI, or broken; gzip's errors are OSError and EOFError.
+_UNREADABLE = (
+    nib.filebasedimages.ImageFileError,
+    nib.spatialimages.HeaderDataError,
+    OSError,
+    EOFError,
+    zlib.error,
+    ValueError,
+)
+
+
+def load_nifti(path: Path, *, what: str) -> tuple[Any, np.ndarray]:
+    """The image and its stored values (x, y, z), after the checks that are the same for scans and label maps.
+
+    The voxels are read, and in the same pass the rest of the file, so that the checksum and length that gzip keeps at
+    the end of a stream are compared. Trailing axes of length 1 are dropped.
+
+    Args:
+        path: .nii or .nii.gz.
+        what: the file is expected to be, for messages.
+
+    Raises:
+        InputError: the file is missing, damaged, not a three-dimensional real image, has less than 4 voxels along an
+            axis, or a header that programs understand otherwise.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file; expected a {what} as .nii or .nii.gz")
+    if path.is_dir() or not path.name.endswith(SUFFIXES):
+        raise InputError(f"{path}: expected a {what} as one .nii or .nii.gz file")
+    image, stored = read_to_the_end(path)
+    while stored.ndim > 3 and stored.shape[-1] == 1:
+        stored = stored[..., 0]
+    if stored.ndim != 3:
+        raise InputError(
+            f"{path}: expected a three-dimensional image, got the shape {stored.shape}; split time points or channels "
+            "into files of their own"
+        )
+    if min(stored.shape) < MIN_VOXELS_PER_AXIS:
+        raise InputError(
+            f"{path}: {stored.shape} voxels (x, y, z); expected at least {MIN_VOXELS_PER_AXIS} along every axis, "
+            "since tumors are three-dimensional: give the whole scan, not a slice"
+        )
+    check_affine(image.affine, path)
+    check_header(image.header, image.affine, path)
+    return image, stored
+
+
+def read_to_the_end(path: Path) -> tuple[Any, np.ndarray]:
+    """The image and its stored values, of any shape.
+
+    Raises:
+        InputError: the file is damaged or no NIfTI image of real numbers.
+    """
+    try:
+        with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as stream:
+            return _read(stream, path)
+    except InputError:
+        raise
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path}: cannot be read as NIfTI ({reason}); it is damaged, truncated or of another format: get it again"
+        ) from error
+
+
+def _read(stream: BinaryIO, path: Path) -> tuple[Any, np.ndarray]:
+    image_type = _checked_type(stream, path)
+    stream.seek(0)
+    image = image_type.from_stream(stream)
+    dtype = image.get_data_dtype()
+    if dtype.fields or dtype.kind not in "iuf":
+        raise InputError(f"{path}: voxels are of type {dtype} (colour or complex); expected one number per voxel")
+    stored = np.asarray(image.dataobj.get_unscaled())
+    # Voxels of a file that is not compressed are mapped, not read.
+    stream.seek(image.dataobj.offset + stored.nbytes)
+    more = 0
+    while block := stream.read(1 << 20):
+        more += len(block)
+    if more:
+        raise InputError(
+            f"{path}: holds {more} bytes more than the header's {image.shape} voxels; the header is wrong, or the file "
+            "was damaged: get it again"
+        )
+    return image, stored
+
+
+def _checked_type(stream: BinaryIO, path: Path) -> type:
+    """The class of the file, after what nibabel corrects or leaves out in silence, and ITK reads otherwise."""
+    start = stream.read(540)
+    order, size = next(
+        ((order, n) for order in ("little", "big") if (n := int.from_bytes(start[:4], order)) in _FORMATS), ("", 0)
+    )
+    if not size or len(start) < size:
+        raise InputError(f"{path}: cannot be read as NIfTI (no such header); it is damaged or of another format")
+    image_type, offset_at, scaling_at, number = _FORMATS[size]
+    order = {"little": "<", "big": ">"}[order]
+    (offset,) = struct.unpack_from(f"{order}{_OFFSET_TYPES[size]}", start, offset_at)
+    if offset < size:
+        raise InputError(
+            f"{path}: the header says that voxels begin at byte {offset:g}, inside of the header of {size} bytes; "
+            "programs would read other voxels: rewrite the header"
+        )
+    slope, intercept = struct.unpack_from(f"{order}2{number}", start, scaling_at)
+    if slope == 0 and np.isfinite(intercept) and intercept != 0:
+        raise InputError(
+            f"{path}: scl_slope is 0, but scl_inter {intercept:g}; ITK adds it and nibabel does not: set scl_slope to "
+            "1 if it shall be added, else scl_inter to 0"
+        )
+    return image_type
