@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import nibabel as nib
 import pytest
+from changeable import ChangeableDataset
 from filelock import FileLock
 from hypothesis import settings
 
@@ -150,6 +151,18 @@ def copy_of_prepared_phantom(prepared_phantom: PreparedDataset, tmp_path: Path) 
     yield folder
     shutil.rmtree(folder)
     shutil.move(backup, folder)
+
+
+@pytest.fixture
+def dataset(prepared_phantom: PreparedDataset, tmp_path: Path) -> Iterator[ChangeableDataset]:
+    """The prepared phantoms, raw and preprocessed, put back afterwards: for tests that change them."""
+    raw, folder = prepared_phantom.raw, prepared_phantom.preprocessed
+    for path in (raw, folder):
+        shutil.copytree(path, tmp_path / path.parent.name)
+    yield ChangeableDataset(raw, folder)
+    for path in (raw, folder):
+        shutil.rmtree(path)
+        shutil.move(tmp_path / path.parent.name, path)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ class Finding:
         case: name; empty if it is about the whole dataset.
         severity: "error" where a training would learn something wrong, "warning" where it may, "note" otherwise.
         seen: what was seen, with file and figures.
-        do: what to do.
+        do: what to do; empty if `seen` says it.
     """
 
     kind: str
@@ -27,7 +27,7 @@ class Finding:
     def line(self) -> str:
         """For people."""
         where = f"{self.case}: " if self.case else ""
-        return f"{self.severity.upper()} {where}{self.seen}; {self.do}"
+        return f"{self.severity.upper()} {where}{self.seen}" + (f"; {self.do}" if self.do else "")
 
 
 def errors(findings: Sequence[Finding]) -> list[Finding]:

@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunet_difftumor.checks.finding import Finding, errors
+from nnunet_difftumor.checks.examine import Remembered, content_key
+from nnunet_difftumor.checks.finding import NOTE, Finding, errors
 from nnunet_difftumor.checks.stale import dataset_number, stale_data
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.prepared.config import FILE_NAME, DiffTumorConfig
-from nnunet_difftumor.prepared.made_from.records import file_hashes
+from nnunet_difftumor.prepared.made_from.records import file_hashes, read_case_records
 
 _SHOWN = 8
 
@@ -39,6 +40,12 @@ def check_before(
     findings = stale_data(folder, plans=plans, configuration=configuration, config=config, hashes=hashes)
     hashes.save()
     findings += more()
+    keys = {case: content_key(record.files) for case, record in read_case_records(folder).items()}
+    seen_before, unseen = Remembered(folder).result(keys)
+    findings += seen_before
+    if unseen:
+        do = f"`difftumor check -d {dataset_number(folder)}` does"
+        findings.append(Finding("unchecked", "", NOTE, f"nobody has looked at the raw data of {unseen} cases", do))
     for finding in findings[:_SHOWN]:
         report(finding.line())
     if len(findings) > _SHOWN:

@@ -4,82 +4,16 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from trainer_of import trainer_of
+from changeable import ARRAYS, REQUEST, start
 
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.prepared.made_from.records import read_case_records
-from nnunet_difftumor.trainers.tiny import nnUNetTrainerDiffTumorTiny
-
-ARRAYS = "nnUNetPlansDiffTumor_3d_fullres"
-REQUEST = ("--spacing", "4", "3", "3", "--patch-size", "32", "32", "32")
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A prepared dataset that a test may change."""
-
-    raw: Path
-    folder: Path
-
-    def image(self, case: str) -> Path:
-        return self.raw / "imagesTr" / f"{case}_0000.nii.gz"
-
-    def label(self, case: str) -> Path:
-        return self.raw / "labelsTr" / f"{case}.nii.gz"
-
-    def mend(self, case: str, *, old: int, new: int) -> None:
-        """Draws a label anew."""
-        image = nib.load(self.label(case))
-        values = np.asarray(image.dataobj).copy()
-        assert (values == old).any()
-        values[values == old] = new
-        nib.save(nib.Nifti1Image(values, image.affine, image.header), self.label(case))
-
-    def add(self, case: str, *, like: str) -> None:
-        shutil.copy(self.image(like), self.image(case))
-        shutil.copy(self.label(like), self.label(case))
-        self.count()
-
-    def withdraw(self, case: str) -> None:
-        self.image(case).unlink()
-        self.label(case).unlink()
-        self.count()
-
-    def count(self) -> None:
-        self.write(numTraining=len(list((self.raw / "imagesTr").iterdir())))
-
-    def write(self, **values) -> None:
-        path = self.raw / "dataset.json"
-        content = {**json.loads(path.read_text()), **values}
-        path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
-
-    def splits(self) -> list[dict]:
-        return json.loads((self.folder / "splits_final.json").read_text())
-
-    def times(self) -> dict[str, int]:
-        return {path.name: path.stat().st_mtime_ns for path in sorted((self.folder / ARRAYS).iterdir())}
-
-    def names_of(self, case: str) -> list[str]:
-        """Every file that speaks of a case."""
-        return [str(path) for path in self.folder.rglob("*") if path.is_file() and path.name.startswith(f"{case}.")]
-
-
-@pytest.fixture
-def dataset(prepared_phantom, tmp_path):
-    raw, folder = prepared_phantom.raw, prepared_phantom.preprocessed
-    for path in (raw, folder):
-        shutil.copytree(path, tmp_path / path.parent.name)
-    yield Dataset(raw, folder)
-    for path in (raw, folder):
-        shutil.rmtree(path)
-        shutil.move(tmp_path / path.parent.name, path)
 
 
 def prepare(*arguments: str) -> int:
@@ -89,17 +23,6 @@ def prepare(*arguments: str) -> int:
 def changed(before: dict[str, int], after: dict[str, int]) -> set[str]:
     names = {name for name in {*before, *after} if before.get(name) != after.get(name)}
     return {name.removesuffix(".pkl").removesuffix(".b2nd").removesuffix("_seg") for name in names}
-
-
-def start(dataset: Dataset) -> list[str]:
-    """Begins a training; returns what it wrote into its log before its loaders began."""
-    trainer = trainer_of(dataset.folder, nnUNetTrainerDiffTumorTiny)
-    said: list[str] = []
-    trainer.print_to_log_file = lambda *words, **_: said.append(" ".join(map(str, words)))
-    trainer.get_dataloaders = None  # where nnU-Net's own start begins
-    with pytest.raises(TypeError, match="NoneType"):
-        trainer.on_train_start()
-    return said
 
 
 def test_a_mended_label_reaches_everything_that_was_made_from_it(dataset, capsys):
