@@ -108,11 +108,12 @@ class TrainingSynthesis:
         """What is wrong with the bank or the weights that the tumors come from."""
         findings = unfit_weights(self.config, self._plans)
         if self.config.source == "bank":
-            bank = Path(self.config.bank_folder)
-            findings += stale_bank(
-                bank, self.folder, roles.bases, plans=self._plans, configuration=self._configuration_name
-            )
+            findings += self.stale_bank(Path(self.config.bank_folder), roles.bases)
         return findings
+
+    def stale_bank(self, bank: Path, cases: Sequence[str]) -> list[Finding]:
+        """Cases whose lesions in a bank were made from another version of them."""
+        return stale_bank(bank, self.folder, cases, plans=self._plans, configuration=self._configuration_name)
 
     def splits(self) -> list[dict[str, Any]]:
         path = self.dataset_folder / "splits_final.json"

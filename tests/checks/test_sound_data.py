@@ -10,7 +10,7 @@ from nnunet_difftumor.checks.examine import examine
 from nnunet_difftumor.checks.hounsfield import wrong_hu
 from nnunet_difftumor.checks.organ_fit import FitMeasure, misplaced_labels
 from nnunet_difftumor.checks.same_scan import are_one, common_places, fingerprint
-from nnunet_difftumor.ct import read_ct
+from nnunet_difftumor.ct import read_ct, read_labels
 from nnunet_difftumor.dataset_conversion.phantom import phantom_case
 from nnunet_difftumor.synthesis.organ import Organ
 
@@ -74,9 +74,41 @@ def test_no_two_persons_are_one_and_every_variant_is(coarse_phantoms, phantoms):
             assert matches == [person], name
 
 
+@pytest.fixture(scope="module")
+def scans(test_data) -> dict:
+    return {name: read_ct(test_data / name / "ct.nii.gz") for name in REAL}
+
+
+def in_the_place_of(shape: tuple[int, ...], mask: np.ndarray) -> np.ndarray:
+    """A mask as it lies in the files of another scan, if their arrays are taken to begin at the same place."""
+    found = np.zeros(shape, bool)
+    shared = tuple(slice(0, min(a, b)) for a, b in zip(shape, mask.shape, strict=True))
+    found[shared] = mask[shared]
+    return found
+
+
 @pytest.mark.slow
-def test_no_two_real_scans_are_one_and_every_variant_is(test_data, coarse_phantoms):
-    scans = {name: read_ct(test_data / name / "ct.nii.gz") for name in REAL}
+def test_labels_of_another_patient_are_found(test_data, scans, coarse_phantoms):
+    coarse = {name: coarse_hu(scan.hu, scan.affine) for name, scan in scans.items()}
+    livers = {}
+    for name, scan in scans.items():
+        file = "anatomy.nii.gz" if name == "liver_tumors" else "labels.nii.gz"
+        labels = read_labels(test_data / name / file, like=scan)
+        livers[name] = np.isin(coarse_labels(labels, scan.affine), REAL[name]["liver"])
+    livers |= {number: labels == 1 for number, (_, labels) in enumerate(coarse_phantoms[:3])}
+    seen = 0
+    for name, hu in coarse.items():
+        measure = FitMeasure(hu)
+        for other, liver in livers.items():
+            fit = None if other == name else measure.fit(in_the_place_of(hu.shape, liver))
+            if fit is not None:
+                seen += 1
+                assert misplaced_labels(name, "liver", fit), (name, other)
+    assert seen >= 15
+
+
+@pytest.mark.slow
+def test_no_two_real_scans_are_one_and_every_variant_is(scans, coarse_phantoms):
     prints = {name: fingerprint(coarse_hu(scan.hu, scan.affine)) for name, scan in scans.items()}
     prints |= {number: fingerprint(hu) for number, (hu, _) in enumerate(coarse_phantoms)}
     for name in REAL:
