@@ -212,6 +212,19 @@ def codebook_sha256(embeddings: torch.Tensor) -> str:
     return hashlib.sha256(embeddings.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()
 
 
+def stored_codebook_sha256(path: Path) -> str:
+    """`codebook_sha256` of the autoencoder in PATH (.safetensors), of which nothing else is read.
+
+    Raises:
+        InputError: if it is missing, damaged or no autoencoder.
+    """
+    try:
+        with safetensors.safe_open(_with_suffix(path), framework="pt") as file:
+            return codebook_sha256(file.get_tensor("codebook.embeddings"))
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path}: cannot be read as an autoencoder ({error})") from error
+
+
 def check_finite(where: str, tensors: dict[str, torch.Tensor]) -> None:
     """Raises an InputError that names the first tensors with NaN or infinity."""
     bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nnunet_difftumor.generative.training.train import train_autoencoder, train_diffusion
     from nnunet_difftumor.pictures.preview import preview
     from nnunet_difftumor.pictures.replay import replay
+    from nnunet_difftumor.preparation.check import check
     from nnunet_difftumor.preparation.generative_volumes import preprocess_generative
     from nnunet_difftumor.preparation.lesion_bank import make_bank
     from nnunet_difftumor.preparation.prepare import prepare
@@ -41,6 +42,7 @@ __all__ = [
     "SynthesisOptions",
     "SyntheticScan",
     "TumorSpec",
+    "check",
     "convert",
     "demo",
     "evaluate",
@@ -68,6 +70,7 @@ _MODULES = {
     "SynthesisOptions": "synthesis.scans.settings",
     "SyntheticScan": "synthesis.scans.arrays",
     "TumorSpec": "synthesis.spec",
+    "check": "preparation.check",
     "convert": "dataset_conversion.convert",
     "demo": "demonstration.demo",
     "evaluate": "evaluation.evaluate",

@@ -46,7 +46,7 @@ def check_keys(record: Any, cls: type, where: str) -> None:
     ]
     missing = [key for key in required if key not in record]
     if missing:
-        raise InputError(f"{where}: {', '.join(missing)} is missing; run `difftumor prepare` to write a complete file")
+        raise InputError(f"{where}: {', '.join(missing)} is missing; add it there")
 
 
 def is_number(value: Any) -> bool:

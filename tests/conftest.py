@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import nibabel as nib
 import pytest
+from changeable import ChangeableDataset
 from filelock import FileLock
 from hypothesis import settings
 
@@ -78,12 +79,12 @@ def quick_preparation() -> Iterator[None]:
     from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor
     from nnunetv2.preprocessing.preprocessors import default_preprocessor
 
-    from nnunet_difftumor.preparation import healthy
+    from nnunet_difftumor.preparation import preprocessed_cases
 
     forkserver = multiprocessing.get_context("forkserver")
-    forkserver.set_forkserver_preload([module.__name__ for module in (fingerprint_extractor, healthy)])
+    forkserver.set_forkserver_preload([module.__name__ for module in (fingerprint_extractor, preprocessed_cases)])
     with pytest.MonkeyPatch.context() as monkeypatch:
-        for module in (verify_dataset_integrity, fingerprint_extractor, default_preprocessor, healthy):
+        for module in (verify_dataset_integrity, fingerprint_extractor, default_preprocessor, preprocessed_cases):
             monkeypatch.setattr(module, "multiprocessing", SimpleNamespace(get_context=lambda method: forkserver))
         yield
 
@@ -150,6 +151,18 @@ def copy_of_prepared_phantom(prepared_phantom: PreparedDataset, tmp_path: Path) 
     yield folder
     shutil.rmtree(folder)
     shutil.move(backup, folder)
+
+
+@pytest.fixture
+def dataset(prepared_phantom: PreparedDataset, tmp_path: Path) -> Iterator[ChangeableDataset]:
+    """The prepared phantoms, raw and preprocessed, put back afterwards: for tests that change them."""
+    raw, folder = prepared_phantom.raw, prepared_phantom.preprocessed
+    for path in (raw, folder):
+        shutil.copytree(path, tmp_path / path.parent.name)
+    yield ChangeableDataset(raw, folder)
+    for path in (raw, folder):
+        shutil.rmtree(path)
+        shutil.move(tmp_path / path.parent.name, path)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from nnunet_difftumor.errors import InputError
 VERBS = {
     "convert": "turn CT scans and label maps into an nnU-Net raw dataset",
     "prepare": "plan, preprocess and set up an nnU-Net dataset for training with synthetic tumors",
+    "check": "find what is wrong with a dataset although nothing fails, and name the case and what to do",
     "preview": "pictures of what the trainer will see of a prepared dataset, before any training",
     "synthesize": "put synthetic tumors into a CT scan, or a folder of them",
     "replay": "make a training sample again from a run's log",

@@ -16,6 +16,7 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.evaluation.comparison import BANDS_MM, CONNECTIVITY, CaseResult, Lesion, compare
 from nnunet_difftumor.evaluation.labels import find_dataset_json, ignore_label, tumor_labels
 from nnunet_difftumor.evaluation.summary import RESAMPLES, summarize
+from nnunet_difftumor.evaluation.truth import check_truth
 from nnunet_difftumor.files import write_json
 
 NSD_TOLERANCE_MM = 2.0
@@ -71,6 +72,7 @@ def evaluate(
     """
     if nsd_tolerance_mm <= 0:
         raise InputError(f"`nsd_tolerance_mm`: expected more than 0 mm, got {nsd_tolerance_mm:g}")
+    check_truth(ground_truth, prediction)
     labels = _choose_labels(prediction, tumor_label, dataset_json, report)
     organ_labels = (organ_label,) if isinstance(organ_label, int) else tuple(organ_label)
     files = _matched_files(ground_truth, prediction, organ_masks, predicted_only=predicted_only)

@@ -154,7 +154,7 @@ class BankSource:
             outcome.refused.append("bank: no lesion file for this case")
         for number in rng.permutation(len(files))[:_SCENES]:
             try:
-                tumor = read_lesion(files[number], case)
+                tumor = read_lesion(files[number], case, same_scan=True)
                 organ = self.organs.get(tumor.spec.organ)
                 if organ is None:
                     raise InputError(f"organ {tumor.spec.organ} is not in the settings")

@@ -11,6 +11,8 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nn
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_difftumor.checks.drawn import stale_bank, unfit_weights
+from nnunet_difftumor.checks.finding import Finding
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.dataset import SyntheticTumorDataset
 from nnunet_difftumor.pipeline.live.synthesis import LiveSynthesis
@@ -57,6 +59,7 @@ class TrainingSynthesis:
         self.config = DiffTumorConfig.load(self.dataset_folder / FILE_NAME) if config is None else config
         self.grid = PreparedGrid.from_plans(plans, configuration)
         manager = PlansManager(plans)
+        self._plans, self._configuration_name = plans, configuration
         self._configuration = manager.get_configuration(configuration)
         if len(self._configuration.patch_size) != 3:
             raise InputError(
@@ -100,6 +103,17 @@ class TrainingSynthesis:
         live = vars(self).get("live")
         if live is not None:
             live.stop()
+
+    def what_draws(self, roles: Roles) -> list[Finding]:
+        """What is wrong with the bank or the weights that the tumors come from."""
+        findings = unfit_weights(self.config, self._plans)
+        if self.config.source == "bank":
+            findings += self.stale_bank(Path(self.config.bank_folder), roles.bases)
+        return findings
+
+    def stale_bank(self, bank: Path, cases: Sequence[str]) -> list[Finding]:
+        """Cases whose lesions in a bank were made from another version of them."""
+        return stale_bank(bank, self.folder, cases, plans=self._plans, configuration=self._configuration_name)
 
     def splits(self) -> list[dict[str, Any]]:
         path = self.dataset_folder / "splits_final.json"

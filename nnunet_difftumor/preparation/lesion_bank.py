@@ -118,6 +118,7 @@ def make_bank(
     bank = BankFolder(folder.absolute(), cases, per_case)
     record = _record(synthesis, choice)
     bank.check(record)
+    _drop_stale(bank, synthesis, cases, report)
     start = time.monotonic()
     contrasts_hu = _fill(bank, record, lambda: _LesionMaker(synthesis, cases=cases, choice=choice))
     made, refused = sum(map(len, contrasts_hu.values())), bank.count_refused()
@@ -130,6 +131,15 @@ def make_bank(
     if made:
         report(_contrast_note(contrasts_hu))
     return result
+
+
+def _drop_stale(
+    bank: BankFolder, synthesis: TrainingSynthesis, cases: Sequence[str], report: Callable[[str], None]
+) -> None:
+    """Removes the lesions of cases that have changed since they were made."""
+    for finding in synthesis.stale_bank(bank.folder, cases):
+        bank.forget(finding.case)
+        report(f"{finding.case}: its lesions are made again ({finding.seen})")
 
 
 def _check_numbers(*, per_case: int, seed: int | None) -> None:

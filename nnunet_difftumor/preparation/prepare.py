@@ -1,10 +1,12 @@
 """`prepare`: nnU-Net's fingerprint, plans and preprocessing, then statistics, folds, settings and validation cases."""
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +14,30 @@ import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.configuration import default_num_processes
-from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, preprocess_dataset
+from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from tqdm import tqdm
 
+from nnunet_difftumor import __version__
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.files import write_json
-from nnunet_difftumor.nnunet_folders import RAW, nnunet_folder
+from nnunet_difftumor.files import atomic_path, write_json
 from nnunet_difftumor.preparation.datasets import check_channel, dataset_folders
-from nnunet_difftumor.preparation.folds import make_splits
-from nnunet_difftumor.preparation.healthy import HealthyPools, axes_of
+from nnunet_difftumor.preparation.folds import drop_from_folds, make_splits
+from nnunet_difftumor.preparation.healthy import HealthyPools
 from nnunet_difftumor.preparation.live import with_what_is_available
 from nnunet_difftumor.preparation.organs import parse_organ
 from nnunet_difftumor.preparation.plans import CONFIGURATION, plan, stored_request
+from nnunet_difftumor.preparation.preprocessed_cases import PreprocessedCases, axes_of, in_words
 from nnunet_difftumor.preparation.settings import kept_settings, new_settings
 from nnunet_difftumor.preparation.validation_cases import ValidationCaseMaker
 from nnunet_difftumor.prepared.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
+from nnunet_difftumor.prepared.dataset_json import read_dataset_json
 from nnunet_difftumor.prepared.enhancement import unenhanced_notes
 from nnunet_difftumor.prepared.grid import PreparedGrid
-from nnunet_difftumor.prepared.label_free_validation import validation_folder
+from nnunet_difftumor.prepared.label_free_validation import forget_validation_case, validation_folder
+from nnunet_difftumor.prepared.made_from import records
+from nnunet_difftumor.prepared.made_from.hashes import FileHashes
+from nnunet_difftumor.prepared.made_from.raw_files import RawFiles, check_case_list, raw_cases
 from nnunet_difftumor.prepared.pools import PooledDataset
 from nnunet_difftumor.prepared.statistics import StatisticsStore
 from nnunet_difftumor.synthesis.organ import Organ
@@ -52,8 +58,11 @@ def prepare(
 ) -> Path:
     """Prepares an nnU-Net raw dataset for training with synthetic tumors.
 
-    What is there already is kept, so that an interrupted call resumes: plans and preprocessed cases made for the same
-    request, statistics of the same organs, validation cases, and a difftumor.json that the user may have edited.
+    What is there already and still right is kept, so that an interrupted call resumes: plans for the same request,
+    preprocessed cases made from the same raw files, statistics of the same organs, validation cases with the same
+    settings, and a difftumor.json that the user may have edited. A case whose raw files have changed is made anew, one
+    that is new is added, and one that is gone is removed everywhere, each with a line; so is one whose preprocessed
+    files are damaged. What everything was made from is written to `difftumor_made_from/`.
 
     Args:
         dataset_id: of a dataset in nnUNet_raw, with one CT channel and organ labels.
@@ -78,16 +87,20 @@ def prepare(
         InputError: for whatever is missing or does not fit in the dataset.
     """
     raw, folder = dataset_folders(dataset_id)
-    dataset_json = load_json(str(raw / "dataset.json"))
+    dataset_json = read_dataset_json(raw / "dataset.json")
     check_channel(raw, dataset_json)
     config_path = folder / FILE_NAME
     config, said = _settings(config_path, dataset_json, organ=organ, preset=preset, overwrite=overwrite)
+    cases = raw_cases(raw, dataset_json)
+    for note in check_case_list(raw, dataset_json, cases):
+        report(f"NOTE: {note}")
     pool_folders = [dataset_folders(pool, argument="healthy")[0] for pool in healthy]
     preparation = _Preparation(
         dataset_id=dataset_id,
         raw=raw,
         folder=folder,
         dataset_json=dataset_json,
+        raw_cases=cases,
         config=config,
         pools=HealthyPools(folder, raw, pools=pool_folders, overwrite=overwrite),
         processes=processes or min(default_num_processes, os.cpu_count() or 1),
@@ -106,6 +119,7 @@ def prepare(
     preparation.compare_axes()
     preparation.note_unenhanced(splits)
     preparation.make_validation_cases(splits)
+    preparation.write_record()
     # Last: trainers take this file as the sign that the dataset is prepared.
     config.save(config_path)
     report(f"prepared: {config_path}\n{_next_commands(dataset_id, splits)}")
@@ -147,6 +161,7 @@ class _Preparation:
         dataset_id: of the dataset.
         raw, folder: of the raw and of the preprocessed dataset.
         dataset_json: nnU-Net's.
+        raw_cases: the training cases by name.
         config: the settings.
         pools: healthy pools.
         processes: for nnU-Net's preprocessing.
@@ -158,6 +173,7 @@ class _Preparation:
     raw: Path
     folder: Path
     dataset_json: dict[str, Any]
+    raw_cases: dict[str, RawFiles]
     config: DiffTumorConfig
     pools: HealthyPools
     processes: int
@@ -183,9 +199,19 @@ class _Preparation:
         return StatisticsStore(self.folder, self.preprocessed.name)
 
     @cached_property
-    def raw_cases(self) -> dict[str, dict[str, Any]]:
-        """nnU-Net's list of training cases: name -> {"images": [...], "label": ...}."""
-        return get_filenames_of_train_images_and_targets(str(nnunet_folder(RAW) / self.folder.name))
+    def hashes(self) -> FileHashes:
+        return records.file_hashes(self.folder)
+
+    @cached_property
+    def made(self) -> PreprocessedCases:
+        """The dataset's own preprocessed cases."""
+        folder = records.cases_folder(self.folder)
+        return PreprocessedCases(self.preprocessed, folder, hashes=self.hashes, plans=self.plans)
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """Of the cases, once they are preprocessed: what they were made from."""
+        return {name: record.version for name, record in records.read_case_records(self.folder).items()}
 
     def plan_and_preprocess(self, request: dict[str, Any]) -> None:
         """nnU-Net's fingerprint, plans and preprocessing, of the dataset and of its healthy pools.
@@ -202,10 +228,14 @@ class _Preparation:
                     "and preprocess again"
                 )
             self.report(f"[1/6] fingerprint: kept\n[2/6] plans: kept {self.plans_file}")
+            self._preprocess(newly_planned=False)
         else:
+            records.forget_dataset_record(self.folder)
             self._plan(request, log)
-        self._preprocess(log)
-        self.pools.preprocess(self.plans, processes=self.processes, report=self.report)
+            self._preprocess(newly_planned=True)
+        self._copy_dataset_json()
+        self.pools.preprocess(self.plans, hashes=self.hashes, processes=self.processes, report=self.report)
+        self.hashes.save()
 
     def _plan(self, request: dict[str, Any], log: Path) -> None:
         self.report("[1/6] fingerprint, with nnU-Net's check of the dataset")
@@ -222,17 +252,75 @@ class _Preparation:
         with open(log, "w") as file, redirect_stdout(file):
             plan(self.dataset_id, str(self.plans_file), request)
 
-    def _preprocess(self, log: Path) -> None:
-        endings = (".b2nd", "_seg.b2nd", ".pkl")
-        there = all((self.preprocessed / f"{case}{end}").is_file() for case in self.raw_cases for end in endings)
-        if there and not self.overwrite:
+    def _preprocess(self, *, newly_planned: bool) -> None:
+        """What is new or has changed; and what is gone is removed."""
+        if self.overwrite:
+            for name in self.made.names():
+                self.made.forget(name)
+        withdrawn = sorted(self.made.names() - set(self.raw_cases))
+        changes = self.made.changes(self.raw_cases)
+        if withdrawn or changes:
+            records.forget_dataset_record(self.folder)
+        if withdrawn:
+            # The folds first: whatever is interrupted then is withdrawn by the next call.
+            drop_from_folds(self.folder / "splits_final.json", withdrawn)
+        for name in withdrawn:
+            self.report(f"      {name}: withdrawn from {self.raw.name}; removed")
+        for name in (*withdrawn, *changes):
+            self.made.forget(name)
+            self._truth(name).unlink(missing_ok=True)
+            forget_validation_case(self.folder, name, file_ending=self.dataset_json["file_ending"])
+        if changes:
+            self.report(f"[3/6] preprocessing {len(changes)} of {len(self.raw_cases)} cases")
+            if len(changes) < len(self.raw_cases) or "new" not in changes.values():
+                for line in in_words(changes):
+                    self.report(f"      {line}")
+            if not newly_planned:
+                self.report("      plans are kept as they were made from the cases of then; `overwrite` plans anew")
+            cases = {name: self.raw_cases[name] for name in changes}
+            self.made.make(cases, self.dataset_json, processes=self.processes, check=not newly_planned)
+        else:
             self.report(f"[3/6] preprocessing: kept {self.preprocessed}")
-            return
-        self.report(f"[3/6] preprocessing {len(self.raw_cases)} cases")
-        with open(log, "a") as file, redirect_stdout(file):
-            preprocess_dataset(
-                self.dataset_id, PLANS_NAME, configurations=[CONFIGURATION], num_processes=[self.processes]
+        for name, files in self.raw_cases.items():
+            self._copy_truth(name, files.label)
+        seen = set(nnUNetDatasetBlosc2.get_identifiers(str(self.preprocessed)))
+        if lost := sorted(set(self.raw_cases) - seen):
+            raise InputError(
+                f"{self.preprocessed}: nnU-Net does not see {_some(lost)} of {self.raw.name} there; rename these cases"
             )
+
+    def _truth(self, case: str) -> Path:
+        """The label map that nnU-Net's validation compares with."""
+        return self.folder / "gt_segmentations" / f"{case}{self.dataset_json['file_ending']}"
+
+    def _copy_truth(self, case: str, label: Path) -> None:
+        truth = self._truth(case)
+        if not truth.is_file() or self.hashes.sha256(truth) != self.hashes.sha256(label):
+            with atomic_path(truth) as temporary:
+                shutil.copyfile(label, temporary)
+
+    def _copy_dataset_json(self) -> None:
+        """nnU-Net's planning does it too, but plans may be older than a correction of the file."""
+        path = self.folder / "dataset.json"
+        content = load_json(str(self.raw / "dataset.json"))
+        if not path.is_file() or load_json(str(path)) != content:
+            write_json(path, content)
+
+    def write_record(self) -> None:
+        """Says that everything is made, and from what."""
+        self.hashes.save()
+        records.write_dataset_record(
+            self.folder,
+            records.DatasetRecord(
+                difftumor=__version__,
+                nnunetv2=version("nnunetv2"),
+                plans=records.preprocessing_key(self.plans, CONFIGURATION),
+                window_hu=records.window_hu(self.plans),
+                organs=[organ.to_dict() for organ in self.config.organs],
+                labels=self.dataset_json["labels"],
+                pools=self.pools.names,
+            ),
+        )
 
     def measure(self) -> dict[str, dict[str, Any]]:
         """Statistics of every organ in every case; returns per case its label values and organs."""
@@ -242,20 +330,19 @@ class _Preparation:
         self.report(f"[5/6] organ statistics of {len(dataset.identifiers)} cases")
         found = {}
         for case in tqdm(dataset.identifiers, unit="case", disable=None):
-            path = store.folder / f"{case}.json"
-            record = load_json(str(path)) if path.is_file() else {}
-            newer = path.is_file() and path.stat().st_mtime >= dataset.path(case).stat().st_mtime
-            there = all(store.path(case, name).is_file() for name in record.get("organs", ()))
-            if record.get("measured_for") != organs or not newer or not there:
+            measured_for = {"case": self.versions[case], "organs": organs}
+            record = store.read_record(case)
+            if record.get("measured_for") != measured_for or not store.are_readable(case, record["organs"]):
                 data, seg, _, _ = dataset.load_case(case)
                 labels, hu = seg[:][0], grid.intensity.to_hu(data[:][0])
                 values = [int(value) for value in np.unique(labels) if value > 0]
-                for organ in self.config.organs:
-                    store.path(case, organ.name).unlink(missing_ok=True)
+                store.forget(case)
                 names = store.measure(case, hu, labels, organs=self.config.organs, spacing_mm=grid.spacing_mm)
-                record = {"measured_for": organs, "labels": values, "organs": names}
-                write_json(path, record)
+                record = {"measured_for": measured_for, "labels": values, "organs": names}
+                store.write_record(case, record)
             found[case] = record
+        for case in store.recorded() - set(found):
+            store.forget(case)
         return found
 
     def write_splits(self, present: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -269,20 +356,30 @@ class _Preparation:
         lesions = {value for organ in self.config.organs for value in (organ.tumor_label, *organ.avoid_labels)}
         usable = {case for case, record in present.items() if record["organs"] or lesions & set(record["labels"])}
         with_lesions = {case for case in usable if lesions & set(present[case]["labels"])}
-        path, existing = self.folder / "splits_final.json", None
-        for source in (self.raw / path.name, *([] if self.overwrite else [path])):
-            if source.is_file():
-                existing = load_json(str(source))
+        path, users, existing = self.folder / "splits_final.json", self.raw / "splits_final.json", None
+        source = users if users.is_file() else path
+        if source.is_file() and not (self.overwrite and source == path):
+            existing = load_json(str(source))
         if existing is not None and not any(split["train"] for split in existing):
             existing = None
-        splits = make_splits(with_lesions - set(self.pools.cases), usable - with_lesions, existing=existing)
+        splits = make_splits(
+            with_lesions - set(self.pools.cases),
+            usable - with_lesions,
+            existing=existing,
+            unusable=set(present) - usable,
+            where=source,
+            # Folds without bases were made by the user or by nnU-Net, and are left as they are.
+            add=existing is not None and source == path and all("synthesis_bases" in split for split in existing),
+        )
         write_json(path, splits)
         real, bases = _real_cases(splits), splits[0]["synthesis_bases"]
         self.report(
             f"      {len(splits)} folds; {len(real)} real tumor cases: {_some(real)}; {len(bases)} bases: "
             f"{_some(bases)}"
         )
-        if neither := sorted(set(present) - set(real) - set(bases)):
+        if without_fold := [case for case in splits[0]["left_out"] if case in with_lesions]:
+            self.report(f"      in no fold, and never trained: {_some(without_fold)}; add them to {source}")
+        if neither := sorted(set(present) - (with_lesions - set(self.pools.cases)) - set(bases)):
             self.report(
                 "      not used, without any organ of difftumor.json, or with a lesion in a healthy pool: "
                 f"{_some(neither)}"
@@ -315,10 +412,11 @@ class _Preparation:
         folder = validation_folder(self.folder)
         maker = ValidationCaseMaker(folder, self.plans, dataset_json=self.dataset_json, config=self.config)
         self.report(f"[6/6] synthetic validation cases for label-free training: {len(cases)}")
-        files = {name: (case["images"], case["label"]) for name, case in self.raw_cases.items()}
-        files |= {name: (case.images, case.label) for name, case in self.pools.cases.items()}
+        files = {**self.raw_cases, **self.pools.cases}
         for case in tqdm(cases, unit="case", disable=None):
-            if (self.overwrite or not maker.is_made(case)) and not maker.make(case, *files[case]):
+            if not self.overwrite and maker.is_made(case, self.versions[case]):
+                continue
+            if not maker.make(case, self.versions[case], files[case]):
                 self.report(f"      {case}: no tumor found room, it validates as a healthy case")
 
 

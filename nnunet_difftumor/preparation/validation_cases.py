@@ -1,7 +1,7 @@
 """Makes the validation cases of label-free training, at the resolution of the raw images."""
 
+import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -13,6 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.preparation.plans import CONFIGURATION
 from nnunet_difftumor.prepared.config import DiffTumorConfig
+from nnunet_difftumor.prepared.made_from.raw_files import RawFiles
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 from nnunet_difftumor.synthesis.placement.sampler import Placement, TumorSampler
 from nnunet_difftumor.synthesis.scene import insert_tumors
@@ -40,11 +41,22 @@ class ValidationCaseMaker:
         self._plans = PlansManager(plans)
         self._configuration = self._plans.get_configuration(CONFIGURATION)
 
-    def is_made(self, case: str) -> bool:
-        return self._specs(case).is_file()
+    def is_made(self, case: str, version: str) -> bool:
+        """Whether it is there, whole, and made from this version of the case with these settings."""
+        try:
+            record = json.loads(self._specs(case).read_text())
+            sizes = {name: (self.folder / name).stat().st_size for name in record["bytes"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return record["made_for"] == self._made_for(version) and record["bytes"] == sizes
 
-    def make(self, case: str, image_files: Sequence[str], label_file: str) -> int:
+    def make(self, case: str, version: str, files: RawFiles) -> int:
         """Makes one case; its specs are written last.
+
+        Args:
+            case: name.
+            version: changes with whatever the case was made from.
+            files: raw.
 
         Returns:
             Number of tumors; 0 if there was no room, then the case stays healthy.
@@ -66,13 +78,28 @@ class ValidationCaseMaker:
         unfinished.mkdir(parents=True, exist_ok=True)
         final.mkdir(parents=True, exist_ok=True)
         PreprocessorWithTumors(verbose=False).run_case_save(
-            str(unfinished / case), list(image_files), label_file, self._plans, self._configuration, self._dataset_json
+            str(unfinished / case),
+            [str(path) for path in files.images],
+            str(files.label),
+            self._plans,
+            self._configuration,
+            self._dataset_json,
         )
-        for file in unfinished.iterdir():
+        made = [self.folder / "gt_segmentations" / f"{case}{self._dataset_json['file_ending']}"]
+        for file in sorted(unfinished.iterdir()):
             file.replace(final / file.name)
+            made.append(final / file.name)
         shutil.rmtree(unfinished.parent)
-        write_json(self._specs(case), {"case": case, "tumors": specs})
+        sizes = {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in made}
+        content = {"case": case, "tumors": specs, "made_for": self._made_for(version), "bytes": sizes}
+        write_json(self._specs(case), content)
         return len(specs)
+
+    def _made_for(self, version: str) -> dict[str, Any]:
+        """All that its voxels depend on."""
+        settings = self.config.to_dict()
+        keys = ("organs", "preset", "contrast_hu", "size_weights", "seed")
+        return {"case": version, **{key: settings[key] for key in keys}}
 
     def _specs(self, case: str) -> Path:
         return self.folder / "specs" / f"{case}.json"

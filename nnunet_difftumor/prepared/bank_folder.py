@@ -81,6 +81,13 @@ class BankFolder:
             if there[case].isdisjoint(_names_of(number))
         ]
 
+    def forget(self, case: str) -> None:
+        """Removes all lesions of a case, and the notes that there was no room. Errors are those of `write`."""
+        with self._writing():
+            for name in self._names(case):
+                if name.endswith((SUFFIX, REFUSED_SUFFIX)):
+                    (self.folder / case / name).unlink(missing_ok=True)
+
     def has(self, case: str, number: int) -> bool:
         """Whether a lesion is made or refused by now."""
         return any((self.folder / case / name).exists() for name in _names_of(number))

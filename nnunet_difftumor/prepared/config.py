@@ -24,6 +24,7 @@ PLANS_NAME = "nnUNetPlansDiffTumor"
 WINDOW_HU = (-175.0, 250.0)
 SCHEMA_VERSION = 1
 SOURCES = ("handcrafted", "live", "bank")
+ON_WRONG_DATA = ("stop", "warn")
 MIRROR_AXES = ("left-right", "front-back", "head-foot")
 
 
@@ -60,6 +61,8 @@ class DiffTumorConfig:
         handcrafted_share: share of the synthetic samples that get hand-crafted tumors all the same, 0 to 1.
         live: how live tumors are made.
         mirror_axes: axes along which training mirrors: "left-right", "front-back", "head-foot".
+        on_wrong_data: "stop", or "warn" to train all the same where data, bank or weights are not what the dataset was
+            prepared from, or a check found something wrong with them.
         seed: of a run's batches and tumors.
         schema_version: of this file.
     """
@@ -77,6 +80,7 @@ class DiffTumorConfig:
     handcrafted_share: float = 0.0
     live: LiveSettings = field(default_factory=LiveSettings)
     mirror_axes: tuple[str, ...] = ()
+    on_wrong_data: str = "stop"
     seed: int = 0
     schema_version: int = field(default=SCHEMA_VERSION)
 
@@ -120,7 +124,8 @@ class DiffTumorConfig:
             record = json.loads(path.read_text())
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise InputError(
-                f"{path}: is not valid JSON ({error}); mend it or run `difftumor prepare` again"
+                f"{path}: is not valid JSON ({error}); correct it there, or delete the file: `difftumor prepare` then "
+                "writes a new one"
             ) from error
         return cls.from_dict(record, where=str(path))
 
@@ -143,6 +148,7 @@ class DiffTumorConfig:
         check.value("handcrafted_share", is_share, "a number from 0 to 1")
         check.value("live", lambda v: isinstance(v, dict), "an object with settings of live tumors")
         check.value("mirror_axes", _good_axes, f"a list of some of {', '.join(MIRROR_AXES)}")
+        check.value("on_wrong_data", lambda v: v in ON_WRONG_DATA, f"one of {', '.join(ON_WRONG_DATA)}")
         check.value("seed", lambda v: is_integer(v) and v >= 0, "an integer of at least 0")
         check.value("organs", lambda v: isinstance(v, list) and v, "a list with at least one organ")
         live = LiveSettings.from_dict(record.get("live", {}), where=f"{where}: live")

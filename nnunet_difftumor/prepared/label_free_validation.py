@@ -17,6 +17,16 @@ def validation_folder(dataset_folder: str | Path) -> Path:
     return Path(dataset_folder) / "difftumor_validation"
 
 
+def forget_validation_case(dataset_folder: str | Path, case: str, *, file_ending: str) -> None:
+    """Removes a validation case, its specs first: without them it is made again, if it is to be one."""
+    folder = validation_folder(dataset_folder)
+    (folder / "specs" / f"{case}.json").unlink(missing_ok=True)
+    names = (f"{case}.b2nd", f"{case}_seg.b2nd", f"{case}.pkl", f"{case}{file_ending}")
+    for part in folder.iterdir() if folder.is_dir() else ():
+        for name in names:
+            (part / name).unlink(missing_ok=True)
+
+
 def mark_summary(path: str | Path) -> None:
     """Writes into nnU-Net's summary.json what was validated on; nnU-Net itself reads other keys of it."""
     summary = load_json(str(path))

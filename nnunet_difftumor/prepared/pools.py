@@ -17,6 +17,11 @@ def pools_folder(dataset_folder: str | Path) -> Path:
     return Path(dataset_folder) / _FOLDER
 
 
+def pool_list(dataset_folder: str | Path) -> Path:
+    """The file with the names of a dataset's healthy pools; there is none without pools."""
+    return pools_folder(dataset_folder) / "pools.json"
+
+
 class PooledDataset(nnUNetDatasetBlosc2):
     """nnU-Net's dataset with the cases of the healthy pools.
 

@@ -1,12 +1,15 @@
 """Organ statistics of a prepared dataset: one small file per case and organ, measured once, read while training."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import write_json
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 from nnunet_difftumor.synthesis.stored import read_arrays
@@ -44,6 +47,38 @@ class StatisticsStore:
                 statistics.save(self.path(case, organ.name))
                 present.append(organ.name)
         return present
+
+    def recorded(self) -> set[str]:
+        """Names of the cases that were measured, whether they have an organ or not."""
+        return {path.name.removesuffix(".json") for path in self.folder.glob("[!.]*.json")}
+
+    def read_record(self, case: str) -> dict[str, Any]:
+        """What `write_record` wrote; empty if there is none, or a damaged one."""
+        try:
+            record = json.loads((self.folder / f"{case}.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    def write_record(self, case: str, record: Mapping[str, Any]) -> None:
+        """Says what was measured of a case, after it was."""
+        write_json(self.folder / f"{case}.json", record)
+
+    def are_readable(self, case: str, organs: Iterable[str]) -> bool:
+        """Whether the statistics of these organs are there and whole."""
+        try:
+            for organ in organs:
+                OrganStatistics.load(self.path(case, organ))
+        except (OSError, InputError):
+            return False
+        return True
+
+    def forget(self, case: str) -> None:
+        """Removes all that is known of a case, the record first."""
+        (self.folder / f"{case}.json").unlink(missing_ok=True)
+        for folder in self.folder.iterdir() if self.folder.is_dir() else ():
+            if folder.is_dir():
+                (folder / f"{case}.npz").unlink(missing_ok=True)
 
     def parenchyma_hu(self, case: str, organ: str) -> float:
         """Mean of one organ without vessels in one case, read without the large arrays beside it."""

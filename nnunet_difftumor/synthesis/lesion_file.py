@@ -1,6 +1,7 @@
 """The lesion file: one rendered tumor on disk, as a change to the scan that it was made for."""
 
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ from nnunet_difftumor.files import atomic_path
 from nnunet_difftumor.synthesis.patch import RenderedTumor
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.stored import read_arrays
-from nnunet_difftumor.synthesis.volume import Volume
+from nnunet_difftumor.synthesis.volume import Box, Volume
 
 SUFFIX = ".lesion.npz"
 _KEYS = {"spec", "start", "grid_shape", "grid_spacing_mm", "change_hu", "labels", "mask"}
+# Files that were made before scans were recognized do not have it.
+_SCAN = "scan_crc32"
 
 
 def write_lesion(path: str | Path, tumor: RenderedTumor, volume: Volume) -> None:
@@ -34,20 +37,23 @@ def write_lesion(path: str | Path, tumor: RenderedTumor, volume: Volume) -> None
             change_hu=tumor.hu - volume.hu(tumor.box),
             labels=tumor.labels,
             mask=tumor.mask,
+            scan_crc32=np.array(_crc32(volume, tumor.box), np.uint32),
         )
 
 
-def read_lesion(path: str | Path, volume: Volume) -> RenderedTumor:
+def read_lesion(path: str | Path, volume: Volume, *, same_scan: bool = False) -> RenderedTumor:
     """Reads a lesion file and puts its change onto the scan.
 
     Args:
         path: the file.
         volume: the scan that it was made for, on the same grid.
+        same_scan: refuse a lesion if the scan has other voxels around it than when it was made; files of earlier
+            versions do not say.
 
     Raises:
-        InputError: if the file is damaged or belongs to another grid. Nothing in it is executed.
+        InputError: if the file is damaged, or belongs to another grid or scan. Nothing in it is executed.
     """
-    values = read_arrays(path, keys=_KEYS, what="a lesion file")
+    values = read_arrays(path, keys=_KEYS, optional={_SCAN}, what="a lesion file")
     change, labels, mask, start = (values[key] for key in ("change_hu", "labels", "mask", "start"))
     grid_shape, grid_spacing_mm = values["grid_shape"], values["grid_spacing_mm"]
     try:
@@ -74,4 +80,15 @@ def read_lesion(path: str | Path, volume: Volume) -> RenderedTumor:
             f"of {volume.spacing_mm} mm; make the lesions again after `difftumor prepare`"
         )
     box = tuple(slice(int(first), int(first) + size) for first, size in zip(start, change.shape, strict=True))
+    if same_scan and _SCAN in values and int(values[_SCAN]) != _crc32(volume, box):
+        raise InputError(
+            f"{path}: made from another version of the case, whose image or labels have changed since; make the "
+            "lesions of this case again"
+        )
     return RenderedTumor(spec, box, volume.hu(box) + change, labels, mask)
+
+
+def _crc32(volume: Volume, box: Box) -> int:
+    """Of what a scan holds in a box."""
+    hu = np.ascontiguousarray(volume.hu(box), np.float32)
+    return zlib.crc32(np.ascontiguousarray(volume.labels(box), np.int16), zlib.crc32(hu))

@@ -8,12 +8,15 @@ import numpy as np
 from nnunet_difftumor.errors import InputError
 
 
-def read_arrays(path: str | Path, *, keys: Set[str], what: str) -> dict[str, np.ndarray]:
+def read_arrays(
+    path: str | Path, *, keys: Set[str], optional: Set[str] = frozenset(), what: str
+) -> dict[str, np.ndarray]:
     """Reads the named arrays of an npz file.
 
     Args:
         path: the file.
         keys: names of the arrays, all needed.
+        optional: names of arrays that files of earlier versions do not have.
         what: the kind of file, for the message.
 
     Raises:
@@ -27,7 +30,7 @@ def read_arrays(path: str | Path, *, keys: Set[str], what: str) -> dict[str, np.
             missing = sorted(keys - set(stored.files))
             if missing:
                 raise ValueError(f"{', '.join(missing)} missing")
-            return {key: stored[key] for key in sorted(keys)}
+            return {key: stored[key] for key in sorted(keys | (optional & set(stored.files)))}
     # Damaged bytes make zipfile, zlib and numpy raise errors of a dozen kinds.
     except Exception as error:
         raise InputError(f"{path}: cannot be read as {what} ({error}); delete it and make it again") from error

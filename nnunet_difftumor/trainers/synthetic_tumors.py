@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from nnunet_difftumor.checks.gate import check_before
 from nnunet_difftumor.pipeline.injection import synthetic_training_loader
 from nnunet_difftumor.pipeline.spatial import with_quick_spatial_transform
 from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
@@ -104,6 +105,15 @@ class SyntheticTumors:
     def on_train_start(self):
         if not self.was_initialized:
             self.initialize()
+        check_before(
+            "the training",
+            self.synthesis.dataset_folder,
+            plans=self.plans_manager.plans,
+            configuration=self.configuration_name,
+            config=self.synthesis.config,
+            more=lambda: self.synthesis.what_draws(self.roles()),
+            report=self.print_to_log_file,
+        )
         if self.synthesis.live is not None:
             # Before the workers, which ask it from their first batch on.
             self.synthesis.live.start(

@@ -1,6 +1,7 @@
 """`evaluate` and `difftumor evaluate` on folders of NIfTI files."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -220,3 +221,29 @@ def test_a_dataset_json_without_tumors_is_an_error_that_names_it(text, tmp_path)
     (tmp_path / "dataset.json").write_text(text)
     with pytest.raises(InputError, match=r"dataset\.json"):
         tumor_labels(tmp_path / "dataset.json")
+
+
+@pytest.mark.parametrize("name", ["gt_segmentations", "labelsTr"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_label_free_validation_is_not_compared_with_scans_without_tumors(
+    folders, tmp_path, monkeypatch, capsys, name, there
+):
+    truth, prediction = folders
+    preprocessed = tmp_path / "preprocessed" / "Dataset009_Free"
+    monkeypatch.setenv("nnUNet_preprocessed", str(preprocessed.parent))
+    right = preprocessed / "difftumor_validation" / "gt_segmentations"
+    wrong = (preprocessed if name == "gt_segmentations" else tmp_path / "raw") / name
+    shutil.copytree(truth, wrong)
+    if there:
+        shutil.copytree(truth, right)
+    validation = tmp_path / "Dataset009_Free" / "trainer__plans__3d_fullres" / "fold_0" / "validation"
+    shutil.copytree(prediction, validation)
+    assert main(["evaluate", str(wrong), str(validation)]) == 0
+    (validation / "summary.json").write_text(json.dumps({"difftumor_validation": "Label-free"}))
+    capsys.readouterr()
+    assert main(["evaluate", str(wrong), str(validation)]) == 2
+    error = capsys.readouterr().err
+    assert "label-free" in error and str(wrong) in error
+    assert f"Compare with {right if there else 'difftumor_validation/gt_segmentations of'}" in error
+    if there:
+        assert main(["evaluate", str(right), str(validation)]) == 0

@@ -172,7 +172,13 @@ def test_only_what_changed_or_was_not_finished_is_made_again(pooled):
     dataset, _, _ = pooled
     pools = pools_folder(dataset.preprocessed)
     before = files(pools / CONFIGURATION)
-    os.utime(dataset.raw.with_name(POOL) / "labelsTr" / "phantom_001.nii.gz")
+    raw = dataset.raw.with_name(POOL) / "labelsTr"
+    # One with the same content is not what has changed.
+    os.utime(raw / "phantom_000.nii.gz")
+    label = nib.load(raw / "phantom_001.nii.gz")
+    mended = np.asarray(label.dataobj).copy()
+    mended[tuple(np.argwhere(mended == 1)[0])] = 0
+    nib.save(nib.Nifti1Image(mended, label.affine, label.header), raw / "phantom_001.nii.gz")
     # As if it was interrupted: a file of another case is missing.
     (pools / CONFIGURATION / f"{TURNED}.pkl").unlink()
     assert prepare("--healthy", "511") == 0
@@ -207,7 +213,7 @@ def test_a_case_that_cannot_be_used_is_named_and_the_others_are_kept(pooled, cap
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": {"background": 0, "liver": 1, "liver_tumor": 3}}, "labels are {'background': 0, 'liver': 1"),
+        ({"labels": {"background": 0, "liver": 1, "liver_tumor": 2}}, "labels are {'background': 0, 'liver': 1"),
         ({"channel_names": {"0": "CT", "1": "PET"}}, "channel_names are ['ct', 'pet']"),
         ({}, "has no cases"),
     ],

@@ -263,6 +263,50 @@ def test_a_lost_output_file_is_made_again(folder, tmp_path):
     assert content(out) == whole
 
 
+def flip_a_voxel(path) -> None:
+    image = nib.load(path)
+    values = np.asarray(image.dataobj).copy()
+    values[0, 0, 0] += 1
+    nib.save(nib.Nifti1Image(values, image.affine, image.header), path)
+
+
+@pytest.mark.parametrize("name", ["ct.nii.gz", "tumor_mask.nii.gz", "labels.nii.gz", "preview.png"])
+def test_an_output_file_that_is_not_what_was_written_is_made_again(case, tmp_path, capsys, name):
+    out = tmp_path / "out"
+    assert main(command(case, out, "--size", "tiny")) == 0
+    whole = content(out)
+    if name.endswith(".png"):
+        (out / name).write_bytes(whole[name][:-1])
+    else:
+        flip_a_voxel(out / name)
+    capsys.readouterr()
+    assert main(command(case, out, "--size", "tiny")) == 0
+    said = capsys.readouterr().out
+    assert f"{out}: {name} missing, or not what was written; made again" in said and "finished before" not in said
+    assert content(out) == whole
+    assert main(command(case, out, "--size", "tiny")) == 0
+    assert "finished before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["ct.nii.gz", "tumor_mask.nii.gz"])
+def test_results_of_earlier_versions_are_compared_too(case, tmp_path, capsys, name):
+    out = tmp_path / "out"
+    assert main(command(case, out, "--size", "tiny")) == 0
+    whole = content(out)
+    manifest = json.loads(whole["manifest.json"])
+    del manifest["files"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    assert main(command(case, out, "--size", "tiny")) == 0
+    assert "finished before" in capsys.readouterr().out
+    if name == "ct.nii.gz":
+        (out / name).write_bytes(whole[name][:-2000])
+    else:
+        flip_a_voxel(out / name)
+    assert main(command(case, out, "--size", "tiny")) == 0
+    assert f"{out}: {name} missing, or not what was written; made again" in capsys.readouterr().out
+    assert content(out) == whole
+
+
 def test_one_bad_scan_does_not_stop_the_others(folder, tmp_path, capsys):
     (folder / "case_1" / "ct.nii.gz").write_bytes(b"no scan")
     out = tmp_path / "out"

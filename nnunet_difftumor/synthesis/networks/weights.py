@@ -16,6 +16,7 @@ from nnunet_difftumor.generative.weights import (
     load_autoencoder,
     load_diffusion,
     read_description,
+    stored_codebook_sha256,
 )
 from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, diffusion_file
 from nnunet_difftumor.synthesis.networks.view import NetworkView
@@ -146,6 +147,17 @@ class DiffusionWeights:
             (have,) = set(stages) - set(lacking)
             message += f"; without them, ask for `size` {' or '.join(SIZES_OF_STAGE[have])}"
         return message
+
+
+def check_codebook(weights: DiffusionWeights, stage: str) -> None:
+    """Refuses a diffusion model of another autoencoder than the folder's, without loading either.
+
+    Raises:
+        InputError: naming both files.
+    """
+    path, coder = weights.folder / diffusion_file(weights.organ, stage), weights.folder / AUTOENCODER_FILE
+    if stored_codebook_sha256(coder) != weights.description(stage).diffusion.codebook_sha256:
+        raise InputError(f"{path}: trained with another autoencoder than {coder} (their codebooks differ)")
 
 
 def load_models(

@@ -9,7 +9,7 @@ from zlib import crc32
 from nnunet_difftumor.ct import SUFFIXES
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.synthesis.renderers import recorded_renderer
-from nnunet_difftumor.synthesis.scans.manifest import MANIFEST, hashes_of_inputs, read_manifest
+from nnunet_difftumor.synthesis.scans.manifest import MANIFEST, altered_outputs, hashes_of_inputs, read_manifest
 from nnunet_difftumor.synthesis.scans.settings import SynthesisOptions, SynthesisSettings
 from nnunet_difftumor.synthesis.scans.synthesize import OUTPUTS, synthesize_with
 
@@ -62,7 +62,9 @@ def synthesize_folder(
         # Every scan draws its own tumors, whatever other scans are in the folder.
         own = replace(settings, seed=settings.seed + crc32(name.encode()))
         try:
-            if is_finished(file, mask, output / name, settings=own, weights=weights, spacing_mm=spacing_mm):
+            if is_finished(
+                file, mask, output / name, settings=own, weights=weights, spacing_mm=spacing_mm, report=report
+            ):
                 done.finished_before.append(name)
                 line = f"{output / name}: finished before"
             else:
@@ -130,10 +132,19 @@ def is_finished(
     settings: SynthesisSettings,
     weights: str | Path | None = None,
     spacing_mm: Sequence[float] | None = None,
+    report: Callable[[str], None] = print,
 ) -> bool:
     """Whether `output` holds the finished result of these settings for these two files (the manifest comes last).
 
-    The device of diffusion models does not matter.
+    The device of diffusion models does not matter. A result with a file that is not what was written is not finished.
+
+    Args:
+        ct, organ_mask: the files.
+        output: folder of the result.
+        settings: of the result.
+        weights: folder of diffusion models.
+        spacing_mm: stated for headers in which it was never set.
+        report: gets a line if the result is there, but damaged.
 
     Raises:
         InputError: if it holds the result of something else.
@@ -149,7 +160,10 @@ def is_finished(
     # The same weights?
     organ, weights = record["organ"]["name"], None if weights is None else Path(weights)
     recorded_renderer(record["renderer"], organ=organ, manifest=path, weights=weights, device="cpu")
-    return all((Path(output) / name).is_file() for name in OUTPUTS)
+    altered = altered_outputs(Path(output), record, OUTPUTS)
+    if altered:
+        report(f"{output}: {', '.join(altered)} missing, or not what was written; made again")
+    return not altered
 
 
 def summary(output: Path, manifest: dict[str, Any]) -> str:

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from nnunet_difftumor import __version__
+from nnunet_difftumor.ct import read_ct, read_labels
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.synthesis.networks.modes import EXACT, MODES
 from nnunet_difftumor.synthesis.organ import Organ
@@ -35,6 +37,7 @@ def read_manifest(path: str | Path) -> dict:
         Organ.from_dict(record["organ"])
         hashes = [record["inputs"][name][key] for name in ("ct", "organ_mask") for key in ("file", "sha256")]
         hashes += _texts_of_renderer(record["renderer"])
+        hashes += record.get("files", {}).values()
         if not all(isinstance(text, str) for text in hashes):
             raise TypeError("file names and SHA-256 are strings")
     except (KeyError, TypeError, AttributeError, InputError) as error:
@@ -54,6 +57,38 @@ def hashes_of_inputs(ct: str | Path, organ_mask: str | Path) -> dict[str, dict[s
         InputError: if one cannot be read.
     """
     return {name: {"file": Path(path).name, "sha256": _sha256(path)} for name, path in _named(ct, organ_mask)}
+
+
+def hashes_of_outputs(output: Path, names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of files that were written, by name."""
+    return {name: _sha256(output / name) for name in names}
+
+
+def altered_outputs(output: Path, record: dict, names: Iterable[str]) -> list[str]:
+    """Which outputs are missing, or are not what was written.
+
+    Args:
+        output: folder of the result.
+        record: its manifest. Those of earlier versions have no hashes of files: the tumor mask is compared by content,
+            and the CT has to be readable.
+        names: of all outputs.
+    """
+    missing = [name for name in names if not (output / name).is_file()]
+    if "files" in record:
+        kept = {name: digest for name, digest in record["files"].items() if name not in missing}
+        return missing + [name for name, digest in kept.items() if _sha256(output / name) != digest]
+    if missing or "outputs" not in record:
+        return missing
+    try:
+        read_ct(output / "ct.nii.gz")
+    except InputError:
+        return ["ct.nii.gz"]
+    try:
+        mask = np.ascontiguousarray(read_labels(output / "tumor_mask.nii.gz"), np.uint8)
+        same = hashlib.sha256(mask.data).hexdigest() == record["outputs"]["tumor_mask_sha256"]
+    except InputError:
+        same = False
+    return [] if same else ["tumor_mask.nii.gz"]
 
 
 def check_inputs(record: dict, ct: str | Path, organ_mask: str | Path, *, manifest: str | Path) -> None:

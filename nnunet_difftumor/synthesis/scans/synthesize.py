@@ -21,6 +21,7 @@ from nnunet_difftumor.synthesis.scans.manifest import (
     MANIFEST,
     check_inputs,
     hashes_of_inputs,
+    hashes_of_outputs,
     read_manifest,
     specs_of,
     versions,
@@ -223,4 +224,5 @@ def _write(
         spacing_mm=scan.spacing_mm,
         directions=scan.direction,
     )
+    manifest["files"] = hashes_of_outputs(output, OUTPUTS)
     write_json(output / MANIFEST, manifest)

@@ -1,0 +1,52 @@
+"""Preprocessed cases that are damaged, or hold nothing to learn from."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+from nnunet_difftumor.checks.finding import ERROR, Finding
+from nnunet_difftumor.prepared.made_from.hashes import FileHashes
+
+# Of voxels with one and the same value: a scan that is padded all around stays below.
+_MOST_OF_ONE_VALUE = 0.995
+
+
+def damaged_arrays(
+    case: str, folder: Path, arrays: Mapping[str, tuple[int, str]], hashes: FileHashes, again: str
+) -> list[Finding]:
+    """Files that are not what was written.
+
+    Args:
+        case: name.
+        folder: of the preprocessed cases.
+        arrays: bytes and SHA-256 by file name, as recorded.
+        hashes: of the dataset's files.
+        again: what to do.
+    """
+    for name, (size, digest) in arrays.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != size or hashes.sha256(path) != digest:
+            return [Finding("damaged", case, ERROR, f"{path} is missing or not what was written: it is damaged", again)]
+    return []
+
+
+def constant_array(case: str, folder: Path, again: str) -> list[Finding]:
+    """A preprocessed image of one value, all over or where the labels are."""
+    do = f"look at the raw image; then {again}"
+    try:
+        data, seg, _, _ = nnUNetDatasetBlosc2(str(folder), [case]).load_case(case)
+        image, labels = data[:][0], seg[:][0]
+    except Exception as error:  # damaged bytes make blosc2 and pickle raise errors of many kinds
+        seen = f"{folder / case}.b2nd cannot be read ({type(error).__name__}: {error})"
+        return [Finding("damaged", case, ERROR, seen, again)]
+    path = folder / f"{case}.b2nd"
+    if not np.isfinite(image).all():
+        return [Finding("constant", case, ERROR, f"{path} holds NaN or infinite values", do)]
+    inside = image[labels > 0]
+    for values, where in ((image[labels >= 0], "all over"), (inside, "where there are labels")):
+        if len(values) and np.mean(values == np.median(values)) > _MOST_OF_ONE_VALUE:
+            seen = f"{path} is {float(np.median(values)):.3g} {where}: nothing can be learned from it"
+            return [Finding("constant", case, ERROR, seen, do)]
+    return []

@@ -1,0 +1,171 @@
+"""Everything that can be seen of one raw case, remembered as long as its files and what is looked for stay the same."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_difftumor.checks.coarse import coarse_hu, coarse_labels
+from nnunet_difftumor.checks.finding import ERROR, NOTE, Finding
+from nnunet_difftumor.checks.hounsfield import wrong_hu
+from nnunet_difftumor.checks.label_content import label_findings, wrong_side
+from nnunet_difftumor.checks.organ_fit import Fit, FitMeasure, misplaced_labels
+from nnunet_difftumor.checks.same_scan import Fingerprint, fingerprint
+from nnunet_difftumor.ct import SUFFIXES, read_ct, read_labels
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import write_json
+from nnunet_difftumor.synthesis.organ import Organ
+
+# Goes up when anything that is looked for changes: what is remembered is then looked at again.
+_VERSION = 1
+_FOLDER = "difftumor_checks"
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """What was seen of a case.
+
+    Attributes:
+        findings: about the case by itself.
+        fingerprint: None where the image could not be read.
+        labels: values that its label map holds.
+    """
+
+    findings: tuple[Finding, ...]
+    fingerprint: Fingerprint | None
+    labels: tuple[int, ...]
+
+
+def examine(case: str, image: Path, label: Path, *, organs: Sequence[Organ]) -> Examined:
+    """Reads a case and looks at it.
+
+    Args:
+        case: name.
+        image, label: raw files.
+        organs: whose labels are looked at.
+    """
+    if not image.name.endswith(SUFFIXES):
+        seen = f"{image}: is not NIfTI, so that only its file was looked at"
+        return Examined((Finding("unreadable", case, NOTE, seen, ""),), None, ())
+    try:
+        scan = read_ct(image)
+    except InputError as error:
+        return Examined((Finding("unreadable", case, ERROR, str(error), ""),), None, ())
+    hu = coarse_hu(scan.hu, scan.affine)
+    found = fingerprint(hu)
+    try:
+        labels = read_labels(label, like=scan)
+    except InputError as error:
+        return Examined((Finding("unreadable", case, ERROR, str(error), ""),), found, ())
+    values = tuple(int(value) for value in np.flatnonzero(np.bincount(labels.ravel())))
+    if not organs:
+        return Examined((), found, values)
+    findings = label_findings(
+        case,
+        labels,
+        scan.spacing_mm,
+        organs={organ.name: organ.organ_labels for organ in organs},
+        tumors={organ.name: (organ.tumor_label,) for organ in organs},
+    )
+    fits, coarse = {}, coarse_labels(labels, scan.affine)
+    specks = {finding.kind for finding in findings} & {"empty-organ", "specks"}
+    measure = FitMeasure(hu)
+    for organ in organs if not specks else ():
+        mask = np.isin(coarse, organ.organ_labels)
+        fit = measure.fit(mask)
+        if fit is not None:
+            fits[organ.name] = fit
+            findings += wrong_side(case, organ.name, mask, hu)
+    findings += _intensities_or_places(case, fits, hu)
+    return Examined(tuple(findings), found, values)
+
+
+def _intensities_or_places(case: str, fits: Mapping[str, Fit], hu: np.ndarray) -> list[Finding]:
+    """Labels in the wrong place make organs' HU wrong, and wrong HU make places look wrong: the cause is named."""
+    misplaced = [finding for name, fit in fits.items() for finding in misplaced_labels(case, name, fit)]
+    intensities = wrong_hu(case, {name: fit.median_hu for name, fit in fits.items()}, hu)
+    if intensities and (len(misplaced) == 0 or all(fit.foreign > 0.9 for fit in fits.values())):
+        return intensities
+    return misplaced
+
+
+class Remembered:
+    """What was seen, by name, as long as it is asked for with the same key.
+
+    Args:
+        dataset_folder: `nnUNet_preprocessed/DatasetXXX_NAME`.
+    """
+
+    def __init__(self, dataset_folder: Path) -> None:
+        self.folder = dataset_folder / _FOLDER
+
+    def get(self, name: str, key: str, make: Callable[[], Examined]) -> Examined:
+        """What is remembered, or what `make` gives."""
+        found = self.read(name, key)
+        if found is None:
+            found = make()
+            self.write(name, key, found)
+        return found
+
+    def read(self, name: str, key: str) -> Examined | None:
+        """None if nothing is remembered for this key."""
+        content = _read(self.folder / f"{name}.json")
+        if content is None or content.get("key") != key:
+            return None
+        marks = content["fingerprint"]
+        return Examined(
+            tuple(Finding(**finding) for finding in content["findings"]),
+            None if marks is None else Fingerprint.from_json(marks),
+            tuple(content["labels"]),
+        )
+
+    def write(self, name: str, key: str, found: Examined) -> None:
+        """Remembers; a folder that cannot be written to only costs the next call time."""
+        content = {
+            "key": key,
+            "findings": [asdict(finding) for finding in found.findings],
+            "labels": list(found.labels),
+            "fingerprint": None if found.fingerprint is None else found.fingerprint.to_json(),
+        }
+        with suppress(OSError):
+            write_json(self.folder / f"{name}.json", content)
+
+    def write_result(self, keys: Mapping[str, str], findings: Sequence[Finding]) -> None:
+        """What a whole check found, for the trainings that follow."""
+        content = {"keys": dict(keys), "findings": [asdict(finding) for finding in findings]}
+        with suppress(OSError):
+            write_json(self.folder / "result.json", content)
+
+    def result(self, keys: Mapping[str, str]) -> tuple[list[Finding], int]:
+        """What the last check found about cases that are as they were then; and how many others there are."""
+        content = _read(self.folder / "result.json") or {"keys": {}, "findings": []}
+        same = {case for case, key in keys.items() if content["keys"].get(case) == key}
+        findings = [Finding(**finding) for finding in content["findings"]]
+        return [finding for finding in findings if finding.case in same], len(keys) - len(same)
+
+
+def content_key(files: Mapping[str, str]) -> str:
+    """Of a raw case, by its files' hashes."""
+    return _digest([_VERSION, *files.values()])
+
+
+def examination_key(files: Mapping[str, str], organs: Sequence[Organ]) -> str:
+    """Changes with whatever changes what `examine` sees."""
+    return _digest([_VERSION, list(files.values()), [organ.to_dict() for organ in organs]])
+
+
+def _digest(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

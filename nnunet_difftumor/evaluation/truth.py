@@ -1,0 +1,50 @@
+"""Which ground truth belongs to the validation of a label-free training: that of the scans with synthetic tumors."""
+
+import json
+import os
+from pathlib import Path
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.nnunet_folders import PREPROCESSED
+
+# As in `prepared.label_free_validation`, which nnU-Net is needed for.
+SUMMARY_MARK = "difftumor_validation"
+_TRUTHS = "gt_segmentations"
+
+
+def check_truth(ground_truth: str | os.PathLike, prediction: str | os.PathLike) -> None:
+    """Refuses to compare the validation of a label-free training with the labels of the scans before they got tumors.
+
+    Every tumor that was found would count as a false positive.
+
+    Raises:
+        InputError: naming the folder with the right labels.
+    """
+    truth = Path(os.path.abspath(ground_truth))
+    if truth.name not in (_TRUTHS, "labelsTr") or truth.parent.name == SUMMARY_MARK or not _is_label_free(prediction):
+        return
+    right = _right_truth(truth, Path(os.path.abspath(prediction)))
+    raise InputError(
+        f"{truth}: {prediction} is the validation of a label-free training, which predicts scans with synthetic "
+        f"tumors; these labels are of the scans without them. Compare with {right}"
+    )
+
+
+def _is_label_free(prediction: str | os.PathLike) -> bool:
+    try:
+        content = json.loads((Path(prediction) / "summary.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and SUMMARY_MARK in content
+
+
+def _right_truth(truth: Path, prediction: Path) -> str:
+    # RESULTS/DatasetXXX_NAME/TRAINER__PLANS__CONFIGURATION/fold_X/validation
+    dataset = next((parent.name for parent in prediction.parents if parent.name.startswith("Dataset")), "DATASET")
+    folders = [truth.parent] if truth.name == _TRUTHS else []
+    if os.environ.get(PREPROCESSED):
+        folders.append(Path(os.environ[PREPROCESSED]) / dataset)
+    for folder in folders:
+        if (folder / SUMMARY_MARK / _TRUTHS).is_dir():
+            return str(folder / SUMMARY_MARK / _TRUTHS)
+    return f"{SUMMARY_MARK}/{_TRUTHS} of the preprocessed dataset"
