@@ -14,10 +14,9 @@ from nnunet_difftumor.kernels.denoise_step import denoise_step
 from nnunet_difftumor.kernels.depth_attention import depth_attention
 from nnunet_difftumor.kernels.group_norm_modulate_silu import group_norm_modulate_silu
 from nnunet_difftumor.kernels.implementation import implementation
+from nnunet_difftumor.kernels.known_norm import norm_of_moments, norm_silu
 from nnunet_difftumor.kernels.latent_condition import latent_condition
 from nnunet_difftumor.kernels.moments import Affine, PartialMoments
-from nnunet_difftumor.kernels.norm_of_moments import norm_of_moments
-from nnunet_difftumor.kernels.norm_silu import norm_silu
 from nnunet_difftumor.kernels.spatial_linear_attention import spatial_linear_attention
 from nnunet_difftumor.kernels.vector_quantize import Quantized, prepare_codes, vector_quantize
 
