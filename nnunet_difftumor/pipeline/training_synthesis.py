@@ -1,6 +1,6 @@
 """What a training run with synthetic tumors needs, found from the prepared dataset; the trainers connect it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -104,11 +104,11 @@ class TrainingSynthesis:
         if live is not None:
             live.stop()
 
-    def what_draws(self, roles: Roles) -> list[Finding]:
-        """What is wrong with the bank or the weights that the tumors come from."""
+    def what_draws(self, roles: Callable[[], Roles]) -> list[Finding]:
+        """What is wrong with the bank or the weights that the tumors come from; roles are needed for a bank only."""
         findings = unfit_weights(self.config, self._plans)
         if self.config.source == "bank":
-            findings += self.stale_bank(Path(self.config.bank_folder), roles.bases)
+            findings += self.stale_bank(Path(self.config.bank_folder), roles().bases)
         return findings
 
     def stale_bank(self, bank: Path, cases: Sequence[str]) -> list[Finding]:

@@ -111,7 +111,7 @@ class SyntheticTumors:
             plans=self.plans_manager.plans,
             configuration=self.configuration_name,
             config=self.synthesis.config,
-            more=lambda: self.synthesis.what_draws(self.roles()),
+            more=lambda: self.synthesis.what_draws(self.roles),
             report=self.print_to_log_file,
         )
         if self.synthesis.live is not None:

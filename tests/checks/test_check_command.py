@@ -66,7 +66,7 @@ def test_phantoms_are_all_well(dataset, capsys):
 
 
 @pytest.mark.parametrize(
-    ("offset", "said"), [(1024, "-1024"), (-1024, "slope and intercept"), (60, "fat is at"), (-60, "fat is at")]
+    ("offset", "said"), [(1024, "1024 too much"), (-1024, "slope and intercept"), (60, "fat is at"), (-60, "fat is at")]
 )
 def test_values_that_are_not_hu(dataset, offset, said):
     edit(dataset.image(BASE), lambda hu: hu + np.int16(offset))

@@ -177,7 +177,7 @@ def test_missing_weights_stop_a_training_before_it_begins(prepared_phantom, tmp_
 
 def test_an_organ_without_models_of_its_own_needs_a_choice(prepared_phantom, tmp_path, stand_ins):
     organ = {"name": "spleen", "organ_labels": [1], "tumor_label": 2}
-    settings = write_settings(prepared_phantom.preprocessed, tmp_path, organs=[organ])
+    settings = write_settings(prepared_phantom.preprocessed, tmp_path, organs=[organ], on_wrong_data="warn")
     with pytest.raises(InputError, match=r"organ spleen: diffusion models are for .*weights_organs"):
         make_trainer(prepared_phantom.preprocessed, settings).on_train_start()
 

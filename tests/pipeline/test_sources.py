@@ -90,14 +90,14 @@ def test_a_lesion_that_is_still_being_written_is_not_looked_at(bank):
     assert outcome.refused == ["bank: no lesion file for this case"]
 
 
-def test_a_lesion_outside_the_organ_of_the_case_is_refused(bank):
+def test_a_lesion_of_a_case_whose_labels_have_changed_is_refused(bank):
     make_lesion(make_case(), bank / "case_a" / "0.lesion.npz")
     case = make_case()
     other = OverlayCase(
         "case_a", case.data.base, np.zeros_like(case.seg.base), spacing_mm=SPACING_MM, intensity=INTENSITY
     )
     outcome = source(bank).add_tumors(other, np.random.default_rng(0))
-    assert not outcome.tumors and "not in the organ" in outcome.refused[0]
+    assert not outcome.tumors and "made from another version of the case" in outcome.refused[0]
 
 
 def test_a_lesion_of_another_grid_is_refused(bank):

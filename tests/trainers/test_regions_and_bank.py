@@ -84,6 +84,9 @@ def test_partly_annotated_cases_train_with_tumors_in_what_is_annotated(copy_of_p
         for ending in (".b2nd", "_seg.b2nd", ".pkl"):
             Path(folder, f"{case}{ending}").unlink()
         nnUNetDatasetBlosc2.save_case(data, seg, properties, f"{folder}/{case}", **chunks)
+    # They are not what `prepare` wrote, and meant to be.
+    settings = copy_of_prepared_phantom / "difftumor.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "on_wrong_data": "warn"}))
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     trainer = trainer_of(copy_of_prepared_phantom)
     training, _ = trainer.get_dataloaders()
