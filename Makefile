@@ -29,7 +29,7 @@ TYPED := __init__.py synthesis/scans synthesis/spec.py synthesis/organ.py evalua
 	evaluation/reconstruction/reconstruct.py preparation/prepare.py preparation/lesion_bank.py pictures/preview.py \
 	pictures/replay.py runs/monitor.py trainers/export.py demonstration/demo.py dataset_conversion/convert.py
 
-# Containers often set it; hundreds of short processes would then compile the same modules anew.
+# Containers often set it; hundreds of short processes would then compile the same modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint test-long test-faults

@@ -185,7 +185,7 @@ def dataset_folder(dataset_id: int, name: str, *, overwrite: bool) -> Path:
 
 
 def _copied(scan: Scan) -> tuple[bool, str]:
-    """Whether the scan's file can be copied byte for byte, and a note where it is written anew because of its header.
+    """Whether the scan's file can be copied byte for byte, and a note where it is rewritten because of its header.
 
     A header that nnU-Net's reader sees otherwise is written as this package sees it; what was read was checked.
     """
@@ -196,7 +196,7 @@ def _copied(scan: Scan) -> tuple[bool, str]:
     if not scan.path.name.endswith(FILE_ENDING) or len(scan.header.get_data_shape()) > 3:
         return False, ""
     difference = difference_for_simpleitk(scan.path, scan.hu, scan.affine)
-    return not difference, f"the header was written anew: {difference}" if difference else ""
+    return not difference, f"the header was rewritten: {difference}" if difference else ""
 
 
 def _write_case(unfinished: UnfinishedDataset, case: str, loaded: RawCase, *, copied: bool) -> None:

@@ -32,7 +32,7 @@ class ChangeableDataset:
         return self.raw / "labelsTr" / f"{case}.nii.gz"
 
     def mend(self, case: str, *, old: int, new: int) -> None:
-        """Draws a label anew."""
+        """Redraws a label."""
         image = nib.load(self.label(case))
         values = np.asarray(image.dataobj).copy()
         assert (values == old).any()

@@ -214,7 +214,7 @@ class _Checked:
         found = stale_data(
             self.folder, plans=plans, configuration=_CONFIGURATION, config=self.config, hashes=self.hashes
         )
-        again = "run `difftumor prepare` again, which makes it anew"
+        again = "run `difftumor prepare` again, which fixes it"
         damaged = {finding.case for finding in found if finding.kind == "damaged"}
         for case, record in tqdm(records.read_case_records(self.folder).items(), unit="preprocessed", disable=None):
             pooled = case in self.pooled

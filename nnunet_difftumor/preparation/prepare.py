@@ -60,7 +60,7 @@ def prepare(
 
     What is there already and still right is kept, so that an interrupted call resumes: plans for the same request,
     preprocessed cases made from the same raw files, statistics of the same organs, validation cases with the same
-    settings, and a difftumor.json that the user may have edited. A case whose raw files have changed is made anew, one
+    settings, and a difftumor.json that the user may have edited. A case whose raw files have changed is made again, one
     that is new is added, and one that is gone is removed everywhere, each with a line; so is one whose preprocessed
     files are damaged. What everything was made from is written to `difftumor_made_from/`.
 
@@ -276,7 +276,7 @@ class _Preparation:
                 for line in in_words(changes):
                     self.report(f"      {line}")
             if not newly_planned:
-                self.report("      plans are kept as they were made from the cases of then; `overwrite` plans anew")
+                self.report("      plans are kept as they were made from the cases of then; `overwrite` plans again")
             cases = {name: self.raw_cases[name] for name in changes}
             self.made.make(cases, self.dataset_json, processes=self.processes, check=not newly_planned)
         else:

@@ -1,4 +1,4 @@
-"""nnU-Net's preprocessing case by case: what is there and still right is kept, what has changed is made anew."""
+"""nnU-Net's preprocessing case by case: what is there and still right is kept, what has changed is made again."""
 
 import contextlib
 import hashlib

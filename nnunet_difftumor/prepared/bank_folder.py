@@ -58,7 +58,7 @@ class BankFolder:
                 raise ValueError("no object")
         except (OSError, ValueError) as error:
             raise InputError(
-                f"{path}: is damaged ({error}); choose another `output`, or delete the folder to make the bank anew"
+                f"{path}: is damaged ({error}); choose another `output`, or delete the folder to start the bank again"
             ) from error
         if found.get("renderer") == "diffusion":  # before there were modes, all lesions were drawn exactly
             found = {"mode": "exact", "sampler_steps": None} | found
@@ -67,7 +67,7 @@ class BankFolder:
         if differing:
             raise InputError(
                 f"{self.folder}: holds a bank made with other settings ({', '.join(differing)}; see {BANK_FILE}); "
-                "choose another `output`, or delete the folder to make the bank anew"
+                "choose another `output`, or delete the folder to start the bank again"
             )
 
     def missing(self) -> list[tuple[str, int]]:

@@ -88,7 +88,7 @@ class StatisticsStore:
         """Reads the statistics of one organ in one case; the last few stay in memory."""
         path = self.path(case, organ)
         try:
-            # `prepare` may have written the file anew since it was read.
+            # `prepare` may have written the file again since it was read.
             return _load(path, path.stat().st_mtime_ns)
         except (OSError, InputError) as error:
             raise InputError(f"{path}: cannot be read ({error}); run `difftumor prepare` again") from error

@@ -1,7 +1,9 @@
 """`difftumor check`: every fault that it is there for, seeded into prepared phantoms, is found and named."""
 
+import gzip
 import json
 import shutil
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,7 +23,6 @@ from nnunet_difftumor.preparation.check import check
 from nnunet_difftumor.prepared.made_from import records
 
 BASE, REAL = "phantom_001", "phantom_tumor_000"
-_LATER = pytest.mark.skip(reason="waits for the reader's own check in ct.py, whose error `check` passes on")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,16 +74,14 @@ def test_values_that_are_not_hu(dataset, offset, said):
     assert said in found(dataset, "unreadable" if abs(offset) > 1000 else "not-hu", BASE)
 
 
-@_LATER
 def test_two_readers_that_see_different_voxels(dataset):
-    image = nib.load(dataset.image(BASE))
-    image.header.set_sform(np.diag([-1, -1, 1, 1]) @ image.affine, code=0)
-    image.set_qform(np.diag([-1, -1, 1, 1]) @ image.affine, code=1)
-    nib.save(image, dataset.image(BASE))
-    assert "readers" in found(dataset, "unreadable", BASE)
+    header = bytearray(gzip.decompress(dataset.image(BASE).read_bytes()))
+    # A slope of 0 means none to nibabel, whatever the intercept; SimpleITK adds the intercept.
+    header[112:120] = struct.pack("<2f", 0.0, -1024.0)
+    dataset.image(BASE).write_bytes(gzip.compress(bytes(header)))
+    assert "slope" in found(dataset, "unreadable", BASE)
 
 
-@_LATER
 def test_qform_unlike_sform(dataset):
     for path in (dataset.image(BASE), dataset.label(BASE)):
         image = nib.load(path)
@@ -94,7 +93,6 @@ def test_qform_unlike_sform(dataset):
     assert "qform" in found(dataset, "unreadable", BASE)
 
 
-@_LATER
 def test_a_voxel_size_that_was_never_set(dataset):
     for path in (dataset.image(BASE), dataset.label(BASE)):
         nib.save(nib.Nifti1Image(np.asarray(nib.load(path).dataobj), np.eye(4)), path)
@@ -107,7 +105,6 @@ def test_a_file_that_was_cut_short(dataset):
     assert f"{path}: cannot be read" in found(dataset, "unreadable", BASE)
 
 
-@_LATER
 def test_a_file_with_a_flipped_bit(dataset):
     path = dataset.image(BASE)
     content = bytearray(path.read_bytes())

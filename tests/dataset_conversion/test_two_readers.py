@@ -1,4 +1,4 @@
-"""nnU-Net's reader sees in a raw dataset what was checked: headers that it sees otherwise are written anew."""
+"""nnU-Net's reader sees in a raw dataset what was checked: headers that it sees otherwise are rewritten."""
 
 import gzip
 import re
@@ -47,7 +47,7 @@ def test_negative_voxel_sizes_are_written_anew(case, raw, report_of):
     assert "SimpleITK, puts voxels up to" in difference_for_simpleitk(case.folder / "ct.nii", scan.hu, scan.affine)
     convert(case.folder)
     dataset = raw / "Dataset007_A"
-    assert "written anew" in report_of(dataset)["cases"]["a"]["note"]
+    assert "rewritten" in report_of(dataset)["cases"]["a"]["note"]
     for path, values in ((dataset / "imagesTr/a_0000.nii.gz", case.made.hu), (dataset / "labelsTr/a.nii.gz", None)):
         image = SimpleITK.ReadImage(str(path))
         assert image.GetDirection() == pytest.approx(np.eye(3).ravel())

@@ -138,7 +138,7 @@ def write_dataset_record(dataset_folder: Path, record: DatasetRecord) -> None:
 
 
 def forget_dataset_record(dataset_folder: Path) -> None:
-    """While something is being made anew, the dataset is not prepared."""
+    """While something is being made again, the dataset is not prepared."""
     (dataset_folder / _FOLDER / "dataset.json").unlink(missing_ok=True)
 
 
