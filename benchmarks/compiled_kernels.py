@@ -65,6 +65,7 @@ CLASSES = (
     ("load128", r"LDG\S*\.128"),
     ("store128", r"STG\S*\.128"),
     ("atomic", r"RED(?!UX)|ATOM"),
+    ("tanh", r"MUFU\.TANH"),
 )
 MATRIX, WIDE_READ, WIDE_WRITE = ("wgmma", "mma"), ("async128", "load128"), ("store128",)
 
@@ -246,7 +247,8 @@ def convolutions() -> list[Case]:
                 continue
             # One channel cannot be read 16 bytes at once, nor written; and nothing is on its way before a first step.
             read = () if channels == 1 else (WIDE_READ,) if "1^3" in name else (("async128",),)
-            needs = (MATRIX, *read, *(() if out == 1 else (WIDE_WRITE,)))
+            special = (("tanh",),) if precision == "bfloat16" and options.get("norm") else ()
+            needs = (MATRIX, *read, *special, *(() if out == 1 else (WIDE_WRITE,)))
             call = partial(convolution, precision, channels, size, out, kernel, **options)
             quick = precision == "bfloat16" and name in QUICK
             both = {"_convolve_deep": needs, "_convolve_rows": needs}

@@ -290,7 +290,7 @@ def checks(result: dict) -> list[tuple[str, str, str, bool | None]]:
         bar = EXACT_BAR
         if "excess" in name:
             bar = QUANTIZATION_BAR
-        elif "bfloat16" in name and "encode" not in name:
+        elif "bfloat16" in name:
             bar = BFLOAT16_ERROR_BAR
         lines.append((f"error of {name}", f"{value:.1e}", f"{bar:.0e}", value <= bar))
     return lines
