@@ -58,7 +58,7 @@ class NetworkGrid:
             repeat_rim: beyond the box the voxels at its rim are repeated, as the networks' convolutions do it;
                 otherwise there is 0.
         """
-        matrices = self.network_from_scan(box, repeat_rim=repeat_rim)
+        matrices = [csr_array(matrix) for matrix in self.network_from_scan(box, repeat_rim=repeat_rim)]
         return np.ascontiguousarray(along_axes(values.astype(np.float32, copy=False), matrices).transpose(self.axes))
 
     def to_scan(self, values: np.ndarray, box: Box) -> np.ndarray:
@@ -68,10 +68,10 @@ class NetworkGrid:
             values: float32 of `shape`.
             box: of the scan; beyond the patch the values at its rim are repeated.
         """
-        matrices = self.scan_from_network(box)
+        matrices = [csr_array(matrix) for matrix in self.scan_from_network(box)]
         return along_axes(values.astype(np.float32, copy=False).transpose(np.argsort(self.axes)), matrices)
 
-    def network_from_scan(self, box: Box, *, repeat_rim: bool) -> list[csr_array]:
+    def network_from_scan(self, box: Box, *, repeat_rim: bool) -> list[np.ndarray]:
         """`to_network` as a product with a matrix along each of the scan's axes, (size, voxels of the box) float32."""
         return [
             _interpolation(
@@ -82,7 +82,7 @@ class NetworkGrid:
             for axis, part in enumerate(box)
         ]
 
-    def scan_from_network(self, box: Box) -> list[csr_array]:
+    def scan_from_network(self, box: Box) -> list[np.ndarray]:
         """`to_scan` as a product with a matrix along each of the scan's axes, (voxels of the box, size) float32."""
         matrices = []
         for axis, part in enumerate(box):
@@ -173,13 +173,15 @@ def _matching_axes(direction: tuple[float, ...], axes: str) -> tuple[tuple[int, 
     return tuple(order), tuple(signs)
 
 
-def _interpolation(index: np.ndarray, size: int, *, repeat_rim: bool) -> csr_array:
+def _interpolation(index: np.ndarray, size: int, *, repeat_rim: bool) -> np.ndarray:
     """Linear interpolation of `size` values at fractional indices, (len(index), size) float32."""
     if repeat_rim:
         index = np.clip(index, 0, size - 1)
     lower = np.floor(index)
     share = index - lower
-    columns = np.stack([lower, lower + 1], 1).astype(np.int64)
-    weights = np.stack([1 - share, share], 1) * ((columns >= 0) & (columns < size))
-    rows = np.arange(0, 2 * len(index) + 1, 2)
-    return csr_array((weights.astype(np.float32).ravel(), columns.clip(0, size - 1).ravel(), rows), (len(index), size))
+    matrix, rows = np.zeros((len(index), size), np.float32), np.arange(len(index))
+    lower = lower.astype(np.int64)
+    for column, weight in ((lower, 1 - share), (lower + 1, share)):
+        inside = (column >= 0) & (column < size)
+        matrix[rows[inside], column[inside]] = weight[inside]
+    return matrix

@@ -1,6 +1,8 @@
 """A batch of sketches as one block of memory: one copy to the device, whatever is in it."""
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -152,12 +154,20 @@ def pack(sketches: Sequence[Sketch], layout: Layout, block: torch.Tensor) -> Non
         block: uint8 (layout.nbytes,), on the CPU; everything in it is overwritten.
     """
     views = {name: view.numpy() for name, view in layout.views(block).items()}
-    for number, sketch in enumerate(sketches):
-        for name, values in _parts(sketch, layout).items():
+
+    def put(number: int) -> None:
+        for name, values in _parts(sketches[number], layout).items():
             target = views[name][number, ...]  # a view, of numbers too
-            if target.shape != values.shape:
-                target.fill(0)
             target[tuple(map(slice, values.shape))] = values
+            for axis, size in enumerate(values.shape):
+                target[(slice(None),) * axis + (slice(size, None),)] = 0
+
+    if len(sketches) == 1:
+        put(0)
+        return
+    # Mostly copies of megabytes, which one thread makes more slowly than memory can.
+    with ThreadPoolExecutor(min(len(sketches), os.cpu_count() or 1)) as threads:
+        list(threads.map(put, range(len(sketches))))
 
 
 def _parts(sketch: Sketch, layout: Layout) -> dict[str, np.ndarray]:
@@ -182,7 +192,7 @@ def _parts(sketch: Sketch, layout: Layout) -> dict[str, np.ndarray]:
         "near_of_network": grid.scan_from_network(sketch.near),
     }
     for name, matrices in products.items():
-        parts |= {f"{name}_{axis}": matrix.toarray() for axis, matrix in enumerate(matrices)}
+        parts |= {f"{name}_{axis}": matrix for axis, matrix in enumerate(matrices)}
     sigmas = {"even": EVEN_MM / spacing, "mean": np.maximum(SMOOTHING_MM / spacing, 1)}
     for where, box in (("around", sketch.around), ("near", sketch.near)):
         for axis, size in enumerate(box_shape(box)):
