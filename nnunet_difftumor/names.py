@@ -47,5 +47,8 @@ def path_inside(folder: str | os.PathLike, name: str) -> Path:
 
 def shown(value: Any) -> str:
     """A value from a file, for a message: its beginning, if it is long."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits; lists in lists without end
+        return f"something too long to be shown ({type(value).__name__})"
     return text if len(text) <= 80 else f"{text[:70]}... ({len(text)} characters)"

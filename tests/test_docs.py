@@ -181,7 +181,7 @@ def test_parameters_has_every_field_of_a_spec_with_its_range_and_unit():
     rows = {row[0].strip("`"): row for row in table(PAGE["parameters"], "| field | unit | allowed | meaning |")}
     fields = {field.name for field in dataclasses.fields(TumorSpec)}
     assert fields == set(rows)
-    for names, _, expected in spec_module.RANGES:
+    for names, _, _, expected in spec_module.RANGES:
         for name in names:
             assert rows[name][2] == expected, name
     for name in fields:

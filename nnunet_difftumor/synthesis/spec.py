@@ -5,11 +5,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.json_checks import is_integer, is_number
+from nnunet_difftumor.names import shown
 
 SCHEMA_VERSION = 1
 
@@ -28,23 +30,29 @@ class SeedStream(IntEnum):
     LATENT = 5
 
 
-# Names of quantities, what each of their numbers must be, and that in words.
+# Names of quantities, the least and the greatest value of each of their numbers, and that in words. The limits are far
+# beyond any tumor: a file from elsewhere shall not ask for memory without end.
 RANGES = (
-    (
-        ("semi_axes_mm", "edge_blur_mm", "texture_grain_mm", "roughness_grain_mm"),
-        lambda value: value > 0,
-        "values above 0",
-    ),
-    (
-        ("deformation_mm", "texture_sd_hu", "texture_blur_mm", "noise_sd_hu", "capsule_hu", "mass_effect_radius_mm"),
-        lambda value: value >= 0,
-        "a value of at least 0",
-    ),
-    (("roughness",), lambda value: 0 <= value <= 0.5, "0 to 0.5"),
-    (("core_size",), lambda value: 0 <= value <= 1, "0 to 1"),
-    (("mass_effect",), lambda value: 0 <= value <= 0.9, "0 to 0.9"),
-    (("noise_correlation",), lambda value: -1 <= value <= 1, "three values within -1 to 1"),
+    (("centre_mm",), -1e4, 1e4, "three numbers within -10000 to 10000"),
+    (("semi_axes_mm",), 0.1, 200, "three numbers from 0.1 to 200"),
+    (("roughness_grain_mm", "texture_grain_mm"), 0.01, 200, "0.01 to 200"),
+    (("edge_blur_mm",), 0.001, 50, "0.001 to 50"),
+    (("deformation_mm", "texture_blur_mm"), 0, 50, "0 to 50"),
+    (("mass_effect_radius_mm",), 0, 400, "0 to 400"),
+    (("background_hu", "contrast_hu", "core_contrast_hu"), -1e4, 1e4, "-10000 to 10000"),
+    (("texture_sd_hu", "noise_sd_hu", "capsule_hu"), 0, 1e4, "0 to 10000"),
+    (("roughness",), 0, 0.5, "0 to 0.5"),
+    (("core_size",), 0, 1, "0 to 1"),
+    (("mass_effect",), 0, 0.9, "0 to 0.9"),
+    (("noise_correlation",), -1, 1, "three numbers within -1 to 1"),
+    (("rotation",), -1.001, 1.001, "a unit quaternion (w, z, y, x)"),
 )
+_LENGTHS = {"centre_mm": 3, "semi_axes_mm": 3, "rotation": 4, "noise_correlation": 3}
+# A seed has at most these bits, as many as NumPy's own.
+_SEED_BITS = 128
+_LONGEST_TEXT = 200
+# The relief's control points between the centre and the tumor's farthest point; their number grows with the cube.
+_MOST_GRAINS = 100
 
 
 @dataclass(frozen=True)
@@ -112,29 +120,35 @@ class TumorSpec:
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
             raise InputError(
-                f"tumor spec: schema_version is {self.schema_version}, this version reads {SCHEMA_VERSION}; "
+                f"tumor spec: schema_version is {shown(self.schema_version)}, this version reads {SCHEMA_VERSION}; "
                 "replay it with the version of nnunet-difftumor that its manifest names"
             )
-        if not all(isinstance(text, str) for text in (self.organ, self.size_class, self.renderer)):
-            raise InputError("tumor spec: organ, size_class and renderer must be text")
+        for name in ("organ", "size_class", "renderer"):
+            if not isinstance(getattr(self, name), str) or len(getattr(self, name)) > _LONGEST_TEXT:
+                self._refuse(name, f"text of at most {_LONGEST_TEXT} characters")
         if self.kind not in KINDS:
-            raise InputError(f"tumor spec: kind is {self.kind!r}, expected one of {', '.join(KINDS)}")
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise InputError(f"tumor spec: seed must be a whole number of at least 0, got {self.seed!r}")
-        for name, length in (("centre_mm", 3), ("semi_axes_mm", 3), ("rotation", 4), ("noise_correlation", 3)):
-            if len(getattr(self, name)) != length:
-                raise InputError(f"tumor spec: {name} has {len(getattr(self, name))} numbers, expected {length}")
-        numbers = [*self.centre_mm, *self.semi_axes_mm, *self.rotation, *self.noise_correlation]
-        numbers += [value for value in vars(self).values() if isinstance(value, float)]
-        if not all(math.isfinite(number) for number in numbers):
-            raise InputError(f"tumor spec: every number must be finite, got {self}")
-        for names, good, expected in RANGES:
+            self._refuse("kind", f"one of {', '.join(KINDS)}")
+        if not is_integer(self.seed) or not 0 <= self.seed < 1 << _SEED_BITS:
+            self._refuse("seed", f"a whole number of at least 0, below 2^{_SEED_BITS}")
+        if not isinstance(self.exophytic, bool):
+            self._refuse("exophytic", "true or false")
+        for names, least, greatest, expected in RANGES:
             for name in names:
-                values = getattr(self, name)
-                if not all(good(value) for value in (values if isinstance(values, tuple) else (values,))):
-                    raise InputError(f"tumor spec: {name} is {values}, expected {expected}")
+                value = getattr(self, name)
+                numbers = value if name in _LENGTHS and isinstance(value, tuple) else (value,)
+                if len(numbers) != _LENGTHS.get(name, 1) or not all(
+                    is_number(number) and least <= number <= greatest for number in numbers
+                ):
+                    self._refuse(name, expected)
         if not math.isclose(sum(value**2 for value in self.rotation), 1, abs_tol=1e-6):
-            raise InputError(f"tumor spec: rotation must be a unit quaternion, got {self.rotation}")
+            self._refuse("rotation", "a unit quaternion (w, z, y, x)")
+        if self.roughness and max(self.semi_axes_mm) + self.deformation_mm > _MOST_GRAINS * self.roughness_grain_mm:
+            self._refuse(
+                "roughness_grain_mm", f"at least 1/{_MOST_GRAINS} of the longest semi-axis and `deformation_mm`"
+            )
+
+    def _refuse(self, name: str, expected: str) -> NoReturn:
+        raise InputError(f"tumor spec: {name} is {shown(getattr(self, name))}, expected {expected}")
 
     def generator(self, stream: SeedStream) -> np.random.Generator:
         """The random numbers of one stream, always from their beginning."""
@@ -154,19 +168,16 @@ class TumorSpec:
             InputError: for unknown or missing keys, other schema versions and impossible values.
         """
         if not isinstance(record, Mapping):
-            raise InputError(f"tumor spec: expected names with values, got {record!r}")
+            raise InputError(f"tumor spec: expected names with values, got {shown(record)}")
         fields = dataclasses.fields(cls)
-        unknown = sorted(set(record) - {field.name for field in fields})
+        unknown = sorted(set(map(str, record)) - {field.name for field in fields})
         missing = sorted({field.name for field in fields if field.default is dataclasses.MISSING} - set(record))
         if unknown or missing:
-            raise InputError(f"tumor spec: unknown keys {unknown}, missing keys {missing}")
+            raise InputError(f"tumor spec: unknown keys {shown(unknown)}, missing keys {missing}")
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in record.items()
         }
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise InputError(f"tumor spec: a value has the wrong type ({error}) in {dict(record)}") from error
+        return cls(**values)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,15 @@
 """The synthesis server and its client: messages, batches, and who is answered what."""
 
+import json
 import os
 import pickle
+import queue
 import socket
 import time
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +28,7 @@ from nnunet_difftumor.pipeline.live.messages import BrokenConnectionError, Messa
 from nnunet_difftumor.pipeline.live.pages import Pages
 from nnunet_difftumor.pipeline.live.server import ServerTask
 from nnunet_difftumor.pipeline.live.server_keeper import ServerKeeper
+from nnunet_difftumor.pipeline.live.waiting import FairQueue
 from nnunet_difftumor.synthesis.networks import view as network_view
 from nnunet_difftumor.synthesis.networks.diffusion import as_diffusion
 from nnunet_difftumor.synthesis.networks.sketch import Sketch
@@ -125,6 +130,20 @@ def test_a_request_is_understood_as_it_was_meant_and_its_voxels_are_not_copied(r
         {"box": [[0, 5], [0, 5], [0, 5]]},
         {"spec": {}},
         {"grid": {}},
+        {"spec": {"semi_axes_mm": [1e9, 1, 1]}},
+        {"grid": {"size": [4096, 4096, 4096]}},
+        {"grid": {"step_mm": [1e6, 1.0, 1.0]}},
+        {"grid": {"spacing_mm": [1e-9, 1.0, 1.0]}},
+        {"grid": {"first_mm": [float("nan"), 0.0, 0.0]}},
+        {"grid": {"axes": [0.0, 1, 2]}},
+        {"grid": {"size": "wide"}},
+        {"near": [[5, 5], [0, 5], [0, 5]]},
+        {"near": [[-3, 5], [0, 5], [0, 5]]},
+        {"box": [["0", "5"]] * 3},
+        {"case": ["case_a"]},
+        {"case": "a" * 256},
+        {"number": 1.5},
+        {"number": None},
     ],
 )
 def test_a_request_that_does_not_fit_is_refused(change):
@@ -232,6 +251,95 @@ def test_garbage_on_the_socket_is_cut_off_and_the_server_goes_on(server):
             assert stranger.recv(1) == b""
     client = LiveClient(server.address, timeout_s=20)
     assert not isinstance(client.answers([client.ask("case_a", sketch())])[0], Refusal)
+
+
+def test_a_client_that_goes_away_is_not_drawn_for_and_others_need_not_wait(tmp_path, monkeypatch):
+    """Each tumor takes 0.1 s: 60 that nobody wants would take 6."""
+    monkeypatch.setenv("DIFFTUMOR_TEST_SLEEP_S", "0.1")
+    running = keeper(tmp_path, batch_size=1, batch_wait_ms=0.0)
+    running.start()
+    try:
+        client, leaving = (LiveClient(running.address, timeout_s=20) for _ in range(2))
+        for _ in range(60):
+            leaving.ask("case_a", sketch())
+        start = time.monotonic()
+        (found,) = client.answers([client.ask("case_b", sketch())])
+        assert not isinstance(found, Refusal) and time.monotonic() - start < 1
+        leaving.close()
+        assert wait_until(lambda: LiveClient(running.address, timeout_s=5).status(timeout_s=5)["queue"] == 0, seconds=5)
+        drawn = LiveClient(running.address, timeout_s=5).status(timeout_s=5)["tumors"]
+        assert drawn < 40
+    finally:
+        running.stop()
+
+
+def test_clients_take_turns():
+    """One has asked for three before the others come."""
+    waiting = FairQueue()
+    for number, client in enumerate("aaabbc"):
+        waiting.put(SimpleNamespace(connection=client, number=number))
+    assert len(waiting) == 6
+    assert [waiting.get(0).number for _ in range(4)] == [0, 3, 5, 1]
+    waiting.forget("a")
+    assert (waiting.get(0).number, len(waiting)) == (4, 0)
+    with pytest.raises(queue.Empty):
+        waiting.get(0.01)
+
+
+def changed(header: dict, random: np.random.Generator) -> dict:
+    """A request in which something is not as it should be, somewhere."""
+    made = json.loads(json.dumps(header))
+    place = made
+    while True:
+        key = random.choice(list(place)) if isinstance(place, dict) else int(random.integers(len(place)))
+        inner = place[key]
+        if isinstance(inner, dict | list) and inner and random.random() < 0.8:
+            place = inner
+            continue
+        values = (None, -1, 0, 1e300, 10**40, "", "../..", [], {}, [[[]]], True, 0.5, "x" * 9000, 1 << 31)
+        place[key] = values[random.integers(len(values))]
+        return made
+
+
+def strangers_send(server: ServerKeeper, random: np.random.Generator, *, number: int) -> None:
+    """Messages of all kinds, each by a connection of its own, some with pages, some cut off."""
+    given_sketch = sketch()
+    for _ in range(number):
+        pages = Pages.new(messages.places(given_sketch)[2])
+        header = changed(messages.request(3, "case_a", given_sketch, pages=7), random)
+        frame = messages._PREFIX.pack(b"dtm2", len(text := json.dumps(header).encode())) + text
+        if random.random() < 0.3:
+            frame = frame[: random.integers(len(frame))]
+        if random.random() < 0.3:
+            at = int(random.integers(len(frame) + 1))
+            frame = frame[:at] + random.bytes(8) + frame[at + 8 :]
+        with socket.socket(socket.AF_UNIX) as stranger, suppress(OSError):
+            stranger.connect(str(server.address.socket))
+            stranger.settimeout(0.02)
+            socket.send_fds(stranger, [frame], [pages.file] * int(random.integers(3)))
+            stranger.recv(1)
+
+
+def memory_mb(pid: int) -> float:
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.split("VmRSS:")[1].split()[0]) / 1024
+
+
+@pytest.mark.parametrize("number", [100, pytest.param(1000, marks=pytest.mark.long)])
+def test_whatever_strangers_send_a_good_client_is_served_within_a_second(server, number):
+    client, random = LiveClient(server.address, timeout_s=20), np.random.default_rng(number)
+    process = server.process.pid
+    # Each thread that ever ran keeps some memory of the allocator.
+    strangers_send(server, random, number=100)
+    before, files = memory_mb(process), len(os.listdir(f"/proc/{process}/fd"))
+    for _ in range(10):
+        strangers_send(server, random, number=number // 10)
+        start = time.monotonic()
+        (found,) = client.answers([client.ask("case_b", sketch())])
+        assert not isinstance(found, Refusal) and time.monotonic() - start < 1
+    assert server.process.pid == process and server.process.poll() is None
+    assert wait_until(lambda: len(os.listdir(f"/proc/{process}/fd")) <= files + 4, seconds=5)
+    assert memory_mb(process) < before + 30
 
 
 def test_only_its_user_may_enter_the_folder_of_the_socket(server):

@@ -9,6 +9,8 @@ import numpy as np
 
 # Quantiles are those of the newest so many answers.
 _KEPT = 2000
+# Reasons that are counted one by one, and their characters.
+_MOST_REASONS, _LONGEST_REASON = 100, 500
 
 
 @dataclass
@@ -36,7 +38,8 @@ class ServerAccount:
         with self.lock:
             self.latency_ms.append(milliseconds)
             if refused is not None:
-                self.refused[refused] += 1
+                known = refused in self.refused or len(self.refused) < _MOST_REASONS
+                self.refused[refused[:_LONGEST_REASON] if known else "other reasons"] += 1
 
     def ring_failed(self) -> None:
         """Counts a lesion file that could not be written."""

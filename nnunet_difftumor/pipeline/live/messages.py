@@ -4,6 +4,7 @@ Nothing is unpickled. Every operation has a deadline, since neither side may wai
 """
 
 import json
+import math
 import os
 import socket
 import struct
@@ -14,15 +15,19 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_difftumor.json_checks import is_integer, is_number
 from nnunet_difftumor.pipeline.live.pages import ALIGNMENT, Pages
 from nnunet_difftumor.synthesis.networks.grid import NetworkGrid
 from nnunet_difftumor.synthesis.networks.sketch import Sketch
 from nnunet_difftumor.synthesis.spec import TumorSpec
-from nnunet_difftumor.synthesis.volume import box_from_json, box_shape, box_to_json, box_within
+from nnunet_difftumor.synthesis.volume import Box, box_from_json, box_shape, box_to_json, box_within
 
 _MAGIC = b"dtm2"
 _PREFIX = struct.Struct("<4sI")  # magic, bytes of the header
 _MOST_HEADER = 1 << 20
+# What a request may ask for, far beyond any training's: voxels of the networks' grid and of the scan under it, and
+# those along one axis; characters of a case's name.
+_MOST_VOXELS, _LONGEST_SIDE, _LONGEST_CASE = 1 << 27, 4096, 255
 # Arrays of a sketch, with the box that each fills and the types that it may have.
 _ARRAYS = {
     "hu": ("box", ("float32", "int16")),
@@ -48,6 +53,11 @@ class Message:
 
     header: Mapping[str, Any]
     file: int | None = None
+
+    def close(self) -> None:
+        """For who has no use for the pages."""
+        if self.file is not None:
+            os.close(self.file)
 
 
 def send(connection: socket.socket, message: Message, *, timeout_s: float | None) -> None:
@@ -152,9 +162,12 @@ def requested(header: Mapping[str, Any], pages: Pages) -> tuple[Sketch, np.ndarr
     """The sketch of a request, and where its answer goes; both lie in the pages.
 
     Raises:
-        ValueError, KeyError, TypeError: for a header that is none of `request`, or arrays that do not fit together.
+        ValueError, KeyError, TypeError: for a header that is none of `request`, arrays that do not fit together, or a
+            region that no training has.
     """
-    boxes = {name: box_from_json(header[name]) for name in ("box", "around", "near")}
+    if not (is_integer(header["number"]) and isinstance(header["case"], str) and len(header["case"]) <= _LONGEST_CASE):
+        raise ValueError("no number, or no case")
+    boxes = {name: _box(header[name]) for name in ("box", "around", "near")}
     # Each inside of the one before; raises where it is not.
     box_within(boxes["around"], boxes["box"])
     box_within(boxes["near"], boxes["around"])
@@ -164,8 +177,31 @@ def requested(header: Mapping[str, Any], pages: Pages) -> tuple[Sketch, np.ndarr
         if dtype not in dtypes or tuple(shape) != box_shape(boxes[box]):
             raise ValueError(f"{name} of {shape} {dtype}, for a box of {box_shape(boxes[box])}")
         arrays[name] = pages.array(at, dtype, shape)
-    grid = NetworkGrid(**{name: tuple(values) for name, values in header["grid"].items()})
-    if sorted(grid.axes) != [0, 1, 2] or min(grid.size) < 1 or min(grid.spacing_mm) <= 0 or 0 in grid.step_mm:
-        raise ValueError(f"no grid: {grid}")
-    sketch = Sketch(TumorSpec.from_dict(header["spec"]), grid, **boxes, **arrays)
+    sketch = Sketch(TumorSpec.from_dict(header["spec"]), _grid(header["grid"]), **boxes, **arrays)
     return sketch, pages.array(header["answer"], "float32", sketch.alpha.shape)
+
+
+def _box(pairs: Any) -> Box:
+    box = box_from_json(pairs)
+    if not all(is_integer(part.start) and is_integer(part.stop) and 0 <= part.start < part.stop for part in box):
+        raise ValueError(f"no box: {box}")
+    if max(box_shape(box)) > _LONGEST_SIDE:
+        raise ValueError(f"a box of {box_shape(box)} voxels")
+    return box
+
+
+def _grid(record: Mapping[str, Any]) -> NetworkGrid:
+    grid = NetworkGrid(**{name: tuple(values) for name, values in record.items()})
+    if any(len(values) != 3 or not all(map(is_number, values)) for values in vars(grid).values()):
+        raise ValueError(f"no grid: {grid}")
+    if sorted(grid.axes) != [0, 1, 2] or not all(map(is_integer, (*grid.axes, *grid.size))):
+        raise ValueError(f"no grid: {grid}")
+    if min(grid.size) < 1 or min(grid.spacing_mm) <= 0 or 0 in grid.step_mm:
+        raise ValueError(f"no grid: {grid}")
+    # The scan's voxels that it covers.
+    covered = [n * abs(step) / mm for n, step, mm in zip(grid.size, grid.step_mm, grid.spacing_mm, strict=True)]
+    if math.prod(grid.size) > _MOST_VOXELS or max(grid.size) > _LONGEST_SIDE:
+        raise ValueError(f"a grid of {grid.size} voxels")
+    if math.prod(covered) > _MOST_VOXELS or max(covered) > _LONGEST_SIDE:
+        raise ValueError(f"a grid that covers {covered} voxels of the scan")
+    return grid

@@ -22,7 +22,7 @@ class Pages:
     """Shared memory.
 
     Args:
-        file: descriptor of an open file, which is closed here.
+        file: descriptor of an open file, which is closed here; None for those that were received, after that.
         nbytes: of the file.
     """
 
@@ -32,7 +32,8 @@ class Pages:
         except BaseException:
             os.close(file)
             raise
-        self.file, self.nbytes = file, nbytes
+        self.file: int | None = file
+        self.nbytes = nbytes
 
     @classmethod
     def new(cls, nbytes: int) -> "Pages":
@@ -69,7 +70,11 @@ class Pages:
         if not sealed or not 0 < nbytes <= most_bytes:
             os.close(file)
             raise ValueError(f"shared memory of {nbytes} bytes{'' if sealed else ', which is not sealed'}")
-        return cls(file, nbytes)
+        pages = cls(file, nbytes)
+        # The map keeps the memory; a server has few files to open for all its clients.
+        os.close(file)
+        pages.file = None
+        return pages
 
     def array(self, offset: int, dtype: str, shape: Sequence[int]) -> np.ndarray:
         """A part as an array; writing into it writes into the pages.

@@ -28,13 +28,21 @@ from nnunet_difftumor.pipeline.live.account import ServerAccount
 from nnunet_difftumor.pipeline.live.address import ServerAddress
 from nnunet_difftumor.pipeline.live.messages import BrokenConnectionError, Message
 from nnunet_difftumor.pipeline.live.pages import Pages
+from nnunet_difftumor.pipeline.live.waiting import FairQueue
 from nnunet_difftumor.synthesis.networks.sketch import Sketch
 
 # Exit status after an InputError, such as missing weights.
 REFUSED = 2
 _PARENT_S = 0.5
-# Of all pages of one connection.
+# Of all pages of one connection, and how many they may be: each is an open file.
 _MOST_BYTES = 8 << 30
+_MOST_PAGES = 256
+# Files that may be open where the system has no limit.
+_FILES = 1 << 16
+# Answers that one client has not taken.
+_MOST_ANSWERS = 2048
+# Cases whose kept lesions are counted; a training has thousands.
+_MOST_CASES = 100_000
 # How much the newest interval between two requests counts in their mean.
 _NEWEST = 0.1
 # How often it is looked whether the device waits.
@@ -94,6 +102,7 @@ class _Connection:
     def __init__(self, connection: socket.socket, server: "SynthesisServer") -> None:
         self._socket, self._server = connection, server
         self.answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self.gone = False
         self._pages: dict[int, Pages] = {}
         for work in (self._read, self._write):
             threading.Thread(target=work, daemon=True).start()
@@ -102,24 +111,35 @@ class _Connection:
         try:
             while True:
                 message = messages.receive(self._socket, timeout_s=None)
+                if self.answers.qsize() > _MOST_ANSWERS:
+                    raise ValueError("takes no answers")
                 kind = message.header.get("kind")
+                if kind == "draw":
+                    self._server.take(self._requested(message))
+                    continue
+                message.close()
                 if kind == "status":
                     self.answers.put({"kind": "status", **self._server.status()})
                 elif kind == "ring failure":
                     self._server.account.ring_failed()
                 else:
-                    self._server.take(self._requested(message))
-        except (BrokenConnectionError, ValueError, KeyError, TypeError, InputError):
+                    raise ValueError(f"no kind of message: {kind!r}")
+        except Exception:  # whatever a client sends, it ends no more than its own connection
+            self.gone = True
+            self._server.requests.forget(self)
             self.answers.put(None)
+            # The writer may wait in send.
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def _requested(self, message: Message) -> _Request:
-        header = message.header
-        number = int(header["pages"])
+        header, number = message.header, message.header.get("pages")
         if message.file is not None:
-            left = _MOST_BYTES - sum(pages.nbytes for pages in self._pages.values())
-            self._pages[number] = Pages.received(message.file, most_bytes=left)
+            others = [pages.nbytes for other, pages in self._pages.items() if other != number]
+            most = _MOST_BYTES - sum(others) if len(others) < _MOST_PAGES else 0
+            self._pages[number] = Pages.received(message.file, most_bytes=most)
         sketch, answer = messages.requested(header, self._pages[number])
-        return _Request(self, int(header["number"]), str(header["case"]), sketch, answer)
+        return _Request(self, header["number"], header["case"], sketch, answer)
 
     def _write(self) -> None:
         with suppress(BrokenConnectionError):
@@ -136,7 +156,7 @@ class _Failure(str):
 
 
 class SynthesisServer:
-    """Takes requests at an address and draws them.
+    """Takes requests at an address and draws them. Clients take turns, and those that have gone get nothing drawn.
 
     Args:
         address: where it listens; the socket appears there when the server is ready.
@@ -156,7 +176,7 @@ class SynthesisServer:
     ) -> None:
         self.painter, self.ring = painter, ring
         self.batch_size, self.batch_wait_ms = batch_size, batch_wait_ms
-        self.requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
+        self.requests: FairQueue[_Request] = FairQueue()
         self.account = ServerAccount()
         # Of the batch that is being loaded, and of the one that is being drawn.
         self._busy_since: dict[str, float] = {}
@@ -187,14 +207,14 @@ class SynthesisServer:
         if before is not None:
             self._interval_s += _NEWEST * (request.came - before - self._interval_s)
         self.requests.put(request)
-        self.account.queued(self.requests.qsize())
+        self.account.queued(len(self.requests))
 
     def status(self) -> dict[str, Any]:
         """For `LiveClient.status`."""
         since = min(self._busy_since.copy().values(), default=None)
         return {
             "pid": os.getpid(),
-            "queue": self.requests.qsize(),
+            "queue": len(self.requests),
             "busy_s": 0.0 if since is None else round(time.monotonic() - since, 3),
             "gpu_memory_gb": _gpu_memory_gb(),
             **self.account.to_dict(),
@@ -219,10 +239,11 @@ class SynthesisServer:
 
     def _load_batches(self) -> None:
         while True:
-            batch = self._next_batch()
-            with self._busy("loading"):
-                loaded = self._load(batch)
-            self._loaded.put((batch, loaded))
+            batch = [request for request in self._next_batch() if not request.connection.gone]
+            if batch:
+                with self._busy("loading"):
+                    loaded = self._load(batch)
+                self._loaded.put((batch, loaded))
 
     def _next_batch(self) -> list[_Request]:
         """The next request, and others that wait or are likely to come in time.
@@ -236,7 +257,7 @@ class SynthesisServer:
         while len(batch) < self.batch_size:
             left = max(0.0, until - time.monotonic())
             try:
-                batch.append(self.requests.get(timeout=max(left, _LOOK_S if self._loaded.full() else 0.0)))
+                batch.append(self.requests.get(max(left, _LOOK_S if self._loaded.full() else 0.0)))
             except queue.Empty:
                 if not left and not self._loaded.full():
                     break
@@ -273,7 +294,7 @@ class SynthesisServer:
         for request, hu in zip(batch, drawn, strict=True):
             request.answer[...] = hu
             place = None
-            if self.ring:
+            if self.ring and (request.case in self._kept or len(self._kept) < _MOST_CASES):
                 place = self._kept[request.case] % self.ring
                 self._kept[request.case] += 1
             self._answer(request, {"kind": "drawn", "place": place})
@@ -311,9 +332,18 @@ def _end_with(parent: int, folder: str) -> None:
     os._exit(0)
 
 
+def _allow_open_files() -> None:
+    """As many as the system lets: clients' pages are open files."""
+    import resource  # here, as Windows does not have it, nor sockets of this kind
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_FILES if most == resource.RLIM_INFINITY else most, most))
+
+
 def main() -> int:
     """Runs the server of a `ServerTask`; the exit status is `REFUSED` where another start would not help."""
     task = ServerTask(**json.loads(sys.argv[1]))
+    _allow_open_files()
     threading.Thread(target=_end_with, args=(task.parent, task.folder), daemon=True).start()
     address = ServerAddress(task.folder)
     try:
