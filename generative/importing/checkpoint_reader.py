@@ -5,7 +5,6 @@ three entries, all of this module; every other name becomes an inert placeholder
 """
 
 import math
-import pickle
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,9 +14,12 @@ from typing import Any, NamedTuple
 import torch
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.inert_pickle import InertUnpickler, MalformedPickleError
+from nnunet_difftumor.names import shown
 
-# Names, sizes and settings only: those of the published files take less than 1 MB.
-_MAX_PICKLE_BYTES = 64 << 20
+# Names, sizes and settings only: those of the published files take less than 1 MB. Memory can take 100 times as much.
+_MAX_PICKLE_BYTES = 8 << 20
+_MOST_DIMENSIONS = 8
 _DTYPES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -111,8 +113,7 @@ class Checkpoint:
             raise InputError(f"{path}: its numbers are not little-endian; save it again on an ordinary machine")
         if self._sizes[pickles[0]] > _MAX_PICKLE_BYTES:
             raise InputError(f"{path}: its data.pkl has {self._sizes[pickles[0]]} bytes, which no model needs; refused")
-        with archive.open(pickles[0]) as stream:
-            self.content = _InertUnpickler(stream, self._folder).load()
+        self.content = _TensorUnpickler(archive.read(pickles[0]), self._folder).load()
 
     def tensor(self, stored: StoredTensor) -> torch.Tensor:
         """Reads one tensor.
@@ -155,28 +156,17 @@ def open_checkpoint(path: Path) -> Iterator[Checkpoint]:
         raise InputError(
             f"{path}: not a PyTorch checkpoint of version 1.6 or later, or truncated ({error}); get the file again"
         ) from error
-    except _MalformedError as error:
+    except MalformedPickleError as error:
         raise InputError(f"{path}: its data.pkl is malformed ({error}); file refused") from error
 
 
-class _MalformedError(Exception):
-    pass
+class _TensorUnpickler(InertUnpickler):
+    """Resolves no name of the file."""
 
-
-class _InertUnpickler(pickle.Unpickler):
-    """Unpickler that resolves no name of the file."""
-
-    def __init__(self, stream, folder: str):
-        super().__init__(stream)
+    def __init__(self, content: bytes, folder: str):
+        super().__init__(content)
         self._folder = folder
         self._placeholders: dict[str, type[Placeholder]] = {}
-
-    def load(self) -> Any:
-        try:
-            return super().load()
-        # A malformed pickle makes the unpickler fail in many ways, none of which is a fault of this program.
-        except Exception as error:
-            raise _MalformedError(f"{type(error).__name__}: {error}") from error
 
     def find_class(self, module: str, name: str) -> Any:
         qualified_name = f"{module}.{name}"
@@ -190,20 +180,22 @@ class _InertUnpickler(pickle.Unpickler):
     def persistent_load(self, reference: Any) -> _Storage:
         kind, storage_type, key, _, numel = reference
         if kind != "storage" or not isinstance(key, str) or not isinstance(numel, int) or numel < 0:
-            raise _MalformedError("unknown kind of storage")
+            raise MalformedPickleError("unknown kind of storage")
         name = getattr(storage_type, "qualified_name", "")
         module, _, storage_name = name.rpartition(".")
         if module != "torch" or storage_name not in _DTYPES:
-            raise _MalformedError(f"numbers of the kind {name or storage_type!r}")
+            raise MalformedPickleError(f"numbers of the kind {name or shown(storage_type)}")
         return _Storage(_DTYPES[storage_name], f"{self._folder}/data/{key}", numel)
 
 
 def _stored_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> StoredTensor:
+    if len(shape) > _MOST_DIMENSIONS or len(stride) > _MOST_DIMENSIONS:
+        raise MalformedPickleError(f"a tensor of {len(shape)} dimensions")
     whole = (offset, *shape, *stride)
-    if not isinstance(storage, _Storage) or not all(isinstance(n, int) and n >= 0 for n in whole):
-        raise _MalformedError("a tensor without numbers or with a negative size")
+    if not isinstance(storage, _Storage) or not all(isinstance(n, int) and 0 <= n < 1 << 63 for n in whole):
+        raise MalformedPickleError("a tensor without numbers or with a negative size")
     if len(shape) != len(stride):
-        raise _MalformedError("a tensor whose shape and stride differ in length")
+        raise MalformedPickleError("a tensor whose shape and stride differ in length")
     return StoredTensor(storage, offset, tuple(shape), tuple(stride))
 
 
@@ -230,7 +222,7 @@ class _Function:
         return self._call(*arguments)
 
     def __setstate__(self, state: Any) -> None:
-        raise _MalformedError("attributes for a function")
+        raise MalformedPickleError("attributes for a function")
 
 
 _KNOWN = {

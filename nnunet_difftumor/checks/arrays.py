@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunet_difftumor.checks.finding import ERROR, Finding
 from nnunet_difftumor.prepared.made_from.hashes import FileHashes
+from nnunet_difftumor.prepared.preprocessed_dataset import PreprocessedDataset
 
 # Of voxels with one and the same value: a scan that is padded all around stays below.
 _MOST_OF_ONE_VALUE = 0.995
@@ -36,7 +36,7 @@ def constant_array(case: str, folder: Path, again: str) -> list[Finding]:
     """A preprocessed image of one value, all over or where the labels are."""
     do = f"look at the raw image; then {again}"
     try:
-        data, seg, _, _ = nnUNetDatasetBlosc2(str(folder), [case]).load_case(case)
+        data, seg, _, _ = PreprocessedDataset(str(folder), [case]).load_case(case)
         image, labels = data[:][0], seg[:][0]
     except Exception as error:  # damaged bytes make blosc2 and pickle raise errors of many kinds
         seen = f"{folder / case}.b2nd cannot be read ({type(error).__name__}: {error})"

@@ -39,6 +39,7 @@ from nnunet_difftumor.prepared.made_from import records
 from nnunet_difftumor.prepared.made_from.hashes import FileHashes
 from nnunet_difftumor.prepared.made_from.raw_files import RawFiles, check_case_list, raw_cases
 from nnunet_difftumor.prepared.pools import PooledDataset
+from nnunet_difftumor.prepared.preprocessed_dataset import PreprocessedDataset
 from nnunet_difftumor.prepared.statistics import StatisticsStore
 from nnunet_difftumor.synthesis.organ import Organ
 
@@ -390,7 +391,7 @@ class _Preparation:
         """nnU-Net does not turn images: a network could tell the pools by their orientation."""
         if not self.pools.cases:
             return
-        dataset = nnUNetDatasetBlosc2(str(self.preprocessed))
+        dataset = PreprocessedDataset(str(self.preprocessed))
         own = {axes_of(dataset.load_case(case)[3], self.plans["transpose_forward"]) for case in dataset.identifiers}
         others = self.pools.lying_otherwise(own)
         if others:

@@ -7,7 +7,7 @@ its preprocessing empties that folder. In a folder of their own, pools are seen 
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from nnunet_difftumor.prepared.preprocessed_dataset import PreprocessedDataset
 
 _FOLDER = "difftumor_pools"
 
@@ -22,7 +22,7 @@ def pool_list(dataset_folder: str | Path) -> Path:
     return pools_folder(dataset_folder) / "pools.json"
 
 
-class PooledDataset(nnUNetDatasetBlosc2):
+class PooledDataset(PreprocessedDataset):
     """nnU-Net's dataset with the cases of the healthy pools.
 
     Args:
@@ -36,7 +36,7 @@ class PooledDataset(nnUNetDatasetBlosc2):
         if identifiers is None:
             identifiers = [*self.get_identifiers(folder), *self.pooled]
         super().__init__(folder, list(identifiers))
-        self._pools = nnUNetDatasetBlosc2(str(pools), sorted(self.pooled))
+        self._pools = PreprocessedDataset(str(pools), sorted(self.pooled))
 
     def load_case(self, identifier: str):
         return self._pools.load_case(identifier) if identifier in self.pooled else super().load_case(identifier)

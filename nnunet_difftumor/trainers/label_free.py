@@ -3,10 +3,10 @@
 from contextlib import contextmanager
 from pathlib import Path
 
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_difftumor.prepared.label_free_validation import VALIDATION_NOTE, mark_summary, validation_folder
+from nnunet_difftumor.prepared.preprocessed_dataset import PreprocessedDataset
 from nnunet_difftumor.prepared.roles import Roles, label_free_roles
 from nnunet_difftumor.trainers.synthetic_tumors import SyntheticTumors
 
@@ -21,7 +21,7 @@ class SyntheticTumorsOnly(SyntheticTumors):
         roles = self.roles()
         self.print_to_log_file(VALIDATION_NOTE)
         folder = validation_folder(self.synthesis.dataset_folder) / self.configuration_manager.data_identifier
-        return self.synthesis.dataset(roles), nnUNetDatasetBlosc2(str(folder), list(roles.validation))
+        return self.synthesis.dataset(roles), PreprocessedDataset(str(folder), list(roles.validation))
 
     def perform_actual_validation(self, save_probabilities: bool = False):
         with self._validation_cases():

@@ -9,6 +9,7 @@ from nnunet_difftumor.pipeline.injection import synthetic_training_loader
 from nnunet_difftumor.pipeline.spatial import with_quick_spatial_transform
 from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
 from nnunet_difftumor.prepared.config import FILE_NAME
+from nnunet_difftumor.prepared.preprocessed_dataset import PreprocessedDataset
 from nnunet_difftumor.prepared.roles import Roles, roles_with_real_cases
 from nnunet_difftumor.runs.progress import draw_progress
 from nnunet_difftumor.runs.recorder import SynthesisRecorder
@@ -56,6 +57,7 @@ class SyntheticTumors:
                 fold=self.fold,
             )
         super().initialize()
+        self.dataset_class = PreprocessedDataset
 
     def roles(self) -> Roles:
         """Who trains, who validates, who gets tumors."""
