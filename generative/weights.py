@@ -4,7 +4,6 @@ The JSON is written last and holds the tensors' hash: a pair that is half-writte
 """
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,10 +18,13 @@ from nnunet_difftumor.files import atomic_path, write_json
 from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.networks.architectures import Architecture, architecture, name_of
 from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
-from nnunet_difftumor.generative.weights_folder import check_stage
-from nnunet_difftumor.names import check_plain_name
+from nnunet_difftumor.generative.weights_description import check_description
+from nnunet_difftumor.json_checks import load_json
+from nnunet_difftumor.names import shown
 
 VERSION = 1
+# Of tensors as they are saved.
+_TYPES = {torch.float32: "F32", torch.bool: "BOOL", torch.int64: "I64"}
 
 
 @dataclass(frozen=True)
@@ -112,16 +114,17 @@ def read_description(path: Path) -> Description:
     """The JSON beside PATH (.safetensors).
 
     Raises:
-        InputError: if it is missing, not of this format or version, or names an organ or a stage that cannot be one.
+        InputError: if it is missing, not of this format or version, or says what cannot be true of any weights.
     """
     page = _with_suffix(path).with_suffix(".json")
     try:
-        content = json.loads(page.read_text())
+        content = load_json(page)
         if content.get("version") != VERSION:
-            raise InputError(f"{page}: version {content.get('version')}; this program reads version {VERSION}")
+            raise InputError(f"{page}: version {shown(content.get('version'))}; this program reads version {VERSION}")
         unknown = set(content) - {item.name for item in fields(Description)}
         if unknown:
-            raise InputError(f"{page}: unknown keys {sorted(unknown)}")
+            raise InputError(f"{page}: unknown keys {shown(sorted(unknown))}")
+        check_description(content, where=str(page))
         volumes = content["volumes"]
         for key in ("window_hu", "spacing_mm"):
             volumes[key] = tuple(volumes[key])
@@ -130,16 +133,13 @@ def read_description(path: Path) -> Description:
             content["codebook_range"] = tuple(content["codebook_range"])
         if content["diffusion"] is not None:
             diffusion = content["diffusion"]
-            # Both become the name of a file.
-            check_plain_name(diffusion["organ"], where=f"{page}: organ")
-            check_stage(diffusion["stage"], where=f"{page}: stage")
             content["diffusion"] = DiffusionSettings(**diffusion | {"patch_size": tuple(diffusion["patch_size"])})
         return Description(**content)
     except FileNotFoundError as error:
         raise InputError(f"{page}: no such file; it belongs beside {path}") from error
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{page}: not the description of weights ({error})") from error
 
 
@@ -257,30 +257,47 @@ def _architecture(path: Path, description: Description) -> Architecture:
 
 
 def _network(path: Path, description: Description) -> Any:
-    model = _architecture(path, description).network(config_of(path, description))
+    # Without memory, until the file is known to fill it: a line of JSON may ask for any size.
+    with torch.device("meta"):
+        model = _architecture(path, description).network(config_of(path, description))
     path = _with_suffix(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     if file_sha256(path) != description.sha256:
         raise InputError(f"{path}: not the file that its JSON describes (the hashes differ); get or make both again")
     try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            _check_types(path, {name: part.get_dtype() for name, part in slices.items()}, model)
+            _check_shapes(str(path), {name: tuple(part.get_shape()) for name, part in slices.items()}, model)
         tensors = load_file(path)
-    except safetensors.SafetensorError as error:
+    except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{path}: not a safetensors file ({error})") from error
     check_finite(str(path), tensors)
-    check_shapes(str(path), tensors, model)
+    model = model.to_empty(device="cpu")
     model.load_state_dict(tensors)
     return model
 
 
+def _check_types(path: Path, types: dict[str, str], model: nn.Module) -> None:
+    expected = {name: _TYPES[tensor.dtype] for name, tensor in model.state_dict().items()}
+    wrong = [f"{name} is {types[name]}" for name in expected if types.get(name, expected[name]) != expected[name]]
+    if wrong:
+        raise InputError(f"{path}: {len(wrong)} tensors of other types than were saved: {', '.join(wrong[:3])}")
+
+
 def check_shapes(where: str, tensors: dict[str, torch.Tensor], model: nn.Module) -> None:
     """Raises an InputError unless the names and shapes are exactly the model's."""
+    _check_shapes(where, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, model)
+
+
+def _check_shapes(where: str, shapes: dict[str, tuple[int, ...]], model: nn.Module) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    missing, extra = sorted(expected.keys() - shapes.keys()), sorted(shapes.keys() - expected.keys())
     wrong = [
-        f"{name} is {tuple(tensors[name].shape)} instead of {shape}"
+        f"{name} is {shapes[name]} instead of {shape}"
         for name, shape in expected.items()
-        if name in tensors and tuple(tensors[name].shape) != shape
+        if name in shapes and shapes[name] != shape
     ]
     for what, names in (("missing", missing), ("unknown", extra), ("of wrong shape", wrong)):
         if names:

@@ -3,11 +3,35 @@
 import dataclasses
 import difflib
 import json
+import os
+import stat
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from nnunet_difftumor.errors import InputError
+
+# Of a JSON file: the largest that programs write here has some MB.
+_MOST_BYTES = 256 << 20
+
+
+def load_json(path: str | os.PathLike) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no JSON, no regular file (reading a pipe would never end), or more than anybody writes.
+    """
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), encoding="utf-8") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("no regular file")
+        if status.st_size > _MOST_BYTES:
+            raise ValueError(f"{status.st_size} bytes, expected at most {_MOST_BYTES}")
+        try:
+            return json.load(file)
+        except RecursionError:
+            raise ValueError("lists in lists without end") from None
 
 
 class Checker:

@@ -6,7 +6,7 @@ three entries, all of this module; every other name becomes an inert placeholder
 
 import math
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,8 @@ from nnunet_difftumor.names import shown
 # Names, sizes and settings only: those of the published files take less than 1 MB. Memory can take 100 times as much.
 _MAX_PICKLE_BYTES = 8 << 20
 _MOST_DIMENSIONS = 8
+# Of the file's size, what its tensors may need.
+_MOST_COPIES = 2
 _DTYPES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -114,6 +116,20 @@ class Checkpoint:
         if self._sizes[pickles[0]] > _MAX_PICKLE_BYTES:
             raise InputError(f"{path}: its data.pkl has {self._sizes[pickles[0]]} bytes, which no model needs; refused")
         self.content = _TensorUnpickler(archive.read(pickles[0]), self._folder).load()
+
+    def tensors(self, stored: Mapping[str, StoredTensor]) -> dict[str, torch.Tensor]:
+        """Reads some tensors, by name.
+
+        Raises:
+            InputError: as `tensor`, and if they need more memory than the file has bytes: a few may share their
+                numbers, but a small file shall not become many large ones.
+        """
+        needed = sum(math.prod(one.shape) * one.storage.dtype.itemsize for one in stored.values())
+        if needed > _MOST_COPIES * self.path.stat().st_size:
+            raise InputError(
+                f"{self.path}: its tensors need {needed / 1e9:.3g} GB, many times what the file has; file refused"
+            )
+        return {name: self.tensor(one) for name, one in stored.items()}
 
     def tensor(self, stored: StoredTensor) -> torch.Tensor:
         """Reads one tensor.

@@ -9,6 +9,9 @@ from nnunet_difftumor.generative.importing.checkpoint_reader import Checkpoint, 
 from nnunet_difftumor.generative.networks.autoencoder import AutoencoderConfig
 from nnunet_difftumor.generative.networks.unet import UNetConfig
 
+# How deep settings are looked for.
+_DEPTH = 12
+
 
 def autoencoder_config(checkpoint: Checkpoint, stored: dict[str, StoredTensor]) -> AutoencoderConfig:
     """Sizes from the tensors; downsampling per axis and norm groups, which no tensor tells, from the settings.
@@ -71,7 +74,7 @@ def _shape(path: Path, stored: dict[str, StoredTensor], name: str, *, axes: int)
 def _settings(hyper_parameters: Any) -> dict[str, Any]:
     """`downsample` and `num_groups`, wherever they are in the (inert) settings object."""
     found: dict[str, Any] = {}
-    _walk(hyper_parameters, lambda name, value: found.setdefault(name, value), depth=0)
+    _walk(hyper_parameters, lambda name, value: found.setdefault(name, value), depth=0, seen=set())
     wanted = {}
     if isinstance(value := _plain(found.get("num_groups")), int):
         wanted["num_groups"] = value
@@ -83,19 +86,23 @@ def _settings(hyper_parameters: Any) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """The content of OmegaConf's nodes: their state has it under `_val` or `_content`."""
-    while isinstance(value, Placeholder):
+    for _ in range(_DEPTH):  # a node may be its own content
+        if not isinstance(value, Placeholder):
+            break
         state = value.state if isinstance(value.state, dict) else {}
         value = state.get("_val", state.get("_content"))
     return value
 
 
-def _walk(value: Any, visit: Callable[[str, Any], Any], *, depth: int) -> None:
+def _walk(value: Any, visit: Callable[[str, Any], Any], *, depth: int, seen: set[int]) -> None:
+    """Visits names and values, every dictionary once: they may hold one another."""
     if isinstance(value, Placeholder):
         value = value.state
-    if depth > 12 or not isinstance(value, dict):
+    if depth > _DEPTH or not isinstance(value, dict) or id(value) in seen:
         return
+    seen.add(id(value))
     for name, inner in value.items():
         if isinstance(name, str):
             visit(name, inner)
             if name not in ("_parent", "_metadata"):
-                _walk(inner, visit, depth=depth + 1)
+                _walk(inner, visit, depth=depth + 1, seen=seen)

@@ -173,7 +173,7 @@ def autoencoder_from(checkpoint: Checkpoint) -> tuple[Autoencoder, dict[str, int
     config = autoencoder_config(checkpoint, wanted)
     with torch.device("meta"):
         model = Autoencoder(config)
-    fill_autoencoder(model, {name: checkpoint.tensor(value) for name, value in wanted.items()}, where=checkpoint.path)
+    fill_autoencoder(model, checkpoint.tensors(wanted), where=checkpoint.path)
     return model.eval(), ignored
 
 
@@ -205,7 +205,7 @@ def unet_from(checkpoint: Checkpoint, *, autoencoder: Autoencoder) -> tuple[UNet
 
     with torch.device("meta"):
         model = UNet(unet_config(path, wanted))
-    fill_unet(model, {name: checkpoint.tensor(value) for name, value in wanted.items()}, where=path)
+    fill_unet(model, checkpoint.tensors(wanted), where=path)
     return model.eval(), steps, {name: number for name, number in ignored.items() if number}
 
 

@@ -14,10 +14,19 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.networks import fused, streaming
 from nnunet_difftumor.generative.networks.codebook import Codebook
 from nnunet_difftumor.generative.networks.convolutions import GroupNormSiLU, SamePadConv3d, SamePadConvTranspose3d
+from nnunet_difftumor.generative.networks.sizes import check_sizes
 from nnunet_difftumor.kernels import Quantized
 from nnunet_difftumor.kernels.implementation import is_cpu_inference
 
 NORM_EPS = 1e-6
+_MOST = {
+    "channels": 16,
+    "hidden_channels": 1024,
+    "latent_channels": 256,
+    "codes": 1 << 20,
+    "downsampling": 64,
+    "norm_groups": 1024,
+}
 
 
 @dataclass(frozen=True)
@@ -42,12 +51,8 @@ class AutoencoderConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "downsampling", tuple(self.downsampling))
-        sizes = (self.channels, self.hidden_channels, self.latent_channels, self.codes, self.norm_groups)
-        if not all(isinstance(size, int) and size > 0 for size in sizes):
-            raise InputError(f"autoencoder: expected whole numbers above 0 for channels, codes and groups, got {self}")
-        if len(self.downsampling) != 3 or any(
-            not isinstance(factor, int) or factor < 1 or factor & (factor - 1) for factor in self.downsampling
-        ):
+        check_sizes(self, _MOST)
+        if len(self.downsampling) != 3 or any(factor & (factor - 1) for factor in self.downsampling):
             raise InputError(f"downsampling: expected three powers of two, got {self.downsampling}")
         if max(self.downsampling) == 1:
             raise InputError("downsampling: expected at least one factor above 1, got (1, 1, 1)")

@@ -26,9 +26,19 @@ from nnunet_difftumor.generative.networks.attention import (
 )
 from nnunet_difftumor.generative.networks.autoencoder import check_patch
 from nnunet_difftumor.generative.networks.convolutions import GroupNormSiLU, SliceConv2d, SliceConvTranspose2d
+from nnunet_difftumor.generative.networks.sizes import check_sizes
 from nnunet_difftumor.kernels.implementation import is_cpu_inference
 
 NORM_EPS = 1e-5
+_MOST = {
+    "latent_channels": 256,
+    "condition_channels": 257,
+    "channels": 1024,
+    "multipliers": 64,
+    "heads": 64,
+    "head_dim": 512,
+    "norm_groups": 1024,
+}
 
 
 @dataclass(frozen=True)
@@ -55,9 +65,9 @@ class UNetConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "multipliers", tuple(self.multipliers))
-        sizes = (self.latent_channels, self.condition_channels, self.channels, *self.multipliers, self.heads)
-        if not self.multipliers or not all(isinstance(n, int) and n > 0 for n in (*sizes, self.norm_groups)):
-            raise InputError(f"U-Net: expected whole numbers above 0, got {self}")
+        check_sizes(self, _MOST)
+        if not self.multipliers:
+            raise InputError("multipliers: expected one for each level, got none")
         if self.head_dim < 2 or self.head_dim % 2:
             raise InputError(f"head_dim: expected an even number, got {self.head_dim}")
         if self.channels % 2 or self.channels < 4:

@@ -67,7 +67,7 @@ def test_impossible_volumes_are_explained(shape, message):
         ({"downsampling": (4, 4)}, "downsampling"),
         ({"downsampling": (1, 1, 1)}, "downsampling"),
         ({"norm_groups": 3}, "norm_groups"),
-        ({"codes": 0}, "autoencoder"),
+        ({"codes": 0}, "codes"),
     ],
 )
 def test_impossible_architectures_are_explained(changed, named):

@@ -1,11 +1,14 @@
 """Safetensors with their JSON: round trips, and every kind of mix-up."""
 
 import json
+import os
+import resource
 from dataclasses import asdict, dataclass
 
 import pytest
 import seeded
 import torch
+from safetensors.torch import load_file, save_file
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.networks import architectures
@@ -13,11 +16,23 @@ from nnunet_difftumor.generative.weights import (
     Description,
     DiffusionSettings,
     codebook_sha256,
+    file_sha256,
     load_autoencoder,
     load_diffusion,
     read_description,
     save_weights,
 )
+
+VOLUMES = {"window_hu": [-175, 250], "spacing_mm": [1, 1, 1], "axes": "SRA"}
+DIFFUSION = {
+    "organ": "liver",
+    "stage": "early",
+    "steps": 4,
+    "sampler": "ddpm",
+    "sampler_steps": 4,
+    "codebook_sha256": "0" * 64,
+    "patch_size": [96, 96, 96],
+}
 
 
 @pytest.fixture
@@ -102,14 +117,66 @@ def test_missing_files_are_named(saved):
         ({"architecture": {"channels": 9}}, "channels"),
         ({"diffusion": None}, "kind"),
         ({"diffusion": {"organ": "liver"}}, "not the description"),
+        ({"architecture": {"channels": 2**40}}, "channels is 1099511627776, expected whole numbers from 1 to 1024"),
+        ({"architecture": {"multipliers": [1] * 9}}, "multipliers is .*, expected whole numbers from 1 to 64"),
+        ({"architecture": {"multipliers": "1248"}}, "multipliers is .*, expected whole numbers from 1 to 64"),
+        ({"architecture": {"heads": True}}, "heads is True, expected"),
+        ({"architecture": [1]}, "architecture is .*, expected an object"),
+        ({"sha256": "0" * 63}, "sha256 is .*, expected a SHA-256"),
+        ({"codebook_range": [1, 0]}, "codebook_range is .*, expected null, or two numbers, the lower first"),
+        ({"volumes": VOLUMES | {"window_hu": [250, -175]}}, "volumes: window_hu is .*, expected two numbers"),
+        ({"volumes": VOLUMES | {"window_hu": [None, 250]}}, "volumes: window_hu is .*, expected two numbers"),
+        ({"volumes": VOLUMES | {"spacing_mm": [1, 1, 0]}}, "volumes: spacing_mm is .*, expected three from 0.01"),
+        ({"volumes": VOLUMES | {"axes": "SSA"}}, "volumes: axes is .*, expected three letters"),
+        (
+            {"diffusion": DIFFUSION | {"steps": 10**9}},
+            "diffusion: steps is .*, expected a whole number from 1 to 10000",
+        ),
+        ({"diffusion": DIFFUSION | {"steps": True}}, "diffusion: steps is .*, expected"),
+        ({"diffusion": DIFFUSION | {"sampler": "euler"}}, "diffusion: sampler is .*, expected one of ddpm, ddim"),
+        ({"diffusion": DIFFUSION | {"sampler": ["ddpm"]}}, "diffusion: sampler is .*, expected one of"),
+        (
+            {"diffusion": DIFFUSION | {"sampler_steps": 3}},
+            "sampler_steps is 3, expected a whole number that divides the 4",
+        ),
+        ({"diffusion": DIFFUSION | {"patch_size": [96, 96, 10**6]}}, "patch_size is .*, expected three whole numbers"),
+        ({"diffusion": DIFFUSION | {"organ": "../liver"}}, "organ is .*, expected a plain name"),
         ({"surprise": 1}, "unknown keys"),
         ({"network": "gan"}, r"liver_early\.json: network is 'gan', expected one of difftumor_unet"),
-        ({"network": ["difftumor_unet"]}, "network is .*expected one of difftumor_unet"),
+        ({"network": ["difftumor_unet"]}, "network is .*expected null or text"),
     ],
 )
 def test_a_wrong_description_is_explained(saved, changed, message):
     change_json(saved / "liver_early.json", **changed)
     with pytest.raises(InputError, match=message):
+        load(saved)
+
+
+def test_a_description_that_is_no_file_or_has_no_end_is_explained(saved):
+    page = saved / "liver_early.json"
+    page.write_text("[" * 100_000)
+    with pytest.raises(InputError, match="not the description of weights"):
+        load(saved)
+    page.unlink()
+    os.mkfifo(page)
+    with pytest.raises(InputError, match=r"not the description of weights .no regular file"):
+        load(saved)
+
+
+def test_sizes_that_the_tensors_do_not_have_take_no_memory(saved):
+    """A network of these sizes has 200 GB."""
+    change_json(saved / "liver_early.json", architecture={"channels": 1024, "multipliers": [1, 16, 32, 64]})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="of wrong shape"):
+        load(saved)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 200_000  # kB
+
+
+def test_tensors_of_another_type_are_refused(saved):
+    path = saved / "liver_early.safetensors"
+    save_file({name: tensor.double() for name, tensor in load_file(path).items()}, path)
+    change_json(path.with_suffix(".json"), sha256=file_sha256(path))
+    with pytest.raises(InputError, match=r"tensors of other types than were saved: .* is F64"):
         load(saved)
 
 
