@@ -5,6 +5,7 @@ import pickle
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ def export(model_folder: str | os.PathLike, output: str | os.PathLike | None = N
         The output folder, which appears whole or not at all.
 
     Raises:
-        InputError: this is no model folder, a checkpoint is broken or of a foreign trainer, or the output exists.
+        InputError: this is no model folder, a file of it is a link or a pipe, a checkpoint is broken or of a foreign
+            trainer, or the output exists.
     """
     model = Path(model_folder).resolve()
     output = Path(output) if output is not None else model.with_name(f"{model.name}_exported")
@@ -45,13 +47,16 @@ def export(model_folder: str | os.PathLike, output: str | os.PathLike | None = N
     checkpoints = sorted(model.glob("fold_*/checkpoint_*.pth"))
     if not checkpoints:
         raise InputError(f"{model}: no fold_*/checkpoint_*.pth; train the model first")
+    small = list(_small_files(model))
+    for path in (*small, *checkpoints):
+        _check_regular(path)
     if output.exists():
         raise InputError(f"{output}: exists already; remove it or name another folder")
 
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".tmp-{secrets.token_hex(4)}-{output.name}")
     try:
-        for path in _small_files(model):
+        for path in small:
             target = temporary / path.relative_to(model)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
@@ -70,7 +75,16 @@ def export(model_folder: str | os.PathLike, output: str | os.PathLike | None = N
 def _small_files(model: Path) -> Iterator[Path]:
     yield from sorted(model.glob("*.json"))
     for fold in sorted(model.glob("fold_*")):
-        yield from (path for path in (fold / "progress.png", fold / "validation" / "summary.json") if path.is_file())
+        yield from (
+            path for path in (fold / "progress.png", fold / "validation" / "summary.json") if os.path.lexists(path)
+        )
+
+
+def _check_regular(path: Path) -> None:
+    """Refuses links, which could carry any file of this machine into the copy, and pipes, which have no end."""
+    # Its folder may be a link as well.
+    if not stat.S_ISREG(path.lstat().st_mode) or path.resolve() != path:
+        raise InputError(f"{path}: is a link or no regular file; put the file itself there, if it is yours")
 
 
 def _export_checkpoint(source: Path, target: Path) -> None:

@@ -179,6 +179,31 @@ def test_a_foreign_trainer_is_refused_since_its_network_may_differ(model, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["plans.json", "notes.json", "fold_0/progress.png", "fold_0/checkpoint_final.pth"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "link to nowhere"])
+def test_what_is_no_file_of_the_models_own_is_not_copied(model, tmp_path, name, kind):
+    secret, path = tmp_path / "secret", model / name
+    secret.write_text("{}")
+    if path.exists() and kind != "pipe":
+        secret.write_bytes(path.read_bytes())
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(exist_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(secret if kind == "link" else tmp_path / "nothing")
+    with pytest.raises(InputError, match=r"is a link or no regular file|there is no plans.json|no fold_"):
+        export(model, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_fold_that_is_a_link_is_not_followed(model, tmp_path):
+    (model / "fold_0").rename(tmp_path / "elsewhere")
+    (model / "fold_0").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"fold_0/.* is a link or no regular file"):
+        export(model, tmp_path / "copy")
+
+
 @pytest.mark.parametrize("missing", ["plans.json", "dataset.json", "fold_0/checkpoint_final.pth"])
 def test_an_incomplete_model_folder_is_refused(model, missing):
     (model / missing).unlink()
