@@ -72,6 +72,31 @@ def test_specs_labels_and_order_do_not_depend_on_workers(prepared_phantom, tmp_p
         assert found == expected, f"{workers} workers"
 
 
+@pytest.mark.parametrize(("source", "least"), [("handcrafted", 2.0), ("live", 3.0)])
+def test_what_is_too_faint_is_drawn_again_whatever_the_workers(
+    prepared_phantom, tmp_path, monkeypatch, stand_ins, source, least
+):
+    settings = {"source": source, "live": {"timeout_s": 600.0}}
+    expected = None
+    for workers in (1, 2):
+        made = batches_of(
+            prepared_phantom, tmp_path, workers=workers, count=12, monkeypatch=monkeypatch,
+            minimum_contrast_to_noise=least, **settings,
+        )  # fmt: skip
+        found = [drawn(batch) for batch in made]
+        expected = expected or found
+        assert found == expected and all(consistent(batch) for batch in made), f"{workers} workers"
+    samples = samples_of(made)
+    reason = f"contrast is less than {least:g} times the noise"
+    again = [sample for sample in samples if any(reason in text for text in sample["refused"])]
+    assert again and any(sample["tumors"] for sample in again) and not any(sample["faint"] for sample in samples)
+    anything = samples_of(
+        batches_of(prepared_phantom, tmp_path, workers=1, count=12, monkeypatch=monkeypatch, **settings)
+    )
+    unchanged = [(a["tumors"] == b["tumors"]) for a, b in zip(anything, samples, strict=True) if b not in again]
+    assert unchanged and all(unchanged)
+
+
 def test_voxels_do_not_depend_on_workers_when_deterministic(prepared_phantom, tmp_path, monkeypatch, small_patches):
     """With the real networks: what else they draw at the same time must not matter."""
     expected, live = None, {"deterministic": True, "timeout_s": 600.0}

@@ -210,11 +210,41 @@ def test_the_last_line_says_where_tumors_are_hard_to_see(prepared_phantom, copy_
         make_bank(501, per_case=1, output=tmp_path / str(contrast_hu), report=lines.append)
         assert len(lines) == 3  # the second call has none of its own to speak of
     assert re.fullmatch(r"contrast of those made: median -[56]\d HU, nine of ten from -\d+ to -[45]\d HU", notes[-60])
-    assert notes[-3].startswith("contrast of those made: median -3 HU, nine of ten from -")
+    assert notes[-3].startswith("contrast of those made: median -4 HU, nine of ten from -")
     assert notes[-3].endswith(
-        " 3 of 4 are within 8 HU of the tissue around, hard to see, "
+        " 3 of 4 have less contrast than 0.5 times the noise, hardly to be seen, "
         "most lesions of phantom_000, phantom_001, phantom_003 among them"
     )
+
+
+def test_lesions_that_nobody_could_see_are_drawn_again_where_that_is_asked_for(
+    prepared_phantom, copy_of_prepared_phantom, tmp_path
+):
+    edit_settings(copy_of_prepared_phantom, contrast_hu=[-30, 0], size_weights={"small": 1})
+    anything = fill(tmp_path / "anything", 3)
+    assert 0 < anything.faint < anything.made == 3 * CASES
+    clear = fill(tmp_path / "clear", 3, minimum_contrast_to_noise=0.5)
+    assert clear.faint == 0 and clear.made + clear.refused == 3 * CASES and clear.made >= anything.made - anything.faint
+    # Those that can be seen are the same, and the order in which they are made changes nothing.
+    first, second = content(tmp_path / "anything"), content(tmp_path / "clear")
+    same = {name for name in first if first[name] == second.get(name)}
+    assert len(same) == anything.made - anything.faint
+    assert json.loads((tmp_path / "clear" / "bank.json").read_text())["minimum_contrast_to_noise"] == 0.5
+    with pytest.raises(InputError, match=r"other settings \(minimum_contrast_to_noise; see bank.json\)"):
+        fill(tmp_path / "anything", 4, minimum_contrast_to_noise=0.5)
+    with pytest.raises(InputError, match="`minimum_contrast_to_noise` is -1, expected a number from 0 to 10"):
+        fill(tmp_path / "wrong", minimum_contrast_to_noise=-1)
+
+    # As the settings say it, by the command; nothing has that much.
+    edit_settings(copy_of_prepared_phantom, minimum_contrast_to_noise=9)
+    script = Path(sys.executable).with_name("difftumor")
+    words = [script, "synthesize", "--bank", "-d", "501", "--per-case", "1", "-o", tmp_path / "none"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"0 lesions made, 0 kept, {CASES} refused (no room, or too faint)" in done.stdout
+    note = json.loads((tmp_path / "none" / "phantom_000" / "00000.refused.json").read_text())
+    assert len(note["reasons"]) == 3
+    assert any(reason.endswith("small: contrast is less than 9 times the noise") for reason in note["reasons"])
 
 
 def test_a_bank_of_diffusion_tumors_is_trained_on(prepared_phantom, copy_of_prepared_phantom, tmp_path, monkeypatch):
