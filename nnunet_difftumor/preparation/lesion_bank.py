@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_difftumor import __version__
+from nnunet_difftumor.checks.gate import check_before
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
 from nnunet_difftumor.prepared.bank_folder import BankFolder
@@ -105,11 +106,13 @@ def make_bank(
         minimum_contrast_to_noise: lesions with less contrast, in units of the noise around, are refused and drawn
             again; None: as difftumor.json says.
         seed: of everything random; None: that of difftumor.json.
-        report: gets lines at the end: what was made, and how far its tumors differ from the tissue around.
+        report: gets lines: what is wrong with the data; at the end what was made, and how far its tumors differ from
+            the tissue around.
 
     Raises:
         InputError: if the dataset was not prepared or has no base, diffusion models are missing or do not fit, the
-            folder holds a bank of other settings, or cannot be written.
+            folder holds a bank of other settings, or cannot be written; if the data are not what the dataset was
+            prepared from, unless `on_wrong_data` in difftumor.json is "warn".
     """
     _check_numbers(per_case=per_case, seed=seed, minimum_contrast_to_noise=minimum_contrast_to_noise)
     dataset_folder = prepared_folder(dataset_id)
@@ -125,6 +128,14 @@ def make_bank(
         device=device,
         mode=usual_mode(device) if fast is None else FAST if fast else EXACT,
         sampler_steps=sampler_steps,
+    )
+    check_before(
+        "the bank",
+        dataset_folder,
+        plans=synthesis.plans,
+        configuration=configuration,
+        config=synthesis.config,
+        report=report,
     )
     folder = dataset_folder / "difftumor_bank" / synthesis.folder.name if output is None else Path(output)
     bank = BankFolder(folder.absolute(), cases, per_case)

@@ -153,6 +153,55 @@ def test_where_there_is_no_room_is_noted_and_not_tried_again(bank, made, monkeyp
     assert content(made).items() <= content(bank).items()
 
 
+def mended(dataset):
+    dataset.mend("phantom_002", old=5, new=0)
+
+
+def withdrawn(dataset):
+    dataset.withdraw("phantom_002")
+
+
+def cut_short(dataset):
+    path = dataset.arrays / "phantom_001.b2nd"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("change", "seen"),
+    [
+        (mended, "phantom_002: .*phantom_002.nii.gz has changed since the dataset was prepared"),
+        (withdrawn, "phantom_002: was withdrawn from Dataset501_Phantom"),
+        (cut_short, "phantom_001: .*phantom_001.b2nd has .* bytes, but .* were written"),
+    ],
+)
+def test_a_bank_of_data_that_are_not_what_was_prepared_is_not_begun_unless_told_otherwise(
+    dataset, tmp_path, change, seen
+):
+    change(dataset)
+    with pytest.raises(InputError, match=f"the bank does not begin: {seen}.*`difftumor prepare -d 501`"):
+        fill(tmp_path / "bank", 1)
+    assert not (tmp_path / "bank").exists()
+    edit_settings(dataset.folder, on_wrong_data="warn")
+    lines = []
+    if change is cut_short:  # nothing can be made from that
+        return
+    report = make_bank(501, per_case=1, output=tmp_path / "bank", report=lines.append)
+    assert report.made == CASES and any(line.startswith("ERROR phantom_002") for line in lines)
+    assert any("the bank begins all the same" in line for line in lines)
+
+
+def test_the_command_names_what_has_changed_and_goes_on_once_it_is_prepared_again(dataset, tmp_path):
+    dataset.mend("phantom_002", old=5, new=0)
+    script = Path(sys.executable).with_name("difftumor")
+    words = [script, "synthesize", "--bank", "-d", "501", "--per-case", "1", "-o", tmp_path / "bank"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2 and not (tmp_path / "bank").exists()
+    assert "the bank does not begin: phantom_002: " in done.stderr and "`difftumor prepare -d 501`" in done.stderr
+    assert main(["prepare", "-d", "501", "-np", "1"]) == 0
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0 and f"{CASES} lesions made" in done.stdout, done.stderr
+
+
 @contextmanager
 def files_up_to(size: int):
     """As on a full disk: what would make a file larger than this many bytes fails."""
@@ -208,7 +257,8 @@ def test_the_last_line_says_where_tumors_are_hard_to_see(prepared_phantom, copy_
         make_bank(501, per_case=1, output=tmp_path / str(contrast_hu), report=lines.append)
         notes[contrast_hu] = lines[-1]
         make_bank(501, per_case=1, output=tmp_path / str(contrast_hu), report=lines.append)
-        assert len(lines) == 3  # the second call has none of its own to speak of
+        # The second call has none of its own to speak of.
+        assert len([line for line in lines if not line.startswith("NOTE")]) == 3
     assert re.fullmatch(r"contrast of those made: median -[56]\d HU, nine of ten from -\d+ to -[45]\d HU", notes[-60])
     assert notes[-3].startswith("contrast of those made: median -4 HU, nine of ten from -")
     assert notes[-3].endswith(
