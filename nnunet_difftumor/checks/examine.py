@@ -17,12 +17,13 @@ from nnunet_difftumor.checks.label_content import label_findings, wrong_side
 from nnunet_difftumor.checks.organ_fit import Fit, FitMeasure, misplaced_labels
 from nnunet_difftumor.checks.same_scan import Fingerprint, fingerprint
 from nnunet_difftumor.ct import SUFFIXES, read_ct, read_labels
+from nnunet_difftumor.ct.hounsfield import organ_medians_hu
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.synthesis.organ import Organ
 
 # Goes up when anything that is looked for changes: what is remembered is then looked at again.
-_VERSION = 1
+_VERSION = 2
 _FOLDER = "difftumor_checks"
 
 
@@ -81,14 +82,17 @@ def examine(case: str, image: Path, label: Path, *, organs: Sequence[Organ]) -> 
         if fit is not None:
             fits[organ.name] = fit
             findings += wrong_side(case, organ.name, mask, hu)
-    findings += _intensities_or_places(case, fits, hu)
+    medians_hu = organ_medians_hu(scan.hu, labels, {o.name: o.organ_labels for o in organs if o.name in fits})
+    findings += _intensities_or_places(case, fits, medians_hu, hu)
     return Examined(tuple(findings), found, values)
 
 
-def _intensities_or_places(case: str, fits: Mapping[str, Fit], hu: np.ndarray) -> list[Finding]:
+def _intensities_or_places(
+    case: str, fits: Mapping[str, Fit], medians_hu: Mapping[str, float], hu: np.ndarray
+) -> list[Finding]:
     """Labels in the wrong place make organs' HU wrong, and wrong HU make places look wrong: the cause is named."""
     misplaced = [finding for name, fit in fits.items() for finding in misplaced_labels(case, name, fit)]
-    intensities = wrong_hu(case, {name: fit.median_hu for name, fit in fits.items()}, hu)
+    intensities = wrong_hu(case, medians_hu, hu)
     if intensities and (len(misplaced) == 0 or all(fit.foreign > 0.9 for fit in fits.values())):
         return intensities
     return misplaced

@@ -1,16 +1,13 @@
-"""Whether a scan's numbers are HU: the level of labelled organs, and that of fat."""
+"""Whether a scan's numbers are HU: the level of labelled organs, and that of fat, by the limits of `ct.hounsfield`."""
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from nnunet_difftumor.checks.coarse import RANGE_HU
 from nnunet_difftumor.checks.finding import ERROR, WARNING, Finding
+from nnunet_difftumor.ct.hounsfield import FAT_HU, FAT_TOLERANCE_HU, limits_of
 
 _KIND = "not-hu"
-# Solid organs of the abdomen, without contrast agent to brightest kidneys.
-_ORGAN_HU = (-30.0, 330.0)
-_FAT_HU = -105.0
-_FAT_TOLERANCE_HU = 35.0
 _BIN_HU = 5.0
 # A peak: share of the voxels in homogeneous tissue, highest nearby, and so many times what is aside of it.
 _LEAST_SHARE, _NEAR_HU = 0.006, 45.0
@@ -44,20 +41,17 @@ def wrong_hu(case: str, organs_hu: dict[str, float], hu: np.ndarray) -> list[Fin
 
     Args:
         case: name.
-        organs_hu: median of each organ, by name.
+        organs_hu: median of each organ, by name, in the scan itself.
         hu: as `coarse_hu` gives it.
     """
-    low, high = _ORGAN_HU
     do = "give the CT in HU: slope and intercept applied once"
     for organ, median_hu in organs_hu.items():
+        low, high = limits_of(organ)
         if not low <= median_hu <= high:
-            beyond = " or less" if median_hu <= RANGE_HU[0] else " or more" if median_hu >= RANGE_HU[1] else ""
-            seen = f"{organ} has a median of {median_hu:.0f}{beyond}, expected {low:.0f} to {high:.0f} HU"
+            seen = f"{organ} has a median of {median_hu:.0f}, expected {low} to {high} HU"
             return [Finding(_KIND, case, ERROR, seen, do)]
     found = fat_hu(hu, below_hu=max(organs_hu.values()) - 100 if organs_hu else 0.0)
-    if found is not None and abs(found - _FAT_HU) > _FAT_TOLERANCE_HU:
-        seen = (
-            f"fat is at {found:.0f}, expected about {_FAT_HU:.0f} HU: all values may be {found - _FAT_HU:+.0f} HU off"
-        )
+    if found is not None and abs(found - FAT_HU) > FAT_TOLERANCE_HU:
+        seen = f"fat is at {found:.0f}, expected about {FAT_HU:.0f} HU: all values may be {found - FAT_HU:+.0f} HU off"
         return [Finding(_KIND, case, WARNING, seen, do)]
     return []

@@ -43,7 +43,6 @@ class Fit:
         shift_mm: from there to where it is: superior, anterior, right.
         mirrored_sd_hu: in the mask mirrored left to right, at its best place nearby; infinite if that is not asked for.
         foreign: share of the inside that is no soft tissue.
-        median_hu: of the inside.
         volume_ml: of the mask.
     """
 
@@ -52,7 +51,6 @@ class Fit:
     shift_mm: tuple[float, float, float]
     mirrored_sd_hu: float
     foreign: float
-    median_hu: float
     volume_ml: float
 
 
@@ -96,7 +94,6 @@ class FitMeasure:
             shift_mm=(up, front, right),
             mirrored_sd_hu=float(mirrored),
             foreign=foreign,
-            median_hu=float(np.median(inside)),
             volume_ml=float(np.count_nonzero(mask) * GRID_MM**3 / 1000),
         )
 

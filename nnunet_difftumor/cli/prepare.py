@@ -13,11 +13,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from nnunet_difftumor.synthesis.look.presets import PRESETS
 
     parser.add_argument("-d", "--dataset-id", type=int, required=True, help="of a dataset in nnUNet_raw")
-    parser.add_argument("--planner", default="nnUNetPlannerResEncM", help="any nnU-Net planner (default: %(default)s)")
     parser.add_argument(
-        "--spacing", dest="spacing_mm", type=float, nargs=3, metavar=("Z", "Y", "X"), help="target spacing in mm"
+        "--planner", help="any nnU-Net planner (default: nnUNetPlannerResEncM; that of plans that are there is kept)"
     )
-    parser.add_argument("--patch-size", type=int, nargs=3, metavar=("Z", "Y", "X"), help="in voxels")
+    parser.add_argument(
+        "--spacing",
+        dest="spacing_mm",
+        type=float,
+        nargs=3,
+        metavar=("Z", "Y", "X"),
+        help="target spacing in mm (default: the planner's; that of plans that are there is kept)",
+    )
+    parser.add_argument(
+        "--patch-size", type=int, nargs=3, metavar=("Z", "Y", "X"), help="in voxels (default: as with --spacing)"
+    )
     parser.add_argument(
         "--organ",
         action="append",

@@ -36,6 +36,7 @@ _DRAWN = (
     "size",
     "count",
     "contrast_hu",
+    "minimum_contrast_to_noise",
     "seed",
     "renderer",
     "weights_organ",
@@ -85,6 +86,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="HU",
         help="contrast to the tissue around, or its least and greatest value, for example -40 -20",
+    )
+    parser.add_argument(
+        "--minimum-contrast-to-noise",
+        type=float,
+        metavar="RATIO",
+        help="tumors with less contrast, in units of the noise around, are refused and drawn again (default: none is "
+        "refused; those below 0.5, which nobody could see, are counted)",
     )
     parser.add_argument(
         "--spacing",
@@ -219,7 +227,7 @@ def _fill_bank(args: argparse.Namespace) -> int:
 
     names = (
         *("per_case", "output", "configuration", "renderer", "weights", "weights_organ", "device", "fast"),
-        *("sampler_steps", "seed"),
+        *("sampler_steps", "minimum_contrast_to_noise", "seed"),
     )
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     bank = make_bank(args.dataset_id, **given)

@@ -14,6 +14,8 @@ from nnunet_difftumor.label_names import is_lesion_name
 
 # Below this is padding: -2000, -2048, -3024 and others stand for places outside of the scanner's circle.
 _LOWEST_TISSUE_HU = -1500
+# Where fat is seen, in all scans; a peak farther away is that of other values.
+FAT_HU, FAT_TOLERANCE_HU = -105.0, 35.0
 _WHAT_HU_ARE = "CT in HU has fat near -100, water at 0 and air near -1000"
 # Where the median of a healthy or diseased organ lies, with or without contrast agent, by a word in its name. Values
 # that lack their intercept lie 1024 too high, with it twice 1024 too low. Organs that hold gas or contrast agent have
@@ -89,15 +91,19 @@ def check_organs_hu(
     Raises:
         InputError: naming organ, median, limits and what is likely wrong.
     """
-    for name, values in organs.items():
+    for name, median in organ_medians_hu(hu, labels, organs).items():
         if is_lesion_name(name):
             continue
-        inside = hu[np.isin(labels, list(values))]
-        if inside.size:
-            median, (low, high) = float(np.median(inside)), limits_of(name)
-            if not low <= median <= high:
-                seen = f"{where}: {name} median {median:.0f} HU; expected {low} to {high}"
-                raise InputError(f"{seen}; {_likely_wrong(median, low, high, hu)}")
+        low, high = limits_of(name)
+        if not low <= median <= high:
+            seen = f"{where}: {name} median {median:.0f} HU; expected {low} to {high}"
+            raise InputError(f"{seen}; {_likely_wrong(median, low, high, hu)}")
+
+
+def organ_medians_hu(hu: np.ndarray, labels: np.ndarray, organs: Mapping[str, Collection[int]]) -> dict[str, float]:
+    """Median of each organ by name, those left out that are not there; arguments as in `check_organs_hu`."""
+    inside = {name: hu[np.isin(labels, list(values))] for name, values in organs.items()}
+    return {name: float(np.median(values)) for name, values in inside.items() if values.size}
 
 
 def _likely_wrong(median: float, low: float, high: float, hu: np.ndarray) -> str:

@@ -11,6 +11,7 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunet_difftumor.pipeline.dataset import SteeredLocations, TrainingSample
 from nnunet_difftumor.pipeline.orphans import EndsWithTrainer
 from nnunet_difftumor.pipeline.seeding import seeded_generators
+from nnunet_difftumor.synthesis.visibility import count_faint
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class SyntheticTumorDataLoader(WatchedDataLoader):
     - `index`: its number;
     - `samples`: for each sample that was to be synthetic a dict with `number` (index * batch size + position),
       `sample` (position in the batch), `case`, `source`, `tumors` and `look_alikes` (specs), `refused` (reasons),
-      `in_target` (whether the target that the network gets has a voxel of them), `milliseconds`, `waited_ms` (of these,
-      for the synthesis server) and `crc32` (`sample_crc32`).
+      `faint` (how many of the tumors nobody could see), `in_target` (whether the target that the network gets has a
+      voxel of them), `milliseconds`, `waited_ms` (of these, for the synthesis server) and `crc32` (`sample_crc32`).
     """
 
     plan: SamplingPlan
@@ -115,6 +116,7 @@ class SyntheticTumorDataLoader(WatchedDataLoader):
                     "tumors": [tumor.spec.to_dict() for tumor in record.outcome.tumors],
                     "look_alikes": [lesion.spec.to_dict() for lesion in record.outcome.look_alikes],
                     "refused": record.outcome.refused,
+                    "faint": count_faint(record.outcome.tumors),
                     "in_target": self._has_tumor(target, record.outcome.tumor_label),
                     "milliseconds": record.milliseconds,
                     "waited_ms": record.outcome.waited_ms,

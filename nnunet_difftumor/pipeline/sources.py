@@ -4,7 +4,7 @@ Those that a synthesis server draws are in `live.source`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -18,11 +18,13 @@ from nnunet_difftumor.prepared.statistics import StatisticsStore
 from nnunet_difftumor.synthesis.handcrafted import HandcraftedRenderer
 from nnunet_difftumor.synthesis.lesion_file import SUFFIX, read_lesion
 from nnunet_difftumor.synthesis.organ import Organ
-from nnunet_difftumor.synthesis.patch import RenderedTumor
+from nnunet_difftumor.synthesis.patch import RenderedTumor, tissue_around
 from nnunet_difftumor.synthesis.placement.sampler import Placement, TumorSampler
-from nnunet_difftumor.synthesis.scene import patch_of
+from nnunet_difftumor.synthesis.scene import rendered_in
+from nnunet_difftumor.synthesis.visibility import check_reach, too_faint
 
-# A scene in which nothing found room is drawn again, with other sizes and in another organ if there is one.
+# A scene in which nothing found room, or all that did is too faint, is drawn again, with other sizes and in another
+# organ if there is one.
 _SCENES = 3
 
 
@@ -106,6 +108,7 @@ class HandcraftedSource:
 
     def __init__(self, config: DiffTumorConfig, statistics: StatisticsStore) -> None:
         self._scenes = Scenes(config, statistics)
+        self._least_contrast_to_noise = config.minimum_contrast_to_noise
 
     def begin(
         self, case: OverlayCase, rng: np.random.Generator, epoch: int = 0, *, patch_size: Sequence[int] | None = None
@@ -113,18 +116,28 @@ class HandcraftedSource:
         return partial(self.add_tumors, case, rng, epoch)
 
     def add_tumors(self, case: OverlayCase, rng: np.random.Generator, epoch: int = 0) -> Outcome:
-        organ, placed, look_alikes, refused = self._scenes.draw(case, rng, epoch)
-        return Outcome(
-            tumors=[paste_handcrafted(case, placement, organ) for placement in placed],
-            look_alikes=[paste_handcrafted(case, placement, organ) for placement in look_alikes],
-            tumor_label=organ.tumor_label if organ else 0,
-            refused=refused,
-        )
+        outcome = Outcome()
+        for _ in range(_SCENES):
+            organ, placed, look_alikes, refused = self._scenes.draw(case, rng, epoch)
+            outcome.refused += refused
+            for placement in placed:
+                tumor = rendered_in(case, placement.spec, organ, renderer=HandcraftedRenderer())
+                if (reason := too_faint(tumor, self._least_contrast_to_noise)) is not None:
+                    outcome.refused.append(f"{tumor.spec.size_class}: {reason}")
+                    continue
+                case.paste(tumor)
+                outcome.tumors.append(tumor)
+            if outcome.tumors:
+                outcome.tumor_label = organ.tumor_label
+                outcome.look_alikes = [paste_handcrafted(case, placement, organ) for placement in look_alikes]
+            if outcome.tumors or not placed:
+                break
+        return outcome
 
 
 def paste_handcrafted(case: OverlayCase, placement: Placement, organ: Organ) -> RenderedTumor:
     """Renders a hand-crafted tumor into a case."""
-    tumor = HandcraftedRenderer().render([patch_of(case, placement.spec, organ)], [placement.spec])[0]
+    tumor = rendered_in(case, placement.spec, organ, renderer=HandcraftedRenderer())
     case.paste(tumor)
     return tumor
 
@@ -133,11 +146,12 @@ class BankSource:
     """Reads lesion files: `FOLDER/CASE/ANYTHING.lesion.npz`, rendered beforehand or by another process.
 
     Files may come and go while training runs. A lesion that is damaged, or whose mask is not inside the organ of the
-    case, is refused and counted.
+    case, or has less contrast than is asked for, is refused and counted.
     """
 
     def __init__(self, config: DiffTumorConfig) -> None:
         self.folder = Path(config.bank_folder)
+        self._least_contrast_to_noise = config.minimum_contrast_to_noise
         self.organs: dict[str, Organ] = {organ.name: organ for organ in config.organs}
         if not self.folder.is_dir():
             raise InputError(f"bank_folder {self.folder}: no such folder; make the lesions first, or correct the path")
@@ -163,6 +177,12 @@ class BankSource:
                 beyond = tumor.spec.exophytic or tumor.spec.mass_effect > 0
                 if not (inside.any() if beyond else inside.all()):
                     raise InputError("the mask is not in the organ of this case")
+                check_reach(tumor, case)
+                if tumor.around is None:  # a file of an earlier version
+                    before = case.hu(tumor.box), case.labels(tumor.box)
+                    tumor = replace(tumor, around=tissue_around(*before, tumor.mask, organ=organ))
+                if (reason := too_faint(tumor, self._least_contrast_to_noise)) is not None:
+                    raise InputError(reason)
             except InputError as error:
                 outcome.refused.append(f"bank: {files[number].name}: {error}")
                 continue

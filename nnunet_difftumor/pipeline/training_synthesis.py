@@ -59,7 +59,7 @@ class TrainingSynthesis:
         self.config = DiffTumorConfig.load(self.dataset_folder / FILE_NAME) if config is None else config
         self.grid = PreparedGrid.from_plans(plans, configuration)
         manager = PlansManager(plans)
-        self._plans, self._configuration_name = plans, configuration
+        self.plans, self._configuration_name = plans, configuration
         self._configuration = manager.get_configuration(configuration)
         if len(self._configuration.patch_size) != 3:
             raise InputError(
@@ -106,14 +106,14 @@ class TrainingSynthesis:
 
     def what_draws(self, roles: Callable[[], Roles]) -> list[Finding]:
         """What is wrong with the bank or the weights that the tumors come from; roles are needed for a bank only."""
-        findings = unfit_weights(self.config, self._plans)
+        findings = unfit_weights(self.config, self.plans)
         if self.config.source == "bank":
             findings += self.stale_bank(Path(self.config.bank_folder), roles().bases)
         return findings
 
     def stale_bank(self, bank: Path, cases: Sequence[str]) -> list[Finding]:
         """Cases whose lesions in a bank were made from another version of them."""
-        return stale_bank(bank, self.folder, cases, plans=self._plans, configuration=self._configuration_name)
+        return stale_bank(bank, self.folder, cases, plans=self.plans, configuration=self._configuration_name)
 
     def splits(self) -> list[dict[str, Any]]:
         path = self.dataset_folder / "splits_final.json"

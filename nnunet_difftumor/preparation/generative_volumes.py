@@ -34,6 +34,8 @@ from nnunet_difftumor.generative.weights import Volumes
 from nnunet_difftumor.preparation.datasets import check_channel, dataset_folders
 from nnunet_difftumor.preparation.organs import check_declared, find_organs, parse_organ
 from nnunet_difftumor.prepared.config import FILE_NAME, DiffTumorConfig
+from nnunet_difftumor.prepared.made_from.hashes import FileHashes
+from nnunet_difftumor.prepared.made_from.records import file_hashes, hashed
 from nnunet_difftumor.prepared.orientation import directions
 from nnunet_difftumor.prepared.pools import pools_folder
 from nnunet_difftumor.synthesis.organ import Organ
@@ -72,7 +74,7 @@ def preprocess_generative(
 ) -> Path:
     """Writes the cases of a raw dataset as crops around its organs: 1 mm isotropic, the networks' axes, int16 HU.
 
-    Cases that are there already, made from the same files with the same settings, are kept.
+    Cases that are there already, made from files of the same content with the same settings, are kept.
 
     Args:
         dataset_id: of a dataset in nnUNet_raw, with one CT channel and organ labels.
@@ -101,10 +103,12 @@ def preprocess_generative(
     settings_sha256 = _settings_sha256(volumes, organs, margin_mm)
     pools = [dataset_folders(pool, argument="healthy")[0] for pool in healthy]
     sources = _sources(raw, [*pools, *_prepared_pools(preprocessed, raw.parent)], dataset_json)
+    hashes = file_hashes(preprocessed)
     jobs = [
-        _Job(name, files, reader, organs, volumes, margin_mm, folder, _made_from(files, settings_sha256))
+        _Job(name, files, reader, organs, volumes, margin_mm, folder, _made_from(files, settings_sha256, hashes))
         for name, (files, reader) in sources.items()
     ]
+    hashes.save()
     cases, rejected = _make(jobs, processes or min(4, os.cpu_count() or 1), raw.name, report)
     if not cases:
         raise InputError(f"{raw}: no case is left")
@@ -183,14 +187,14 @@ def _sources(
     return found
 
 
-def _made_from(files: Sequence[str], settings_sha256: str) -> dict[str, Any]:
-    states = []
-    for file in files:
-        if not Path(file).is_file():
-            raise InputError(f"{file}: no such file, but the dataset names it")
-        stat = Path(file).stat()
-        states.append([file, stat.st_size, stat.st_mtime_ns])
-    return {"files": states, "settings_sha256": settings_sha256}
+def _made_from(files: Sequence[str], settings_sha256: str, hashes: FileHashes) -> dict[str, Any]:
+    """The content of the raw files, as everything else that is prepared knows it, and the settings."""
+    try:
+        return {"files": hashed([Path(file) for file in files], hashes), "settings_sha256": settings_sha256}
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: no such file, but the dataset names it") from error
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
 
 def _is_made(job: _Job) -> bool:

@@ -11,13 +11,14 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
 from tqdm import tqdm
 
 from nnunet_difftumor import __version__
+from nnunet_difftumor.checks.gate import check_before
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
 from nnunet_difftumor.prepared.bank_folder import BankFolder
@@ -27,12 +28,18 @@ from nnunet_difftumor.prepared.overlay_case import OverlayCase
 from nnunet_difftumor.prepared.pools import PooledDataset
 from nnunet_difftumor.prepared.roles import label_free_roles, roles_with_real_cases
 from nnunet_difftumor.synthesis.look.presets import PRESETS
-from nnunet_difftumor.synthesis.look.realistic import LEAST_CONTRAST_HU
 from nnunet_difftumor.synthesis.networks.modes import EXACT, FAST, usual_mode
 from nnunet_difftumor.synthesis.patch import RenderedTumor, Site, site_of
 from nnunet_difftumor.synthesis.placement.sampler import Placement, TumorSampler
 from nnunet_difftumor.synthesis.renderers import RendererChoice, choose_renderer
 from nnunet_difftumor.synthesis.scene import patch_of
+from nnunet_difftumor.synthesis.visibility import (
+    LEAST_CONTRAST_TO_NOISE,
+    check_minimum,
+    check_reach,
+    is_faint,
+    too_faint,
+)
 
 if TYPE_CHECKING:
     from nnunet_difftumor.synthesis.networks.sketch import Sketch
@@ -53,13 +60,15 @@ class BankReport:
         folder: of the bank.
         made: lesions that this call wrote.
         kept: lesions that were there, from before or from another process.
-        refused: lesions for which there was no room, now or before.
+        refused: lesions for which there was no room, or that were too faint, now or before.
+        faint: of those made, how many nobody could see.
     """
 
     folder: Path
     made: int
     kept: int
     refused: int
+    faint: int = 0
 
 
 def make_bank(
@@ -74,6 +83,7 @@ def make_bank(
     device: str = "cpu",
     fast: bool | None = None,
     sampler_steps: int | None = None,
+    minimum_contrast_to_noise: float | None = None,
     seed: int | None = None,
     report: Callable[[str], None] = print,
 ) -> BankReport:
@@ -93,16 +103,21 @@ def make_bank(
         device: of the diffusion models, cpu or cuda.
         fast: whether they draw in bfloat16, with noise made on the device; None: on cuda.
         sampler_steps: of the models of late tumors, which sample by DDIM; None: as their weights say.
+        minimum_contrast_to_noise: lesions with less contrast, in units of the noise around, are refused and drawn
+            again; None: as difftumor.json says.
         seed: of everything random; None: that of difftumor.json.
-        report: gets lines at the end: what was made, and how far its tumors differ from the tissue around.
+        report: gets lines: what is wrong with the data; at the end what was made, and how far its tumors differ from
+            the tissue around.
 
     Raises:
         InputError: if the dataset was not prepared or has no base, diffusion models are missing or do not fit, the
-            folder holds a bank of other settings, or cannot be written.
+            folder holds a bank of other settings, or cannot be written; if the data are not what the dataset was
+            prepared from, unless `on_wrong_data` in difftumor.json is "warn".
     """
-    _check_numbers(per_case=per_case, seed=seed)
+    _check_numbers(per_case=per_case, seed=seed, minimum_contrast_to_noise=minimum_contrast_to_noise)
     dataset_folder = prepared_folder(dataset_id)
-    synthesis = _synthesis(dataset_folder, configuration, renderer=renderer, seed=seed)
+    changes = {"seed": seed, "minimum_contrast_to_noise": minimum_contrast_to_noise}
+    synthesis = _synthesis(dataset_folder, configuration, renderer=renderer, changes=changes)
     cases, config = _bases(synthesis), synthesis.config
     choice = choose_renderer(
         renderer,
@@ -114,22 +129,32 @@ def make_bank(
         mode=usual_mode(device) if fast is None else FAST if fast else EXACT,
         sampler_steps=sampler_steps,
     )
+    check_before(
+        "the bank",
+        dataset_folder,
+        plans=synthesis.plans,
+        configuration=configuration,
+        config=synthesis.config,
+        report=report,
+    )
     folder = dataset_folder / "difftumor_bank" / synthesis.folder.name if output is None else Path(output)
     bank = BankFolder(folder.absolute(), cases, per_case)
     record = _record(synthesis, choice)
     bank.check(record)
     _drop_stale(bank, synthesis, cases, report)
     start = time.monotonic()
-    contrasts_hu = _fill(bank, record, lambda: _LesionMaker(synthesis, cases=cases, choice=choice))
-    made, refused = sum(map(len, contrasts_hu.values())), bank.count_refused()
-    result = BankReport(bank.folder, made, per_case * len(cases) - refused - made, refused)
+    seen = _fill(bank, record, lambda: _LesionMaker(synthesis, cases=cases, choice=choice))
+    made, refused = sum(map(len, seen.values())), bank.count_refused()
+    faint = sum(one.faint for found in seen.values() for one in found)
+    result = BankReport(bank.folder, made, per_case * len(cases) - refused - made, refused, faint)
     speed = f", {made / max(time.monotonic() - start, 1e-3):.2g} a second" if made else ""
+    why = "no room" if synthesis.config.minimum_contrast_to_noise is None else "no room, or too faint"
     report(
-        f"{result.folder}: {made} lesions made, {result.kept} kept, {refused} refused (no room), for {len(cases)} "
+        f"{result.folder}: {made} lesions made, {result.kept} kept, {refused} refused ({why}), for {len(cases)} "
         f"cases{speed}"
     )
     if made:
-        report(_contrast_note(contrasts_hu))
+        report(_contrast_note(seen))
     return result
 
 
@@ -142,20 +167,24 @@ def _drop_stale(
         report(f"{finding.case}: its lesions are made again ({finding.seen})")
 
 
-def _check_numbers(*, per_case: int, seed: int | None) -> None:
+def _check_numbers(*, per_case: int, seed: int | None, minimum_contrast_to_noise: float | None) -> None:
     if per_case < 1:
         raise InputError(f"`per_case` is {per_case}, expected at least 1")
     if seed is not None and seed < 0:
         raise InputError(f"`seed` is {seed}, expected at least 0")
+    check_minimum(minimum_contrast_to_noise)
 
 
-def _synthesis(dataset_folder: Path, configuration: str, *, renderer: str, seed: int | None) -> TrainingSynthesis:
+def _synthesis(
+    dataset_folder: Path, configuration: str, *, renderer: str, changes: Mapping[str, Any]
+) -> TrainingSynthesis:
     """The synthetic side of a training on all folds, with hand-crafted tumors: whatever the training's source is or
     will be, here tumors are placed, for which bases must have statistics.
     """
     plans, dataset_json = read_plans(dataset_folder, configuration)
     config = DiffTumorConfig.load(dataset_folder / FILE_NAME)
-    config = replace(config, source="handcrafted", seed=config.seed if seed is None else seed)
+    changes = {key: value for key, value in changes.items() if value is not None}
+    config = replace(config, source="handcrafted", **changes)
     if renderer == "diffusion":
         config = _without_contrast(config, dataset_folder)
     return TrainingSynthesis(
@@ -180,6 +209,8 @@ def _record(synthesis: TrainingSynthesis, choice: RendererChoice) -> dict[str, A
         "preset": config.preset,
         "size_weights": dict(_mix(config)),
         "contrast_hu": config.contrast_hu,
+        # Not in banks from before there was such a limit, which has no effect.
+        **({"minimum_contrast_to_noise": least} if (least := config.minimum_contrast_to_noise) is not None else {}),
         "seed": config.seed,
         "renderer": choice.name,
         "weights": choice.files(),
@@ -187,14 +218,21 @@ def _record(synthesis: TrainingSynthesis, choice: RendererChoice) -> dict[str, A
     }
 
 
+class _Seen(NamedTuple):
+    """How a lesion that was made differs from the tissue around: by how much, and whether nobody could see it."""
+
+    contrast_hu: float
+    faint: bool
+
+
 def _fill(
     bank: BankFolder, record: Mapping[str, Any], open_maker: "Callable[[], _LesionMaker]"
-) -> dict[str, list[float]]:
-    """Makes what is missing; returns the measured contrasts of what was made, by case."""
+) -> dict[str, list[_Seen]]:
+    """Makes what is missing; returns how what was made is seen, by case."""
     missing = bank.missing()
-    contrasts_hu: dict[str, list[float]] = defaultdict(list)
+    seen: dict[str, list[_Seen]] = defaultdict(list)
     if not missing:
-        return contrasts_hu
+        return seen
     # Opens the weights: nothing is written if they are damaged.
     maker = open_maker()
     bank.claim(record)
@@ -209,21 +247,23 @@ def _fill(
                     bank.write_refused(draft.name, draft.number, draft.reasons)
                 else:
                     bank.write(draft.name, draft.number, tumor, draft.case)
-                    contrasts_hu[draft.name].append(tumor.measured_contrast_hu() or 0.0)  # its mask is not empty
+                    # Its mask is not empty.
+                    seen[draft.name].append(_Seen(tumor.measured_contrast_hu() or 0.0, is_faint(tumor)))
             progress.update(len(part))
-    return contrasts_hu
+    return seen
 
 
-def _contrast_note(contrasts_hu: Mapping[str, Sequence[float]]) -> str:
-    """How far lesions differ from the tissue around, in words; from their measured contrast by case."""
-    values = np.concatenate(list(contrasts_hu.values()))
+def _contrast_note(seen: Mapping[str, Sequence[_Seen]]) -> str:
+    """How far lesions differ from the tissue around, in words."""
+    values = [one.contrast_hu for found in seen.values() for one in found]
     low, median, high = np.quantile(values, [0.05, 0.5, 0.95]).round() + 0.0  # no -0
     note = f"contrast of those made: median {median:.0f} HU, nine of ten from {low:.0f} to {high:.0f} HU"
-    faint = {case: np.abs(found) < LEAST_CONTRAST_HU for case, found in contrasts_hu.items()}
-    count = sum(int(found.sum()) for found in faint.values())
+    faint = {case: [one.faint for one in found] for case, found in seen.items()}
+    count = sum(map(sum, faint.values()))
     if count:
-        mostly = sorted(case for case, found in faint.items() if found.mean() > 0.5)
-        note += f"; {count} of {len(values)} are within {LEAST_CONTRAST_HU:.0f} HU of the tissue around, hard to see"
+        mostly = sorted(case for case, found in faint.items() if sum(found) > 0.5 * len(found))
+        note += f"; {count} of {len(values)} have less contrast than {LEAST_CONTRAST_TO_NOISE:g} times the noise, "
+        note += "hardly to be seen"
         note += (
             f", most lesions of {', '.join(mostly[:5])}{', ...' if len(mostly) > 5 else ''} among them"
             if mostly
@@ -258,6 +298,7 @@ class _Draft:
     Attributes:
         name, number: of the case, and of the lesion in it.
         case: as it is.
+        rng, draws: what the next tumor is drawn from, and how many may be drawn yet.
         tumor: rendered; or None.
         site, sketch: of one that is still to be drawn; or None. Without any of these there is no room for it.
         reasons: why drawn tumors were not taken.
@@ -266,6 +307,8 @@ class _Draft:
     name: str
     number: int
     case: OverlayCase
+    rng: np.random.Generator
+    draws: int
     reasons: list[str]
     tumor: RenderedTumor | None = None
     site: Site | None = None
@@ -288,7 +331,7 @@ class _LesionMaker:
         config = synthesis.config
         self._seed, self._grid, self._statistics = config.seed, synthesis.grid, synthesis.statistics
         self._dataset = PooledDataset(str(synthesis.folder), cases)
-        self._choice = choice
+        self._choice, self._least_contrast_to_noise = choice, config.minimum_contrast_to_noise
         # Of a choice with weights it is one that draws sketches.
         self._renderer: Any = choice.open()
         self.batch = _ON_GPU if choice.weights and choice.mode == FAST and choice.device == "cuda" else 1
@@ -301,9 +344,14 @@ class _LesionMaker:
     def draft(self, name: str, number: int) -> _Draft:
         """Places a lesion, and renders it if no networks are needed."""
         rng = np.random.default_rng((self._seed, crc32(name.encode()), number, _STREAM))
+        case = OverlayCase.of(name, self._dataset.load_case(name), self._grid)
+        return self._next(_Draft(name, number, case, rng, _DRAWS, []))
+
+    def _next(self, draft: _Draft) -> _Draft:
+        """The next tumor of a lesion that has room."""
+        name, case, rng, reasons = draft.name, draft.case, draft.rng, draft.reasons
         samplers = [sampler for sampler in self._samplers if name in self._cases[sampler.organ.name]]
-        case, reasons = OverlayCase.of(name, self._dataset.load_case(name), self._grid), []
-        for _ in range(_DRAWS):
+        for draws in reversed(range(draft.draws)):
             sampler = samplers[int(rng.integers(len(samplers)))]
             organ = sampler.organ
             found = sampler.sample(case, self._statistics.load(name, organ.name), rng)
@@ -315,16 +363,38 @@ class _LesionMaker:
             if self._choice.weights:
                 site = site_of(patch, spec)
                 if site.mask.any():
-                    return _Draft(name, number, case, reasons, site=site, sketch=self._renderer.sketch(site, patch))
+                    return replace(draft, draws=draws, site=site, sketch=self._renderer.sketch(site, patch), tumor=None)
             else:
                 tumor = self._renderer.render([patch], [spec])[0]
                 if tumor.mask.any():
-                    return _Draft(name, number, case, reasons, tumor=tumor)
+                    return replace(draft, draws=draws, tumor=tumor)
             reasons.append(f"{organ.name}, {spec.size_class}: nothing of it has room")
-        return _Draft(name, number, case, reasons)
+        return replace(draft, draws=0, tumor=None, site=None, sketch=None)
 
     def finished(self, drafts: Sequence[_Draft]) -> list[RenderedTumor | None]:
-        """Their tumors, drawn together; None where there is no room."""
+        """Their tumors, drawn together; None where there is no room, or every tumor drawn is too faint.
+
+        Raises:
+            InputError: if a tumor changes voxels out of its reach.
+        """
+        tumors: list[RenderedTumor | None] = [None] * len(drafts)
+        left = dict(enumerate(drafts))
+        while left:
+            for number, tumor in zip(list(left), self._rendered(list(left.values())), strict=True):
+                draft = left.pop(number)
+                if tumor is None:
+                    continue
+                check_reach(tumor, draft.case)
+                reason = too_faint(tumor, self._least_contrast_to_noise)
+                if reason is None:
+                    tumors[number] = tumor
+                else:
+                    draft.reasons.append(f"{tumor.spec.organ}, {tumor.spec.size_class}: {reason}")
+                    left[number] = self._next(draft)
+        return tumors
+
+    def _rendered(self, drafts: Sequence[_Draft]) -> list[RenderedTumor | None]:
+        """Their tumors; None where there is no room."""
         waiting = [draft for draft in drafts if draft.sketch is not None]
         drawn = iter(self._renderer.draw([draft.sketch for draft in waiting]) if waiting else [])
         return [draft.tumor if draft.site is None else draft.site.finished(next(drawn)) for draft in drafts]

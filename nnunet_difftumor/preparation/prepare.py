@@ -43,11 +43,13 @@ from nnunet_difftumor.prepared.preprocessed_dataset import PreprocessedDataset
 from nnunet_difftumor.prepared.statistics import StatisticsStore
 from nnunet_difftumor.synthesis.organ import Organ
 
+_PLANNER = "nnUNetPlannerResEncM"
+
 
 def prepare(
     dataset_id: int,
     *,
-    planner: str = "nnUNetPlannerResEncM",
+    planner: str | None = None,
     spacing_mm: Sequence[float] | None = None,
     patch_size: Sequence[int] | None = None,
     organ: Sequence[Organ | str] | None = None,
@@ -67,9 +69,10 @@ def prepare(
 
     Args:
         dataset_id: of a dataset in nnUNet_raw, with one CT channel and organ labels.
-        planner: class name of any nnU-Net planner.
-        spacing_mm: target spacing (z, y, x) instead of the planner's.
-        patch_size: voxels (z, y, x) instead of the planner's; fitted to what the network can divide.
+        planner: class name of any nnU-Net planner; None: that of plans that are there, or nnUNetPlannerResEncM.
+        spacing_mm: target spacing (z, y, x) instead of the planner's; None: that of plans that are there, if any.
+        patch_size: voxels (z, y, x) instead of the planner's, fitted to what the network can divide; None: that of
+            plans that are there, if any.
         organ: organ and tumor label pairs, as `Organ` or as text such as "liver=1:2" (`parse_organ`), instead of those
             found in dataset.json; those of a difftumor.json that is there, if any.
         preset: of the tumors' distributions, instead of "realistic"; that of a difftumor.json that is there, if any.
@@ -223,16 +226,18 @@ class _Preparation:
         log = self.folder / f"{PLANS_NAME}.log"
         if self.plans_file.is_file() and not self.overwrite:
             made_for = stored_request(str(self.plans_file))
-            if made_for != request:
+            # What is not asked for is what it was: whoever mends a dataset need not know how it was planned.
+            asked = {key: value for key, value in request.items() if value is not None}
+            if made_for is None or not asked.items() <= made_for.items():
                 raise InputError(
-                    f"{self.plans_file}: was made for {made_for}, now {request} is asked for; give `overwrite` to plan "
+                    f"{self.plans_file}: was made for {made_for}, now {asked} is asked for; give `overwrite` to plan "
                     "and preprocess again"
                 )
             self.report(f"[1/6] fingerprint: kept\n[2/6] plans: kept {self.plans_file}")
             self._preprocess(newly_planned=False)
         else:
             records.forget_dataset_record(self.folder)
-            self._plan(request, log)
+            self._plan({**request, "planner": request["planner"] or _PLANNER}, log)
             self._preprocess(newly_planned=True)
         self._copy_dataset_json()
         self.pools.preprocess(self.plans, hashes=self.hashes, processes=self.processes, report=self.report)

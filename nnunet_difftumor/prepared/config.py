@@ -18,6 +18,7 @@ from nnunet_difftumor.prepared.live_settings import LiveSettings
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
+from nnunet_difftumor.synthesis.visibility import MOST_CONTRAST_TO_NOISE
 
 FILE_NAME = "difftumor.json"
 PLANS_NAME = "nnUNetPlansDiffTumor"
@@ -51,6 +52,8 @@ class DiffTumorConfig:
         size_weights: shares of the size classes, instead of the preset's mix; None: the preset's.
         curriculum: other mixes for later epochs, in their order.
         contrast_hu: least and greatest contrast to the tissue around, instead of the preset's; None: the preset's.
+        minimum_contrast_to_noise: tumors with less contrast, in units of the noise around, are refused and drawn again
+            (`synthesis.visibility`); None: none is.
         synthetic_probability: share of training samples that get synthetic tumors, 0 to 1.
         look_alike_probability: share of the synthetic samples that also get a benign look-alike without a label (cyst,
             haemangioma), 0 to 1.
@@ -72,6 +75,7 @@ class DiffTumorConfig:
     size_weights: Mapping[str, float] | None = None
     curriculum: tuple[CurriculumStep, ...] = ()
     contrast_hu: tuple[float, float] | None = None
+    minimum_contrast_to_noise: float | None = None
     synthetic_probability: float = 0.5
     look_alike_probability: float = 0.0
     real_cases_as_bases: bool = False
@@ -140,6 +144,7 @@ class DiffTumorConfig:
         check.value("size_weights", lambda v: v is None or _are_size_weights(v), f"null, or {sizes}")
         check.value("curriculum", lambda v: isinstance(v, list), "a list of mixes with the epochs that they begin in")
         check.value("contrast_hu", _good_contrast, "null, or two numbers within -300 to 300, the smaller one first")
+        check.value("minimum_contrast_to_noise", _good_ratio, f"null, or a number from 0 to {MOST_CONTRAST_TO_NOISE:g}")
         check.value("synthetic_probability", is_share, "a number from 0 to 1")
         check.value("look_alike_probability", is_share, "a number from 0 to 1")
         check.value("real_cases_as_bases", lambda v: isinstance(v, bool), "true or false")
@@ -212,6 +217,10 @@ def _good_contrast(value: Any) -> bool:
         and all(is_number(hu) and -300 <= hu <= 300 for hu in value)
         and value[0] <= value[1]
     )
+
+
+def _good_ratio(value: Any) -> bool:
+    return value is None or (is_number(value) and 0 <= value <= MOST_CONTRAST_TO_NOISE)
 
 
 def _good_axes(value: Any) -> bool:

@@ -105,6 +105,8 @@ def _rank_lines(rank: int, summaries: Sequence[Mapping[str, Any]], epochs: int) 
     if any(summary["waited_ms"] for summary in last):
         columns["waited"] = [_milliseconds(summary["waited_ms"], "p50") for summary in last]
         columns["95 %"] = [_milliseconds(summary["waited_ms"], "p95") for summary in last]
+    if any(summary.get("faint") for summary in last):
+        columns["faint"] = [str(summary.get("faint", 0)) for summary in last]
     columns["refused"] = [str(sum(summary["refused"].values())) for summary in last]
     restarts = restarts_by_epoch(summaries)[-epochs:]
     if any(count is not None for count in restarts):

@@ -131,6 +131,7 @@ class SynthesisRecorder:
             "reached": reached,
             "share": round(reached / epoch.samples, 4) if epoch.samples else 0.0,
             "sizes": {size: sizes[size] for size in SIZE_BANDS_MM if sizes[size]},
+            "faint": sum(record["faint"] for record in records),
             "sources": dict(Counter(record["source"] for record in records)),
             "refused": dict(Counter(reason for record in records for reason in record["refused"]).most_common()),
             "synthesis_ms": quantiles([record["milliseconds"] for record in records]),

@@ -111,6 +111,8 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         "target)",
         "Synthetic tumors: " + (", ".join(f"{count} {size}" for size, count in summary["sizes"].items()) or "none"),
     ]
+    if summary.get("faint"):  # summaries of earlier versions do not have it
+        lines[1] += f"; {summary['faint']} of them hardly to be seen"
     if len(summary["sources"]) > 1:
         lines[1] += "; samples: " + ", ".join(f"{count} {source}" for source, count in summary["sources"].items())
     if summary["synthesis_ms"]:

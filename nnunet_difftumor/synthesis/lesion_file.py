@@ -8,15 +8,15 @@ import numpy as np
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path
-from nnunet_difftumor.synthesis.patch import RenderedTumor
+from nnunet_difftumor.synthesis.patch import RenderedTumor, TissueAround
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.stored import read_arrays
 from nnunet_difftumor.synthesis.volume import Box, Volume
 
 SUFFIX = ".lesion.npz"
 _KEYS = {"spec", "start", "grid_shape", "grid_spacing_mm", "change_hu", "labels", "mask"}
-# Files that were made before scans were recognized do not have it.
-_SCAN = "scan_crc32"
+# Files that were made before scans were recognized, or the tissue around was measured, do not have these.
+_SCAN, _AROUND = "scan_crc32", "around_hu"
 
 
 def write_lesion(path: str | Path, tumor: RenderedTumor, volume: Volume) -> None:
@@ -38,6 +38,7 @@ def write_lesion(path: str | Path, tumor: RenderedTumor, volume: Volume) -> None
             labels=tumor.labels,
             mask=tumor.mask,
             scan_crc32=np.array(_crc32(volume, tumor.box), np.uint32),
+            **({} if tumor.around is None else {_AROUND: np.array(tumor.around, np.float64)}),
         )
 
 
@@ -53,9 +54,10 @@ def read_lesion(path: str | Path, volume: Volume, *, same_scan: bool = False) ->
     Raises:
         InputError: if the file is damaged, or belongs to another grid or scan. Nothing in it is executed.
     """
-    values = read_arrays(path, keys=_KEYS, optional={_SCAN}, what="a lesion file")
+    values = read_arrays(path, keys=_KEYS, optional={_SCAN, _AROUND}, what="a lesion file")
     change, labels, mask, start = (values[key] for key in ("change_hu", "labels", "mask", "start"))
     grid_shape, grid_spacing_mm = values["grid_shape"], values["grid_spacing_mm"]
+    around = values.get(_AROUND)
     try:
         spec = TumorSpec.from_dict(json.loads(str(values["spec"])))
         sound = (
@@ -67,6 +69,7 @@ def read_lesion(path: str | Path, volume: Volume, *, same_scan: bool = False) ->
             and all(array.shape == (3,) for array in (start, grid_shape, grid_spacing_mm))
             and start.dtype.kind == grid_shape.dtype.kind == "i"
             and grid_spacing_mm.dtype.kind == "f"
+            and (around is None or (around.dtype.kind == "f" and around.shape == (2,) and np.isfinite(around).all()))
             and bool(np.isfinite(change).all() and mask.any())
             and bool((start >= 0).all() and (start + change.shape <= grid_shape).all())
         )
@@ -85,7 +88,8 @@ def read_lesion(path: str | Path, volume: Volume, *, same_scan: bool = False) ->
             f"{path}: made from another version of the case, whose image or labels have changed since; make the "
             "lesions of this case again"
         )
-    return RenderedTumor(spec, box, volume.hu(box) + change, labels, mask)
+    tissue = None if around is None else TissueAround(*map(float, around))
+    return RenderedTumor(spec, box, volume.hu(box) + change, labels, mask, tissue)
 
 
 def _crc32(volume: Volume, box: Box) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -13,6 +13,11 @@ from nnunet_difftumor.synthesis.shape.room import room_of
 from nnunet_difftumor.synthesis.shape.survey import region_of
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.volume import Box, Volume, box_within
+
+# Scans are stored in whole HU: less noise than that is none.
+_LEAST_NOISE_HU = 1.0
+# Fewer voxels of organ around a tumor say nothing of it, and more than so many no more.
+_LEAST_AROUND, _ENOUGH_AROUND = 30, 20_000
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,18 @@ class Patch:
         )
 
 
+class TissueAround(NamedTuple):
+    """Organ tissue beside a tumor, in the scan before the tumor.
+
+    Attributes:
+        hu: median, which a vessel or the organ's border does not change.
+        sd_hu: standard deviation as 1.4826 times the median distance from `hu`: the scan's noise there.
+    """
+
+    hu: float
+    sd_hu: float
+
+
 @dataclass(frozen=True)
 class RenderedTumor:
     """A tumor ready to be written into a scan.
@@ -55,6 +72,7 @@ class RenderedTumor:
         hu: float32 (z, y, x) of the box, the scan with the tumor; voxels that the tumor does not reach are unchanged.
         labels: integer (z, y, x) of the box, the label map with the tumor; look-alikes have no label of their own.
         mask: boolean (z, y, x) of the box, {alpha >= 0.5}: one component; empty if there is no room for any of it.
+        around: the tissue that its contrast is measured to; None where there is too little, or it is not known.
     """
 
     spec: TumorSpec
@@ -62,12 +80,24 @@ class RenderedTumor:
     hu: np.ndarray
     labels: np.ndarray
     mask: np.ndarray
+    around: TissueAround | None = None
 
     def measured_contrast_hu(self) -> float | None:
-        """Mean of the tumor's voxels minus the tissue around, as the spec has it; None for a tumor without room."""
+        """mean(HU of the mask) - median(HU of the organ around, before the tumor); None for a tumor without room.
+
+        Where `around` is None, it is the spec's `background_hu` that is subtracted.
+        """
         if not self.mask.any():
             return None
-        return round(float(self.hu[self.mask].mean(dtype=np.float64)) - self.spec.background_hu, 2)
+        around_hu = self.spec.background_hu if self.around is None else self.around.hu
+        return round(float(self.hu[self.mask].mean(dtype=np.float64)) - around_hu, 2)
+
+    def contrast_to_noise(self) -> float | None:
+        """|`measured_contrast_hu`| / max(`around.sd_hu`, 1 HU); None for a tumor without room or tissue around."""
+        contrast_hu = self.measured_contrast_hu()
+        if contrast_hu is None or self.around is None:
+            return None
+        return round(abs(contrast_hu) / max(self.around.sd_hu, _LEAST_NOISE_HU), 3)
 
 
 class Renderer(Protocol):
@@ -144,7 +174,25 @@ class Site:
         labels = self.labels
         if self.spec.kind == "tumor":
             labels = np.where(mask, labels.dtype.type(self.patch.organ.tumor_label), labels)
-        return RenderedTumor(self.spec, self.patch.box, hu, labels, mask)
+        around = self.around
+        tissue = tissue_around(around.hu, around.labels, self.mask, organ=around.organ)
+        return RenderedTumor(self.spec, self.patch.box, hu, labels, mask, tissue)
+
+
+def tissue_around(hu: np.ndarray, labels: np.ndarray, mask: np.ndarray, *, organ: Organ) -> TissueAround | None:
+    """Measures the organ beside a tumor; None if there is too little of it.
+
+    Args:
+        hu, labels: (z, y, x) around the tumor, before it.
+        mask: boolean of the same shape, the tumor.
+        organ: in which it is.
+    """
+    values = hu[organ.mask(labels) & ~mask]
+    if values.size < _LEAST_AROUND:
+        return None
+    values = values[:: max(1, values.size // _ENOUGH_AROUND)]
+    median = float(np.median(values))
+    return TissueAround(median, 1.4826 * float(np.median(np.abs(values - np.float32(median)))))
 
 
 def site_of(patch: Patch, spec: TumorSpec) -> Site:

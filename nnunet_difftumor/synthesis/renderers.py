@@ -144,6 +144,11 @@ class OrganRenderers:
             rendered |= dict(zip(numbers, found, strict=True))
         return [rendered[i] for i in range(len(specs))]
 
+    def self_test(self, *, batch: int) -> list[str]:
+        """As `DiffusionRenderer.self_test`, of all."""
+        once = {id(renderer): renderer for renderer in self.renderers.values()}
+        return list(dict.fromkeys(line for renderer in once.values() for line in renderer.self_test(batch=batch)))
+
     def sketch(self, site: Site, patch: Patch) -> "Sketch":
         """As `DiffusionRenderer.sketch`."""
         return self._of(site.spec).sketch(site, patch)
@@ -283,6 +288,7 @@ def open_diffusion(
     sampler_steps: int | None = None,
     gpu_memory_gb: float | None = None,
     threads: int | None = None,
+    self_test_batch: int | None = None,
 ) -> Renderer:
     """Opens the choice that `RendererChoice.arguments` describes.
 
@@ -294,9 +300,12 @@ def open_diffusion(
         mode, sampler_steps: as in `RendererChoice`.
         gpu_memory_gb: what may be taken of the GPU; None: what is needed.
         threads: of torch on the CPU; None: as torch has it.
+        self_test_batch: test first whether the device computes rightly, with batches up to this size, and print what
+            was found; None: do not.
 
     Raises:
-        InputError: for missing or wrong weights, cuda where there is none, or more memory than the GPU has.
+        InputError: for missing or wrong weights, cuda where there is none, more memory than the GPU has, or a device
+            that computes wrongly.
     """
     from nnunet_difftumor.synthesis.networks.diffusion import limit_gpu_memory
     from nnunet_difftumor.synthesis.networks.weights import DiffusionWeights
@@ -304,7 +313,11 @@ def open_diffusion(
     if device == "cuda" and gpu_memory_gb is not None:
         limit_gpu_memory(gpu_memory_gb)
     weights = {name: DiffusionWeights(Path(weights_folder), organ) for name, organ in organs.items()}
-    return RendererChoice("diffusion", weights, tuple(stages), device, threads, mode, sampler_steps).open()
+    opened: Any = RendererChoice("diffusion", weights, tuple(stages), device, threads, mode, sampler_steps).open()
+    if self_test_batch is not None:
+        for line in opened.self_test(batch=self_test_batch):
+            print(line, flush=True)
+    return opened
 
 
 def _organs_of_weights(

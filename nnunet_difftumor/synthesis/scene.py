@@ -9,6 +9,7 @@ from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, Renderer
 from nnunet_difftumor.synthesis.shape.survey import region_of
 from nnunet_difftumor.synthesis.spec import TumorSpec
+from nnunet_difftumor.synthesis.visibility import check_reach
 from nnunet_difftumor.synthesis.volume import ArrayVolume, Box, Volume
 
 
@@ -41,17 +42,34 @@ def insert_tumors(
 
     Returns:
         What was rendered. A tumor of which nothing lies in the organ has an empty mask and changes nothing.
+
+    Raises:
+        InputError: as `rendered_in`.
     """
-    renderer = renderer or HandcraftedRenderer()
     rendered = []
     # One by one: a later tumor sees the earlier ones, and results do not depend on how many there are.
     for spec in specs:
-        patch = patch_of(volume, spec, organ, box=renderer.region(volume, spec))
-        tumor = renderer.render([patch], [spec])[0]
-        volume.hu_array[tumor.box] = tumor.hu
-        volume.label_array[tumor.box] = tumor.labels
-        rendered.append(tumor)
+        rendered.append(rendered_in(volume, spec, organ, renderer=renderer or HandcraftedRenderer()))
+        write_tumor(volume, rendered[-1])
     return rendered
+
+
+def rendered_in(volume: Volume, spec: TumorSpec, organ: Organ, *, renderer: Renderer) -> RenderedTumor:
+    """A tumor as the renderer draws it into a scan, which stays as it is.
+
+    Raises:
+        InputError: if it changes voxels out of its reach.
+    """
+    patch = patch_of(volume, spec, organ, box=renderer.region(volume, spec))
+    tumor = renderer.render([patch], [spec])[0]
+    check_reach(tumor, volume)
+    return tumor
+
+
+def write_tumor(volume: ArrayVolume, tumor: RenderedTumor) -> None:
+    """Writes a tumor into the scan that it was rendered into, and into its label map, in place."""
+    volume.hu_array[tumor.box] = tumor.hu
+    volume.label_array[tumor.box] = tumor.labels
 
 
 def mask_of(rendered: Sequence[RenderedTumor], shape: Sequence[int]) -> np.ndarray:

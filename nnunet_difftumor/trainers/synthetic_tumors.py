@@ -107,6 +107,8 @@ class SyntheticTumors:
     def on_train_start(self):
         if not self.was_initialized:
             self.initialize()
+        # Made here: mistakes in its settings are named by their key, before anything is said of the data.
+        live = self.synthesis.live
         check_before(
             "the training",
             self.synthesis.dataset_folder,
@@ -116,15 +118,15 @@ class SyntheticTumors:
             more=lambda: self.synthesis.what_draws(self.roles),
             report=self.print_to_log_file,
         )
-        if self.synthesis.live is not None:
+        if live is not None:
             # Before the workers, which ask it from their first batch on.
-            self.synthesis.live.start(
+            live.start(
                 device=self.device.type,
                 gpu=self.device.index or 0,
                 folder=Path(self.output_folder) / LOG_FOLDER,
                 rank=self.local_rank,
             )
-            self.print_to_log_file(f"The synthesis server draws {self.synthesis.live.drawn_as}")
+            self.print_to_log_file(f"The synthesis server draws {live.drawn_as}")
         super().on_train_start()
         self.recorder = SynthesisRecorder.of(self.synthesis, self.output_folder, rank=self.local_rank)
         write_run(self.output_folder, rank=self.local_rank, trainer=self)

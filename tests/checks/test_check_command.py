@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 import struct
 import subprocess
@@ -72,6 +73,21 @@ def test_phantoms_are_all_well(dataset, capsys):
 def test_values_that_are_not_hu(dataset, offset, said):
     edit(dataset.image(BASE), lambda hu: hu + np.int16(offset))
     assert said in found(dataset, "unreadable" if abs(offset) > 1000 else "not-hu", BASE)
+
+
+def test_check_and_synthesize_have_the_same_limits_of_organs(dataset, tmp_path):
+    """At the installed command: 350 HU too low, where no fat is left to be seen."""
+    edit(dataset.image(BASE), lambda hu: np.where(hu < -50, -900, hu - 350).astype(hu.dtype))
+    script = Path(sys.executable).with_name("difftumor")
+    done = subprocess.run([script, "check", "-d", "501", "-np", "1"], capture_output=True, text=True)
+    checked = re.search(rf"{BASE}: liver has a median of (-\d+), expected (\S+) to (\S+) HU", done.stdout + done.stderr)
+    assert done.returncode == 2 and checked, done.stdout + done.stderr
+    words = [script, "synthesize", dataset.image(BASE), "--organ-mask", dataset.label(BASE), "--organ-label", "1"]
+    words += ["--organ", "liver", "-o", tmp_path / "out"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    refused = re.search(r"liver median (-\d+) HU; expected (\S+) to ([^;]+);", done.stderr)
+    assert done.returncode == 2 and refused, done.stderr
+    assert refused.groups() == checked.groups() and checked.groups()[1:] == ("-50", "300")
 
 
 def test_two_readers_that_see_different_voxels(dataset):

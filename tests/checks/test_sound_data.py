@@ -11,7 +11,9 @@ from nnunet_difftumor.checks.hounsfield import wrong_hu
 from nnunet_difftumor.checks.organ_fit import FitMeasure, misplaced_labels
 from nnunet_difftumor.checks.same_scan import are_one, common_places, fingerprint
 from nnunet_difftumor.ct import read_ct, read_labels
+from nnunet_difftumor.ct.hounsfield import check_organs_hu
 from nnunet_difftumor.dataset_conversion.phantom import phantom_case
+from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.synthesis.organ import Organ
 
 SPACING_MM = (4.0, 3.0, 3.0)
@@ -146,7 +148,9 @@ def test_sound_phantoms_fit(coarse_phantoms):
         for organ, label in {"liver": 1, "kidney": 3, "pancreas": 5}.items():
             fit = measure.fit(labels == label)
             assert fit.shift_mm == (0, 0, 0) and fit.foreign < 0.005, (number, organ)
-            assert not misplaced_labels("", organ, fit) and not wrong_hu("", {organ: fit.median_hu}, hu)
+            assert not misplaced_labels("", organ, fit) and not wrong_hu(
+                "", {organ: float(np.median(hu[labels == label]))}, hu
+            )
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -185,3 +189,32 @@ def test_labels_lie_on_the_grid_of_the_scan():
         coarse, marked = coarse_hu(hu, affine), coarse_labels(labels, affine)
         assert coarse.shape == marked.shape
         assert np.mean((coarse > 50) == (marked == 1)) > 0.95
+
+
+@pytest.mark.parametrize(
+    ("organ", "median_hu", "wrong"),
+    [
+        ("liver", -45, False),  # steatosis
+        ("liver", -55, True),
+        ("left kidney", 380, False),
+        ("left kidney", 410, True),
+        ("pancreas", -90, False),  # lipomatosis
+        ("pancreas", -130, True),
+        ("spleen", 310, True),
+        ("lung_upper_lobe_left", -800, False),
+        ("lung_upper_lobe_left", 100, True),
+        ("colon", -600, False),  # gas
+        ("thing", 700, False),  # any organ
+        ("thing", 900, True),
+    ],
+)
+def test_an_organ_is_judged_by_the_limits_of_its_kind_which_are_those_of_converters(organ, median_hu, wrong):
+    nothing = np.full((2, 2, 2), 50, np.float32)
+    assert bool(wrong_hu("case", {organ: median_hu}, nothing)) == wrong
+    hu, labels = np.full((40, 40, 40), median_hu, np.float32), np.zeros((40, 40, 40), np.uint8)
+    labels[10:30, 10:30, 10:30] = 1
+    if wrong:
+        with pytest.raises(InputError, match=f"case: {organ} median {median_hu} HU; expected"):
+            check_organs_hu(hu, labels, {organ: (1,)}, where="case")
+    else:
+        check_organs_hu(hu, labels, {organ: (1,)}, where="case")

@@ -72,6 +72,31 @@ def test_specs_labels_and_order_do_not_depend_on_workers(prepared_phantom, tmp_p
         assert found == expected, f"{workers} workers"
 
 
+@pytest.mark.parametrize(("source", "least"), [("handcrafted", 2.0), ("live", 3.0)])
+def test_what_is_too_faint_is_drawn_again_whatever_the_workers(
+    prepared_phantom, tmp_path, monkeypatch, stand_ins, source, least
+):
+    settings = {"source": source, "live": {"timeout_s": 600.0}}
+    expected = None
+    for workers in (1, 2):
+        made = batches_of(
+            prepared_phantom, tmp_path, workers=workers, count=12, monkeypatch=monkeypatch,
+            minimum_contrast_to_noise=least, **settings,
+        )  # fmt: skip
+        found = [drawn(batch) for batch in made]
+        expected = expected or found
+        assert found == expected and all(consistent(batch) for batch in made), f"{workers} workers"
+    samples = samples_of(made)
+    reason = f"contrast is less than {least:g} times the noise"
+    again = [sample for sample in samples if any(reason in text for text in sample["refused"])]
+    assert again and any(sample["tumors"] for sample in again) and not any(sample["faint"] for sample in samples)
+    anything = samples_of(
+        batches_of(prepared_phantom, tmp_path, workers=1, count=12, monkeypatch=monkeypatch, **settings)
+    )
+    unchanged = [(a["tumors"] == b["tumors"]) for a, b in zip(anything, samples, strict=True) if b not in again]
+    assert unchanged and all(unchanged)
+
+
 def test_voxels_do_not_depend_on_workers_when_deterministic(prepared_phantom, tmp_path, monkeypatch, small_patches):
     """With the real networks: what else they draw at the same time must not matter."""
     expected, live = None, {"deterministic": True, "timeout_s": 600.0}
@@ -177,7 +202,7 @@ def test_missing_weights_stop_a_training_before_it_begins(prepared_phantom, tmp_
 
 def test_an_organ_without_models_of_its_own_needs_a_choice(prepared_phantom, tmp_path, stand_ins):
     organ = {"name": "spleen", "organ_labels": [1], "tumor_label": 2}
-    settings = write_settings(prepared_phantom.preprocessed, tmp_path, organs=[organ], on_wrong_data="warn")
+    settings = write_settings(prepared_phantom.preprocessed, tmp_path, organs=[organ])
     with pytest.raises(InputError, match=r"organ spleen: diffusion models are for .*weights_organs"):
         make_trainer(prepared_phantom.preprocessed, settings).on_train_start()
 
@@ -188,6 +213,27 @@ def test_weights_of_an_organ_that_the_dataset_does_not_have_are_an_error(prepare
         InputError, match=r'"weights_organs" in "live" of .* names spleen, expected some of liver, kidney'
     ):
         make_trainer(prepared_phantom.preprocessed, settings).on_train_start()
+
+
+@pytest.mark.parametrize(
+    ("live", "named"),
+    [
+        ({"weights_folder": "/none"}, r"^/none: .* not found .*import-weights"),
+        ({"sampler_steps": 3}, r"^`sampler_steps` is 3, which does not divide the 10 steps"),
+        ({"weights_organs": {"liver": "kidney"}}, r'^"weights_organs" in "live" of difftumor.json is kidney for liver'),
+    ],
+)
+def test_mistakes_in_live_settings_are_named_before_anything_is_said_of_the_data(
+    prepared_phantom, copy_of_prepared_phantom, tmp_path, stand_ins, live, named
+):
+    """Whatever the data are, and whether the training would go on with them."""
+    settings = write_settings(prepared_phantom.preprocessed, tmp_path, live=live)
+    next((copy_of_prepared_phantom / "nnUNetPlansDiffTumor_3d_fullres").glob("*_seg.b2nd")).write_bytes(b"")
+    with pytest.raises(InputError, match=named):
+        make_trainer(copy_of_prepared_phantom, settings).on_train_start()
+    sound = write_settings(prepared_phantom.preprocessed, tmp_path / "sound")
+    with pytest.raises(InputError, match=r"the training does not begin: .* has 0 bytes"):
+        make_trainer(copy_of_prepared_phantom, sound).on_train_start()
 
 
 def test_a_whole_training_says_what_it_takes_and_can_be_replayed(

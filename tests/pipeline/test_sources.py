@@ -1,5 +1,7 @@
 """The bank of lesions: files made elsewhere are trained on; damaged and misplaced ones are refused and counted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,8 @@ from nnunet_difftumor.synthesis.lesion_file import write_lesion
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 from nnunet_difftumor.synthesis.placement.sampler import TumorSampler
-from nnunet_difftumor.synthesis.scene import patch_of
+from nnunet_difftumor.synthesis.scene import patch_of, rendered_in
+from nnunet_difftumor.synthesis.visibility import count_faint
 from nnunet_difftumor.synthesis.volume import whole
 
 ORGAN = Organ("liver", (1,), 2)
@@ -44,8 +47,8 @@ def bank(tmp_path):
     return tmp_path
 
 
-def source(bank) -> BankSource:
-    return BankSource(DiffTumorConfig(organs=(ORGAN,), source="bank", bank_folder=str(bank)))
+def source(bank, **settings) -> BankSource:
+    return BankSource(DiffTumorConfig(organs=(ORGAN,), source="bank", bank_folder=str(bank), **settings))
 
 
 def test_a_lesion_from_the_bank_is_the_one_that_was_rendered(bank):
@@ -110,3 +113,45 @@ def test_a_lesion_of_another_grid_is_refused(bank):
 def test_missing_bank_folder_is_named(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         source(tmp_path / "nowhere")
+
+
+def faint_and_clear(bank, *, contrasts_hu=(0.0, -60.0), edit=lambda tumor: tumor) -> None:
+    """Lesion files whose tumors have these contrasts."""
+    for number, contrast_hu in enumerate(contrasts_hu):
+        case = make_case()
+        hu, labels = case.hu(whole(case.shape)), case.labels(whole(case.shape))
+        statistics = OrganStatistics.measure(hu, labels, organ=ORGAN, spacing_mm=SPACING_MM)
+        sampler = TumorSampler(ORGAN, contrast_hu=(contrast_hu, contrast_hu))
+        spec = sampler.sample(case, statistics, np.random.default_rng(number), size="small").spec
+        tumor = rendered_in(case, spec, ORGAN, renderer=HandcraftedRenderer())
+        write_lesion(bank / "case_a" / f"{number}.lesion.npz", edit(tumor), case)
+
+
+@pytest.mark.parametrize("edit", [lambda tumor: tumor, lambda tumor: replace(tumor, around=None)])
+def test_faint_lesions_are_taken_unless_a_contrast_is_asked_for(bank, edit):
+    """Those of earlier versions too, which do not say what they were measured to."""
+    faint_and_clear(bank, edit=edit)
+    for seed in range(6):
+        drawn = source(bank).add_tumors(make_case(), np.random.default_rng(seed))
+        asked = source(bank, minimum_contrast_to_noise=1.0).add_tumors(make_case(), np.random.default_rng(seed))
+        assert count_faint(drawn.tumors) == (drawn.tumors[0].spec.contrast_hu == 0) and not drawn.refused
+        assert [tumor.spec.contrast_hu for tumor in asked.tumors] == [-60]
+        if count_faint(drawn.tumors):
+            assert asked.refused == ["bank: 0.lesion.npz: contrast is less than 1 times the noise"]
+
+
+def test_a_lesion_that_changes_voxels_out_of_its_reach_is_refused(bank):
+    def beyond(tumor):
+        box = tuple(slice(max(0, part.start - 3), part.stop) for part in tumor.box)
+        moved = tuple(slice(part.start - outer.start, None) for part, outer in zip(tumor.box, box, strict=True))
+        case = make_case()
+        hu, labels, mask = case.hu(box).copy(), case.labels(box).copy(), np.zeros(case.hu(box).shape, bool)
+        hu[moved], labels[moved], mask[moved] = tumor.hu, tumor.labels, tumor.mask
+        hu[0, 0, 0] += 100
+        return replace(tumor, box=box, hu=hu, labels=labels, mask=mask)
+
+    faint_and_clear(bank, contrasts_hu=(-60.0,), edit=beyond)
+    case = make_case()
+    outcome = source(bank).add_tumors(case, np.random.default_rng(0))
+    assert not outcome.tumors and "1 voxels are changed beyond its reach" in outcome.refused[0]
+    assert (case.labels(whole(case.shape)) != 2).all()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import nibabel as nib
 import numpy as np
@@ -92,7 +93,14 @@ def test_second_call_makes_only_what_has_changed(folders):
     raw = write_dataset(folders, "Dataset611_Two", cases)
     folder = preprocess_generative(611, processes=1, margin_mm=0)
     times = {path.name: path.stat().st_mtime_ns for path in (folder / "cases").iterdir()}
-    (raw / "labelsTr" / "b.nii.gz").touch()
+    # Copied again: another time, the same content. And mended with the same time and size.
+    (raw / "labelsTr" / "a.nii.gz").touch()
+    mended = raw / "labelsTr" / "b.nii.gz"
+    before = mended.stat()
+    image = nib.load(mended)
+    nib.save(nib.Nifti1Image(np.where(np.asarray(image.dataobj) == 2, 1, image.dataobj), image.affine), mended)
+    os.utime(mended, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert mended.stat().st_size != before.st_size
     # As after a kill between the arrays and the record.
     (folder / "dataset.json").unlink()
     preprocess_generative(611, processes=1, margin_mm=0)
@@ -100,7 +108,23 @@ def test_second_call_makes_only_what_has_changed(folders):
     assert {name for name in times if times[name] != again[name]} == {
         f"b{ending}" for ending in ("_ct.b2nd", "_labels.b2nd", "_lesions.b2nd", ".json")
     }
-    assert StoredDataset(folder).index.cases == ("a", "b")
+    stored = StoredDataset(folder)
+    assert stored.index.cases == ("a", "b")
+    assert len(stored.cases["a"].lesions) == 2 and not stored.cases["b"].lesions
+
+
+def test_what_prepare_knows_of_the_files_is_known_here_too(folders, monkeypatch):
+    """One record of content: files that it has seen are not read for their hashes again, wherever the raw data lie."""
+    raw = write_dataset(folders, "Dataset617_Known", {"a": odd_case()})
+    folder = preprocess_generative(617, processes=1, margin_mm=0)
+    known = json.loads((folder.parent / "difftumor_made_from" / "hashes.json").read_text())
+    assert set(known) == {str(raw / "imagesTr" / "a_0000.nii.gz"), str(raw / "labelsTr" / "a.nii.gz")}
+    before = (folder / "cases" / "a.json").stat().st_mtime_ns
+    elsewhere = folders.parent / "elsewhere"
+    folders.rename(elsewhere)
+    monkeypatch.setenv("nnUNet_raw", str(elsewhere))
+    preprocess_generative(617, processes=1, margin_mm=0)
+    assert (folder / "cases" / "a.json").stat().st_mtime_ns == before
 
 
 def test_cases_without_the_organ_are_rejected_and_pools_are_added(folders, capsys):

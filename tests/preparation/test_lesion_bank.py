@@ -153,6 +153,55 @@ def test_where_there_is_no_room_is_noted_and_not_tried_again(bank, made, monkeyp
     assert content(made).items() <= content(bank).items()
 
 
+def mended(dataset):
+    dataset.mend("phantom_002", old=5, new=0)
+
+
+def withdrawn(dataset):
+    dataset.withdraw("phantom_002")
+
+
+def cut_short(dataset):
+    path = dataset.arrays / "phantom_001.b2nd"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("change", "seen"),
+    [
+        (mended, "phantom_002: .*phantom_002.nii.gz has changed since the dataset was prepared"),
+        (withdrawn, "phantom_002: was withdrawn from Dataset501_Phantom"),
+        (cut_short, "phantom_001: .*phantom_001.b2nd has .* bytes, but .* were written"),
+    ],
+)
+def test_a_bank_of_data_that_are_not_what_was_prepared_is_not_begun_unless_told_otherwise(
+    dataset, tmp_path, change, seen
+):
+    change(dataset)
+    with pytest.raises(InputError, match=f"the bank does not begin: {seen}.*`difftumor prepare -d 501`"):
+        fill(tmp_path / "bank", 1)
+    assert not (tmp_path / "bank").exists()
+    edit_settings(dataset.folder, on_wrong_data="warn")
+    lines = []
+    if change is cut_short:  # nothing can be made from that
+        return
+    report = make_bank(501, per_case=1, output=tmp_path / "bank", report=lines.append)
+    assert report.made == CASES and any(line.startswith("ERROR phantom_002") for line in lines)
+    assert any("the bank begins all the same" in line for line in lines)
+
+
+def test_the_command_names_what_has_changed_and_goes_on_once_it_is_prepared_again(dataset, tmp_path):
+    dataset.mend("phantom_002", old=5, new=0)
+    script = Path(sys.executable).with_name("difftumor")
+    words = [script, "synthesize", "--bank", "-d", "501", "--per-case", "1", "-o", tmp_path / "bank"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2 and not (tmp_path / "bank").exists()
+    assert "the bank does not begin: phantom_002: " in done.stderr and "`difftumor prepare -d 501`" in done.stderr
+    assert main(["prepare", "-d", "501", "-np", "1"]) == 0
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0 and f"{CASES} lesions made" in done.stdout, done.stderr
+
+
 @contextmanager
 def files_up_to(size: int):
     """As on a full disk: what would make a file larger than this many bytes fails."""
@@ -208,13 +257,44 @@ def test_the_last_line_says_where_tumors_are_hard_to_see(prepared_phantom, copy_
         make_bank(501, per_case=1, output=tmp_path / str(contrast_hu), report=lines.append)
         notes[contrast_hu] = lines[-1]
         make_bank(501, per_case=1, output=tmp_path / str(contrast_hu), report=lines.append)
-        assert len(lines) == 3  # the second call has none of its own to speak of
+        # The second call has none of its own to speak of.
+        assert len([line for line in lines if not line.startswith("NOTE")]) == 3
     assert re.fullmatch(r"contrast of those made: median -[56]\d HU, nine of ten from -\d+ to -[45]\d HU", notes[-60])
-    assert notes[-3].startswith("contrast of those made: median -3 HU, nine of ten from -")
+    assert notes[-3].startswith("contrast of those made: median -4 HU, nine of ten from -")
     assert notes[-3].endswith(
-        " 3 of 4 are within 8 HU of the tissue around, hard to see, "
+        " 3 of 4 have less contrast than 0.5 times the noise, hardly to be seen, "
         "most lesions of phantom_000, phantom_001, phantom_003 among them"
     )
+
+
+def test_lesions_that_nobody_could_see_are_drawn_again_where_that_is_asked_for(
+    prepared_phantom, copy_of_prepared_phantom, tmp_path
+):
+    edit_settings(copy_of_prepared_phantom, contrast_hu=[-30, 0], size_weights={"small": 1})
+    anything = fill(tmp_path / "anything", 3)
+    assert 0 < anything.faint < anything.made == 3 * CASES
+    clear = fill(tmp_path / "clear", 3, minimum_contrast_to_noise=0.5)
+    assert clear.faint == 0 and clear.made + clear.refused == 3 * CASES and clear.made >= anything.made - anything.faint
+    # Those that can be seen are the same, and the order in which they are made changes nothing.
+    first, second = content(tmp_path / "anything"), content(tmp_path / "clear")
+    same = {name for name in first if first[name] == second.get(name)}
+    assert len(same) == anything.made - anything.faint
+    assert json.loads((tmp_path / "clear" / "bank.json").read_text())["minimum_contrast_to_noise"] == 0.5
+    with pytest.raises(InputError, match=r"other settings \(minimum_contrast_to_noise; see bank.json\)"):
+        fill(tmp_path / "anything", 4, minimum_contrast_to_noise=0.5)
+    with pytest.raises(InputError, match="`minimum_contrast_to_noise` is -1, expected a number from 0 to 10"):
+        fill(tmp_path / "wrong", minimum_contrast_to_noise=-1)
+
+    # As the settings say it, by the command; nothing has that much.
+    edit_settings(copy_of_prepared_phantom, minimum_contrast_to_noise=9)
+    script = Path(sys.executable).with_name("difftumor")
+    words = [script, "synthesize", "--bank", "-d", "501", "--per-case", "1", "-o", tmp_path / "none"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"0 lesions made, 0 kept, {CASES} refused (no room, or too faint)" in done.stdout
+    note = json.loads((tmp_path / "none" / "phantom_000" / "00000.refused.json").read_text())
+    assert len(note["reasons"]) == 3
+    assert any(reason.endswith("small: contrast is less than 9 times the noise") for reason in note["reasons"])
 
 
 def test_a_bank_of_diffusion_tumors_is_trained_on(prepared_phantom, copy_of_prepared_phantom, tmp_path, monkeypatch):

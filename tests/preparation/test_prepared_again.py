@@ -41,6 +41,29 @@ def test_a_mended_label_reaches_everything_that_was_made_from_it(dataset, capsys
         assert case not in (*split["train"], *split["val"]) and case in split["synthesis_bases"]
 
 
+def test_options_of_planning_need_not_be_said_again(dataset, capsys):
+    """Every message that advises `difftumor prepare -d ID` is about a dataset that some options may have made."""
+    dataset.mend("phantom_002", old=5, new=0)
+    plans = (dataset.folder / "nnUNetPlansDiffTumor.json").read_bytes()
+    assert main(["prepare", "-d", "501", "-np", "1"]) == 0
+    assert "preprocessing 1 of 6 cases" in capsys.readouterr().out
+    assert (dataset.folder / "nnUNetPlansDiffTumor.json").read_bytes() == plans
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--spacing", "3", "3", "3"), "{'spacing_mm': [3.0, 3.0, 3.0]}"),
+        (("--patch-size", "32", "32", "48"), "{'patch_size': [32, 32, 48]}"),
+        (("--planner", "ExperimentPlanner"), "{'planner': 'ExperimentPlanner'}"),
+    ],
+)
+def test_other_options_of_planning_are_refused(prepared_phantom, capsys, options, said):
+    assert main(["prepare", "-d", "501", "-np", "1", *options]) == 2
+    error = capsys.readouterr().err
+    assert f"now {said} is asked for; give --overwrite" in error and "'spacing_mm': [4.0, 3.0, 3.0]" in error
+
+
 def test_a_mended_base_gets_a_new_validation_case(dataset):
     specs = dataset.folder / "difftumor_validation" / "specs"
     case = "phantom_003"

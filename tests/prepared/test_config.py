@@ -59,6 +59,8 @@ def test_a_saved_config_is_read_again(tmp_path):
             {"curriculum": [{"from_epoch": n, "size_weights": {"tiny": 1}} for n in (5, 5)]},
             "not in the order of their from_epoch",
         ),
+        ({"minimum_contrast_to_noise": 11}, "minimum_contrast_to_noise is 11, expected null, or a number from 0 to 10"),
+        ({"minimum_contrast_to_noise": -0.5}, "minimum_contrast_to_noise is -0.5, expected null"),
         ({"organs": []}, "organs is \\[\\], expected a list with at least one organ"),
         ({"organs": [{"name": "liver", "organ_labels": [1]}]}, r"organs\[0\]: tumor_label is missing"),
         (
@@ -95,6 +97,7 @@ WRONG = {
 ALLOWED = {
     "size_weights": ["null"],
     "contrast_hu": ["null"],
+    "minimum_contrast_to_noise": ["number", "null"],
     "real_cases_as_bases": ["true"],
     "bank_folder": ["string", "null"],
     "weights_folder": ["string", "null"],

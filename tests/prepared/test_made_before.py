@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from trainer_of import trainer_of
 
+from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.preparation.lesion_bank import make_bank
 from nnunet_difftumor.trainers.tiny import (
     nnUNetTrainerDiffTumorLabelFreeTiny,
@@ -53,10 +54,13 @@ def test_a_dataset_prepared_before_trains(dataset, trainer_class):
 def test_a_bank_written_before_is_trained_on_and_grows(dataset):
     bank = dataset / "difftumor_bank" / "nnUNetPlansDiffTumor_3d_fullres"
     before = {path: path.read_bytes() for path in bank.rglob("*.*")}
+    with pytest.raises(InputError, match=r"the bank does not begin: .* by an older version.*difftumor prepare -d 601"):
+        make_bank(601, per_case=3, report=lambda line: None)
+    settings = json.loads((dataset / "difftumor.json").read_text())
+    (dataset / "difftumor.json").write_text(json.dumps({**settings, "on_wrong_data": "warn"}))
     report = make_bank(601, per_case=3, report=lambda line: None)
     assert (report.made, report.kept, report.refused) == (2, 4, 0)
     assert {path: path.read_bytes() for path in before} == before
-    settings = json.loads((dataset / "difftumor.json").read_text())
     settings |= {"source": "bank", "bank_folder": str(bank)}
     (dataset / "difftumor.json").write_text(json.dumps(settings))
     made = samples(dataset, nnUNetTrainerDiffTumorTiny)

@@ -25,7 +25,7 @@ def recorder(folder) -> SynthesisRecorder:
     return SynthesisRecorder(folder, rank=0, asked=0.5, intensity=intensity, tumor_labels=(2,), regions=None)
 
 
-def batch(index: int, *, in_target: bool, refused: tuple[str, ...] = ()) -> dict:
+def batch(index: int, *, in_target: bool, refused: tuple[str, ...] = (), faint: int = 0) -> dict:
     """Of two samples, the second to be synthetic."""
     target = torch.ones((2, 1, 8, 8, 8), dtype=torch.int16)
     if in_target:
@@ -43,6 +43,7 @@ def batch(index: int, *, in_target: bool, refused: tuple[str, ...] = ()) -> dict
                 "case": "b",
                 "tumors": tumors,
                 "refused": list(refused),
+                "faint": faint,
                 "in_target": in_target,
                 "source": "handcrafted",
                 "milliseconds": 10.0 * index,

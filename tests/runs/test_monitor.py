@@ -25,7 +25,7 @@ def rows(text: str, rank: int = 0) -> list[dict[str, str]]:
 
 def test_installed_command_prints_what_a_recorder_wrote(tmp_path):
     account = recorder(tmp_path)
-    account.add(batch(1, in_target=True))
+    account.add(batch(1, in_target=True, faint=1))
     account.add(batch(2, in_target=False, refused=("large: no room",)))
     account.finish_epoch(0)
     command = [Path(sys.executable).with_name("difftumor"), "monitor", tmp_path, "--once"]
@@ -33,10 +33,18 @@ def test_installed_command_prints_what_a_recorder_wrote(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     (row,) = rows(done.stdout)
     assert row.items() >= {"epoch": "0", "share": "0.250", "asked": "0.500", "tiny": "1", "large": "0"}.items()
-    assert (row["ms/sample"], row["refused"]) == ("15", "1")
+    assert (row["ms/sample"], row["refused"], row["faint"]) == ("15", "1", "1")
     assert "Refused in epoch 0:\n  1 x large: no room" in done.stdout
     assert done.stdout.endswith("Read on: synthetic_samples.png\n")
     assert "server" not in done.stdout and "restarts" not in done.stdout
+
+
+def test_runs_of_earlier_versions_and_those_without_faint_tumors_have_no_column_of_them(tmp_path):
+    write_epoch(tmp_path, 0)
+    write_epoch(tmp_path, 1, faint=0)
+    assert "faint" not in monitor_text(tmp_path, now=time.time())
+    write_epoch(tmp_path, 2, faint=7)
+    assert [row["faint"] for row in rows(monitor_text(tmp_path, now=time.time()))] == ["0", "0", "7"]
 
 
 def test_last_epochs_of_every_rank_are_shown(tmp_path):

@@ -47,3 +47,14 @@ def test_run_stops_after_two_poor_epochs_in_a_row(tmp_path):
     account.add(batch(3, in_target=False, refused=("tiny: no room",)))
     with pytest.raises(TooFewSyntheticSamplesError, match="tiny: no room"):
         account.finish_epoch(3)
+
+
+def test_tumors_that_nobody_could_see_are_counted(tmp_path):
+    account = recorder(tmp_path)
+    account.add(batch(1, in_target=True, faint=2))
+    account.add(batch(2, in_target=True))
+    account.add(batch(3, in_target=True, faint=1))
+    lines = account.finish_epoch(0)
+    assert any(line.startswith("Synthetic tumors: 3 tiny, 3 small; 3 of them hardly to be seen") for line in lines)
+    account.add(batch(4, in_target=True))
+    assert not any("hardly" in line for line in account.finish_epoch(1))

@@ -35,10 +35,10 @@ class LesionRing:
             OSError: if it cannot be written; files that are there stay whole.
         """
         path = self.folder / case / f"live_{self.name}_{place:04d}{SUFFIX}"
-        write_lesion(path, tumor, _PatchVolume(patch))
+        write_lesion(path, tumor, PatchVolume(patch))
 
 
-class _PatchVolume:
+class PatchVolume:
     """As much of a scan as a patch has."""
 
     def __init__(self, patch: Patch) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nnunet_difftumor.pipeline.live.client import Drawn, Refusal
-from nnunet_difftumor.pipeline.live.ring import LesionRing
+from nnunet_difftumor.pipeline.live.ring import LesionRing, PatchVolume
 from nnunet_difftumor.pipeline.sources import Outcome, Scenes, paste_handcrafted
 from nnunet_difftumor.prepared.config import DiffTumorConfig
 from nnunet_difftumor.prepared.overlay_case import OverlayCase
@@ -23,7 +23,11 @@ from nnunet_difftumor.synthesis.placement.sampler import Placement
 from nnunet_difftumor.synthesis.scene import patch_of
 from nnunet_difftumor.synthesis.shape.survey import region_of
 from nnunet_difftumor.synthesis.size_bands import stage_of
+from nnunet_difftumor.synthesis.visibility import check_reach, too_faint
 from nnunet_difftumor.synthesis.volume import Box
+
+# Scenes of which all tumors are too faint are drawn again, this often in all.
+_SCENES = 3
 
 
 class Painter(Protocol):
@@ -47,6 +51,16 @@ class _Asked:
     site: Site
     number: int | None
     steered: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """Tumors of a sample that were asked for, the look-alikes beside them, and why others were refused."""
+
+    organ: Organ | None
+    asked: Sequence[_Asked]
+    look_alikes: Sequence[Placement]
+    refused: list[str]
 
 
 class LiveSource:
@@ -76,6 +90,7 @@ class LiveSource:
     ) -> None:
         self._scenes, self._views, self._painter = Scenes(config, statistics), views, painter
         self._rounded, self._ring = rounded, ring
+        self._least_contrast_to_noise = config.minimum_contrast_to_noise
 
     def begin(
         self,
@@ -85,6 +100,13 @@ class LiveSource:
         *,
         patch_size: Sequence[int] | None = None,
     ) -> Callable[[], Outcome]:
+        scene = self._drawn(case, rng, epoch, patch_size)
+        return partial(self._finish, case, scene, again=partial(self._drawn, case, rng, epoch, patch_size))
+
+    def _drawn(
+        self, case: OverlayCase, rng: np.random.Generator, epoch: int, patch_size: Sequence[int] | None
+    ) -> _Scene:
+        """Draws a scene, and asks for its tumors."""
         organ, placed, look_alikes, refused = self._scenes.draw(case, rng, epoch)
         # Any tumor with the same chance: small ones are not crowded out by large ones.
         steered = int(rng.integers(len(placed))) if placed else 0
@@ -94,7 +116,7 @@ class LiveSource:
             for number, (found, box) in enumerate(zip(placed, boxes, strict=True))
             if patch_size is None or _reachable(box, boxes[steered], patch_size, case.shape)
         ]
-        return partial(self._finish, case, organ, asked, look_alikes, refused)
+        return _Scene(organ, asked, look_alikes, refused)
 
     def _ask(self, case: OverlayCase, placement: Placement, organ: Organ, *, steered: bool) -> _Asked:
         spec = as_diffusion(placement.spec)
@@ -106,24 +128,32 @@ class LiveSource:
             number = self._painter.ask(case.identifier, sketch.rounded() if self._rounded else sketch)
         return _Asked(patch, site, number, steered)
 
-    def _finish(
-        self,
-        case: OverlayCase,
-        organ: Organ | None,
-        asked: Sequence[_Asked],
-        look_alikes: Sequence[Placement],
-        refused: list[str],
-    ) -> Outcome:
-        outcome = Outcome(refused=refused, source="live")
-        start = time.perf_counter()
-        answers = iter(self._painter.answers([one.number for one in asked if one.number is not None]))
-        outcome.waited_ms = (time.perf_counter() - start) * 1e3
-        for one in asked:
+    def _finish(self, case: OverlayCase, scene: _Scene, *, again: Callable[[], _Scene]) -> Outcome:
+        """Adds what was asked for. If all that came is too faint, other scenes are asked for, and waited for."""
+        outcome = Outcome(source="live")
+        for attempt in range(_SCENES):
+            scene = again() if attempt else scene
+            if not self._added(case, scene, outcome):
+                break
+        return outcome
+
+    def _added(self, case: OverlayCase, scene: _Scene, outcome: Outcome) -> bool:
+        """Adds a scene's tumors to case and outcome; returns whether there are none because all are too faint."""
+        outcome.refused += scene.refused
+        start, faint = time.perf_counter(), 0
+        answers = iter(self._painter.answers([one.number for one in scene.asked if one.number is not None]))
+        outcome.waited_ms += (time.perf_counter() - start) * 1e3
+        for one in scene.asked:
             found = Refusal("nothing of the tumor has room") if one.number is None else next(answers)
             if isinstance(found, Refusal):
                 outcome.refused.append(f"live: {found.reason}")
                 continue
             tumor = one.site.finished(found.hu)
+            check_reach(tumor, PatchVolume(one.patch))
+            if (reason := too_faint(tumor, self._least_contrast_to_noise)) is not None:
+                faint += 1
+                outcome.refused.append(f"live: {reason}")
+                continue
             self._keep(case.identifier, found.place, one.patch, tumor)
             tumor = _onto(case, one.patch, tumor)
             case.paste(tumor)
@@ -131,9 +161,10 @@ class LiveSource:
             if one.steered:
                 outcome.steered = tumor
         if outcome.tumors:
+            organ = scene.organ
             outcome.tumor_label = organ.tumor_label
-            outcome.look_alikes = [paste_handcrafted(case, placement, organ) for placement in look_alikes]
-        return outcome
+            outcome.look_alikes = [paste_handcrafted(case, placement, organ) for placement in scene.look_alikes]
+        return bool(faint) and not outcome.tumors
 
     def _keep(self, case: str, place: int | None, patch: Patch, tumor: RenderedTumor) -> None:
         if self._ring is None or place is None:

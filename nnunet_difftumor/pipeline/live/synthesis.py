@@ -67,16 +67,17 @@ class LiveSynthesis:
             rank: of this process.
 
         Raises:
-            InputError: if it does not start.
+            InputError: if it does not start, for example because its device computes wrongly (`networks.self_test`).
         """
         settings, arguments = self.settings, self.arguments(device)
         usual = _ON_GPU if arguments["device"] == "cuda" else 1
+        batch_size = 1 if settings.deterministic else settings.batch_size or usual
         task = ServerTask(
             folder="",
             parent=0,
             factory=FACTORY,
-            arguments=arguments,
-            batch_size=1 if settings.deterministic else settings.batch_size or usual,
+            arguments=arguments | {"self_test_batch": batch_size},
+            batch_size=batch_size,
             batch_wait_ms=float(settings.batch_wait_ms),
             ring=settings.ring,
         )

@@ -32,6 +32,7 @@ from nnunet_difftumor.generative.weights import Description
 from nnunet_difftumor.synthesis.networks.device_program import DeviceProgram
 from nnunet_difftumor.synthesis.networks.modes import EXACT, FAST, MODES
 from nnunet_difftumor.synthesis.networks.packing import Layout, Shapes, pack
+from nnunet_difftumor.synthesis.networks.self_test import NOT_NEEDED, check_networks
 from nnunet_difftumor.synthesis.networks.sketch import Sketch
 from nnunet_difftumor.synthesis.networks.view import NetworkView
 from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, Site, site_of
@@ -169,6 +170,36 @@ class DiffusionRenderer:
             for place, number in enumerate(batch.numbers):
                 drawn[number] = hu[place][tuple(map(slice, box_shape(sketches[number].near)))]
         return [drawn[number] for number in range(len(sketches))]
+
+    def self_test(self, *, batch: int) -> list[str]:
+        """Tests whether the device computes as float32 on the CPU does, with each shape of networks once.
+
+        Args:
+            batch: tumors that are drawn together at most.
+
+        Returns:
+            A line for each, or why nothing is tested.
+
+        Raises:
+            InputError: if it computes wrongly.
+        """
+        if self.device.type == "cpu" and self.mode == EXACT:
+            return [NOT_NEEDED]
+        lines: dict[tuple, str] = {}
+        for stage, (model, described) in self.models.items():
+            size = described.diffusion.patch_size
+            shapes = (tuple(size), *((name, tuple(one.shape)) for name, one in model.named_parameters()))
+            if shapes not in lines:
+                with numerics(self.mode, self.threads):
+                    lines[shapes] = check_networks(
+                        self._samplers[stage].model,
+                        model,
+                        patch_size=size,
+                        mode=self.mode,
+                        batches=sorted({1, 1 << (batch.bit_length() - 1)}) if self._graphs else (1,),
+                        what=f"{self.organ}, {stage}",
+                    )
+        return list(lines.values())
 
     def record(self) -> dict[str, Any]:
         on_cpu = self.device.type == "cpu"

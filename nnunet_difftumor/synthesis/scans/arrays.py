@@ -10,11 +10,17 @@ import numpy as np
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
+from nnunet_difftumor.synthesis.patch import RenderedTumor, Renderer
 from nnunet_difftumor.synthesis.placement.sampler import Placement, TumorSampler
+from nnunet_difftumor.synthesis.renderers import RendererChoice
 from nnunet_difftumor.synthesis.scans.settings import SynthesisOptions, SynthesisSettings
-from nnunet_difftumor.synthesis.scene import insert_tumors, mask_of
+from nnunet_difftumor.synthesis.scene import mask_of, rendered_in, write_tumor
 from nnunet_difftumor.synthesis.spec import NoRoom, TumorSpec
+from nnunet_difftumor.synthesis.visibility import too_faint
 from nnunet_difftumor.synthesis.volume import ArrayVolume
+
+# A tumor that is refused for its contrast is drawn again.
+_DRAWS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,25 +74,43 @@ def synthesize_arrays(
     volume = ArrayVolume(hu, labels, (z, y, x), direction)
     organ = settings.organ_in(labels, "`labels`")
     volume = with_room_for_label(volume, organ)
-    _, placed, _ = place_tumors(volume, organ, settings, where="`labels`")
-    specs = tuple(choice.adapted(placement.spec) for placement in placed)
-    rendered = insert_tumors(volume, specs, organ, renderer=choice.open(specs))
-    return SyntheticScan(volume.hu_array, volume.label_array, mask_of(rendered, volume.shape), specs)
+    scene = draw_scene(volume, organ, settings, choice, where="`labels`")
+    specs = tuple(tumor.spec for tumor in scene.rendered)
+    return SyntheticScan(volume.hu_array, volume.label_array, mask_of(scene.rendered, volume.shape), specs)
 
 
-def place_tumors(
-    volume: ArrayVolume, organ: Organ, settings: SynthesisSettings, *, where: str | Path
-) -> tuple[OrganStatistics, list[Placement], list[NoRoom]]:
-    """Measures the organ, draws tumors and finds them places; the scan stays as it is.
+@dataclass(frozen=True, eq=False)
+class DrawnScene:
+    """The tumors of a scan.
+
+    Attributes:
+        statistics: of the organ, before them.
+        placed, rendered: the tumors.
+        refused: why others are not there.
+        renderer: that drew them.
+    """
+
+    statistics: OrganStatistics
+    placed: list[Placement]
+    rendered: list[RenderedTumor]
+    refused: list[NoRoom]
+    renderer: Renderer
+
+
+def draw_scene(
+    volume: ArrayVolume, organ: Organ, settings: SynthesisSettings, choice: RendererChoice, *, where: str | Path
+) -> DrawnScene:
+    """Measures the organ, draws tumors, finds them places and writes them into the scan, in place.
 
     Args:
         volume: the scan.
         organ: in it.
         settings: what to draw.
+        choice: what draws.
         where: what holds the organ's mask, for messages.
 
     Raises:
-        InputError: if there is no room for a single tumor.
+        InputError: if there is no room for a single tumor, or none has the contrast that is asked for.
     """
     statistics = OrganStatistics.measure(volume.hu_array, volume.label_array, organ=organ, spacing_mm=volume.spacing_mm)
     sampler = TumorSampler(organ, settings.preset, contrast_hu=settings.contrast_hu)
@@ -98,7 +122,31 @@ def place_tumors(
             f"{where}: no tumor fits into the organ of {statistics.volume_ml:.1f} ml ({reasons}); "
             "ask for a smaller `size`, or check the mask"
         )
-    return statistics, placed, refused
+    renderer = choice.open([choice.adapted(placement.spec) for placement in placed])
+    scene = DrawnScene(statistics, [], [], refused, renderer)
+    for number, placement in enumerate(placed):
+        for _ in range(_DRAWS):
+            tumor = rendered_in(volume, choice.adapted(placement.spec), organ, renderer=renderer)
+            reason = too_faint(tumor, settings.minimum_contrast_to_noise)
+            if reason is None:
+                write_tumor(volume, tumor)
+                scene.placed.append(placement)
+                scene.rendered.append(tumor)
+                break
+            refused.append(NoRoom(organ.name, placement.spec.size_class, reason))
+            occupied = [*scene.placed, *placed[number + 1 :]]
+            found = sampler.sample(volume, statistics, rng, size=placement.spec.size_class, occupied=occupied)
+            if isinstance(found, NoRoom):
+                refused.append(found)
+                break
+            placement = found
+    if not scene.placed:
+        raise InputError(
+            f"{where}: none of the tumors that were drawn has a contrast of "
+            f"{settings.minimum_contrast_to_noise:g} times the noise; ask for less "
+            "`minimum_contrast_to_noise`, or for more contrast with `contrast_hu`"
+        )
+    return scene
 
 
 def with_room_for_label(volume: ArrayVolume, organ: Organ) -> ArrayVolume:

@@ -12,6 +12,7 @@ from nnunet_difftumor.synthesis.renderers import recorded_renderer
 from nnunet_difftumor.synthesis.scans.manifest import MANIFEST, altered_outputs, hashes_of_inputs, read_manifest
 from nnunet_difftumor.synthesis.scans.settings import SynthesisOptions, SynthesisSettings
 from nnunet_difftumor.synthesis.scans.synthesize import OUTPUTS, synthesize_with
+from nnunet_difftumor.synthesis.visibility import LEAST_CONTRAST_TO_NOISE
 
 # nnU-Net ends the names of images by the number of their channel.
 _FIRST_CHANNEL = "_0000"
@@ -167,9 +168,13 @@ def is_finished(
 
 
 def summary(output: Path, manifest: dict[str, Any]) -> str:
-    """A result in a line: its folder, and size and contrast of its tumors."""
+    """A result in a line: its folder, size and contrast of its tumors, and how many of them nobody could see."""
     refused = f"; not placed: {len(manifest['not_placed'])}" if manifest["not_placed"] else ""
-    return f"{output}: {', '.join(map(_tumor, manifest['tumors']))}{refused}"
+    faint = sum(tumor["faint"] for tumor in manifest["tumors"])
+    unseen = (
+        f"; hardly to be seen: {faint} (contrast below {LEAST_CONTRAST_TO_NOISE:g} times the noise)" if faint else ""
+    )
+    return f"{output}: {', '.join(map(_tumor, manifest['tumors']))}{refused}{unseen}"
 
 
 def _tumor(tumor: dict[str, Any]) -> str:

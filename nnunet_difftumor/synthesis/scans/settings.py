@@ -12,6 +12,7 @@ from nnunet_difftumor.synthesis.networks.modes import EXACT, FAST
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.renderers import RendererChoice, choose_renderer
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
+from nnunet_difftumor.synthesis.visibility import check_minimum
 
 _MOST_LABEL = 32767
 
@@ -28,6 +29,8 @@ class SynthesisOptions(TypedDict, total=False):
         size: tiny, small, medium, large or mix (default).
         count: number of tumors (default: as the preset draws it).
         contrast_hu: contrast to the tissue around, or its least and greatest value (default: as the preset draws it).
+        minimum_contrast_to_noise: tumors with less contrast, in units of the noise around, are refused and drawn again
+            (default: none is refused; those below 0.5 are counted).
         seed: of everything random, from 0 on (default: 0).
         renderer: "handcrafted" (default), or "diffusion": shape and place by the preset, intensities by a model.
         weights_organ: whose diffusion model draws in an organ that has none of its own.
@@ -43,6 +46,7 @@ class SynthesisOptions(TypedDict, total=False):
     size: str
     count: int | None
     contrast_hu: float | Sequence[float] | None
+    minimum_contrast_to_noise: float | None
     seed: int
     renderer: str
     weights_organ: str | None
@@ -68,6 +72,7 @@ class SynthesisSettings:
     size: str = "mix"
     count: int | None = None
     contrast_hu: tuple[float, float] | None = None
+    minimum_contrast_to_noise: float | None = None
     seed: int = 0
     renderer: str = "handcrafted"
     weights_organ: str | None = None
@@ -99,6 +104,7 @@ class SynthesisSettings:
         settings = cls(**chosen)
         if settings.count is not None and settings.count < 1:
             raise InputError(f"`count` is {settings.count}, expected at least 1")
+        check_minimum(settings.minimum_contrast_to_noise)
         if settings.seed < 0:
             raise InputError(f"`seed` is {settings.seed}, expected at least 0")
         return settings
@@ -133,7 +139,7 @@ class SynthesisSettings:
 
     def is_recorded_as(self, record: Mapping[str, Any]) -> bool:
         """Whether a manifest's settings are these; one that is older than a setting has its default."""
-        defaults = {"fast": False, "sampler_steps": None}
+        defaults = {"fast": False, "sampler_steps": None, "minimum_contrast_to_noise": None}
         return defaults | dict(record) == self.to_dict()
 
     def organ_in(self, labels: np.ndarray, where: str | Path) -> Organ:

@@ -14,9 +14,9 @@ from nnunet_difftumor.ct.hounsfield import check_organs_hu
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.synthesis.organ import Organ
-from nnunet_difftumor.synthesis.patch import RenderedTumor
-from nnunet_difftumor.synthesis.renderers import RendererChoice, recorded_renderer
-from nnunet_difftumor.synthesis.scans.arrays import place_tumors, with_room_for_label
+from nnunet_difftumor.synthesis.patch import RenderedTumor, Renderer
+from nnunet_difftumor.synthesis.renderers import recorded_renderer
+from nnunet_difftumor.synthesis.scans.arrays import draw_scene, with_room_for_label
 from nnunet_difftumor.synthesis.scans.manifest import (
     MANIFEST,
     check_inputs,
@@ -29,6 +29,7 @@ from nnunet_difftumor.synthesis.scans.manifest import (
 from nnunet_difftumor.synthesis.scans.preview import draw_preview
 from nnunet_difftumor.synthesis.scans.settings import SynthesisOptions, SynthesisSettings
 from nnunet_difftumor.synthesis.scene import insert_tumors, mask_of
+from nnunet_difftumor.synthesis.visibility import is_faint
 from nnunet_difftumor.synthesis.volume import ArrayVolume
 
 OUTPUTS = ("ct.nii.gz", "tumor_mask.nii.gz", "labels.nii.gz", "preview.png")
@@ -96,8 +97,9 @@ def synthesize_with(
     labels = read_labels(organ_mask, like=scan)
     organ = settings.organ_in(labels, organ_mask)
     check_organs_hu(scan.hu, labels, {organ.name: organ.organ_labels}, where=ct)
-    volume = ArrayVolume(scan.hu, labels, scan.spacing_mm)
-    statistics, placed, refused = place_tumors(volume, organ, settings, where=organ_mask)
+    volume = _volume(scan, labels, organ)
+    scene = draw_scene(volume, organ, settings, choice, where=organ_mask)
+    statistics = scene.statistics
     record = {
         "stated_spacing_mm": spacing_mm and [float(size) for size in spacing_mm],
         "settings": settings.to_dict(),
@@ -109,15 +111,15 @@ def synthesize_with(
         },
         "tumors": [
             {
-                "spec": choice.adapted(placement.spec).to_dict(),
+                "spec": tumor.spec.to_dict(),
                 "equivalent_diameter_mm": round(placement.diameter_mm, 3),
                 "vessel_share": round(placement.vessel_share, 4),
             }
-            for placement in placed
+            for placement, tumor in zip(scene.placed, scene.rendered, strict=True)
         ],
-        "not_placed": [{"size_class": miss.size_class, "reason": miss.reason} for miss in refused],
+        "not_placed": [{"size_class": miss.size_class, "reason": miss.reason} for miss in scene.refused],
     }
-    return _render(scan, labels, organ, record, output, inputs=(ct, organ_mask), choice=choice)
+    return _finish(scan, volume, scene.rendered, record, output, inputs=(ct, organ_mask), renderer=scene.renderer)
 
 
 def _replay(
@@ -140,7 +142,15 @@ def _replay(
     kept |= {key: record[key] for key in ("settings", "organ", "tumors", "not_placed")}
     scan = read_ct(ct, spacing_mm=kept["stated_spacing_mm"])
     labels = read_labels(organ_mask, like=scan)
-    return _render(scan, labels, organ, kept, output, inputs=(ct, organ_mask), choice=choice)
+    volume, specs = _volume(scan, labels, organ), specs_of(record)
+    renderer = choice.open(specs)
+    rendered = insert_tumors(volume, specs, organ, renderer=renderer)
+    return _finish(scan, volume, rendered, kept, output, inputs=(ct, organ_mask), renderer=renderer)
+
+
+def _volume(scan: Scan, labels: np.ndarray, organ: Organ) -> ArrayVolume:
+    """A copy of the scan, for tumors."""
+    return with_room_for_label(ArrayVolume(scan.hu.copy(), labels.copy(), scan.spacing_mm, scan.direction), organ)
 
 
 def _check_output(output: Path, *inputs: str | Path) -> None:
@@ -164,32 +174,25 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def _render(
+def _finish(
     scan: Scan,
-    labels: np.ndarray,
-    organ: Organ,
+    volume: ArrayVolume,
+    rendered: list[RenderedTumor],
     record: dict[str, Any],
     output: Path,
     *,
     inputs: tuple[str | Path, str | Path],
-    choice: RendererChoice,
+    renderer: Renderer,
 ) -> dict[str, Any]:
-    """Renders the record's tumors and writes every file, the manifest last."""
-    volume = with_room_for_label(ArrayVolume(scan.hu.copy(), labels.copy(), scan.spacing_mm, scan.direction), organ)
-    specs = specs_of(record)
-    opened = choice.open(specs)
-    rendered = insert_tumors(volume, specs, organ, renderer=opened)
+    """Writes every file of a scan with the record's tumors, the manifest last."""
     mask = mask_of(rendered, volume.shape)
     manifest = {
         "synthetic": True,
-        "versions": versions(renderer=choice.name),
+        "versions": versions(renderer=renderer.name),
         "inputs": hashes_of_inputs(*inputs),
         **record,
-        "renderer": opened.record(),
-        "tumors": [
-            {**tumor, "measured_contrast_hu": found.measured_contrast_hu()}
-            for tumor, found in zip(record["tumors"], rendered, strict=True)
-        ],
+        "renderer": renderer.record(),
+        "tumors": [{**tumor, **_seen(found)} for tumor, found in zip(record["tumors"], rendered, strict=True)],
         "outputs": {
             "hu_sha256": hashlib.sha256(np.ascontiguousarray(volume.hu_array).data).hexdigest(),
             "tumor_mask_sha256": hashlib.sha256(np.ascontiguousarray(mask).data).hexdigest(),
@@ -200,6 +203,15 @@ def _render(
     except OSError as error:
         raise InputError(f"{output}: cannot be written ({error.strerror or error}); choose another folder") from error
     return manifest
+
+
+def _seen(tumor: RenderedTumor) -> dict[str, Any]:
+    """What the manifest says of how a tumor differs from the tissue around."""
+    return {
+        "measured_contrast_hu": tumor.measured_contrast_hu(),
+        "contrast_to_noise": tumor.contrast_to_noise(),
+        "faint": is_faint(tumor),
+    }
 
 
 def _write(
