@@ -88,7 +88,7 @@ def test_a_bank_takes_what_the_command_line_takes_for_it():
             "device",
             "seed",
         ),
-        *("fast", "sampler_steps"),
+        *("fast", "sampler_steps", "minimum_contrast_to_noise"),
     }
 
 
