@@ -5,7 +5,6 @@
 
 import argparse
 import functools
-import json
 import os
 import re
 import tempfile
@@ -21,6 +20,7 @@ from nnunet_difftumor.dataset_conversion.raw_dataset import (
     write_raw_dataset,
 )
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.nnunet_folders import FOLDER_VARIABLES, RAW
 
 
@@ -63,7 +63,7 @@ def convert(
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".tmp-msd-") as temporary:
         converted = _run_nnunets_converter(input_folder, Path(temporary), processes)
-        labels = json.loads((converted / "dataset.json").read_text())["labels"]
+        labels = load_json(converted / "dataset.json")["labels"]
         files = sorted((converted / "imagesTr").glob("*_0000.nii.gz"))
         load = functools.partial(
             _load,
@@ -102,9 +102,9 @@ def _read_task(folder: Path) -> dict:
     if missing:
         raise InputError(f"{folder}: {', '.join(missing)} is missing; expected a complete MSD task")
     try:
-        task = json.loads((folder / "dataset.json").read_text())
+        task = load_json(folder / "dataset.json")
         channels, labels = list(task["modality"].values()), list(task["labels"])
-    except (ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{folder / 'dataset.json'}: not the dataset.json of an MSD task ({error!r})") from error
     if channels != ["CT"]:
         raise InputError(f"{folder / 'dataset.json'}: modality is {channels}; only tasks of CT alone can be converted")

@@ -9,6 +9,7 @@ from typing import Any
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
+from nnunet_difftumor.json_checks import load_json
 
 FILE_ENDING = ".nii.gz"
 
@@ -117,6 +118,6 @@ def _state_of(files: Collection[Path]) -> list[list]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return load_json(path)
     except (FileNotFoundError, ValueError):
         return None

@@ -5,7 +5,6 @@ NAME_ct.b2nd (int16, whole HU, clipped to the window), NAME_labels.b2nd (the dat
 NAME_lesions.b2nd (number of the lesion, 0 outside). The JSON of a case is written last.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path, write_json
 from nnunet_difftumor.generative.weights import Volumes
+from nnunet_difftumor.json_checks import load_json
 
 VERSION = 1
 INDEX_FILE, CASES_FOLDER = "dataset.json", "cases"
@@ -128,7 +128,7 @@ class StoredDataset:
         if not path.is_file():
             raise InputError(f"{path}: not found; run `difftumor preprocess-generative -d DATASET_ID` first")
         try:
-            record = json.loads(path.read_text())
+            record = load_json(path)
             if record["version"] != VERSION:
                 raise InputError(f"{path}: version {record['version']}; this program reads version {VERSION}")
             volumes = record["volumes"]
@@ -194,7 +194,7 @@ def read_case(folder: Path, name: str) -> StoredCase | None:
     path = Path(folder) / CASES_FOLDER / f"{name}.json"
     if not path.is_file() or not all(array_path(folder, name, array).is_file() for array in ARRAYS):
         return None
-    return StoredCase.from_dict(json.loads(path.read_text()))
+    return StoredCase.from_dict(load_json(path))
 
 
 def write_case(folder: Path, case: StoredCase, arrays: dict[str, np.ndarray]) -> None:

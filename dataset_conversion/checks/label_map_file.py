@@ -1,10 +1,10 @@
 """label_map.json of a case: which values in its label map mean which label, where they are not those of the others."""
 
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.json_checks import load_json
 
 LABEL_MAP_FILE = "label_map.json"
 
@@ -23,8 +23,8 @@ def values_in_folder(folder: Path, values_by_name: Mapping[str, Collection[int]]
     if not path.exists():
         return values_by_name
     try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
+        content = load_json(path)
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: is not JSON ({error})") from error
     if not isinstance(content, dict):
         raise InputError(f'{path}: expected label names with values, like {{"liver": 5, "kidney": [2, 3]}}')

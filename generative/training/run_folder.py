@@ -25,6 +25,7 @@ import nnunet_difftumor
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path, write_json
 from nnunet_difftumor.generative.training.settings import TrainingSettings, check_unchanged
+from nnunet_difftumor.json_checks import load_json
 
 # The workers of a killed training notice within 5 s that it is gone, and hold its lock until then.
 LOCK_WAIT_S = 10
@@ -102,7 +103,7 @@ class RunFolder:
         if self.last.is_file():
             if not page.is_file():
                 raise InputError(f"{page}: not found, but there is a checkpoint; start again with `overwrite`")
-            stored = json.loads(page.read_text())
+            stored = load_json(page)
             for key, value in {**about, "processes": world_size}.items():
                 before = stored["processes"] if key == "processes" else stored["about"].get(key)
                 if before != json.loads(json.dumps(value)):

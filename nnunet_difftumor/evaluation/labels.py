@@ -1,10 +1,10 @@
 """Which label values are tumors, and which are to be ignored, as an nnU-Net dataset.json names them."""
 
-import json
 import os
 from pathlib import Path
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.label_names import TUMOR_WORDS, is_tumor_name
 
 
@@ -54,7 +54,7 @@ def _labels(dataset_json: str | os.PathLike) -> dict[str, tuple[int, ...]]:
     try:
         return {
             name: tuple(int(value) for value in (values if isinstance(values, list) else [values]))
-            for name, values in json.loads(path.read_text(encoding="utf-8"))["labels"].items()
+            for name, values in load_json(path)["labels"].items()
         }
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; give `dataset_json` FILE or `tumor_label` N") from error

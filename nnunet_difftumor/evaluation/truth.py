@@ -1,10 +1,10 @@
 """Which ground truth belongs to the validation of a label-free training: that of the scans with synthetic tumors."""
 
-import json
 import os
 from pathlib import Path
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.nnunet_folders import PREPROCESSED
 
 # As in `prepared.label_free_validation`, which nnU-Net is needed for.
@@ -32,7 +32,7 @@ def check_truth(ground_truth: str | os.PathLike, prediction: str | os.PathLike) 
 
 def _is_label_free(prediction: str | os.PathLike) -> bool:
     try:
-        content = json.loads((Path(prediction) / "summary.json").read_text())
+        content = load_json(Path(prediction) / "summary.json")
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and SUMMARY_MARK in content

@@ -1,8 +1,8 @@
 """Who draws the tumors of a training, in words for its log."""
 
-import json
 from pathlib import Path
 
+from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.pipeline.live.synthesis import LiveSynthesis
 from nnunet_difftumor.prepared.bank_folder import BANK_FILE
 from nnunet_difftumor.prepared.config import DiffTumorConfig
@@ -39,7 +39,7 @@ def _describe_live(live: LiveSynthesis) -> str:
 
 def _describe_bank(folder: str | Path) -> str:
     try:
-        record = json.loads((Path(folder) / BANK_FILE).read_text())
+        record = load_json(Path(folder) / BANK_FILE)
         files = {file["file"]: file for found in record["weights"].values() for file in found}
         weights = f", weights {describe_files(files.values())}" if files else ""
         return f"lesion files of {folder}, renderer {record['renderer']}{weights}"

@@ -1,6 +1,5 @@
 """Makes the validation cases of label-free training, at the resolution of the raw images."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPre
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_difftumor.files import write_json
+from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.preparation.plans import CONFIGURATION
 from nnunet_difftumor.prepared.config import DiffTumorConfig
 from nnunet_difftumor.prepared.made_from.raw_files import RawFiles
@@ -44,7 +44,7 @@ class ValidationCaseMaker:
     def is_made(self, case: str, version: str) -> bool:
         """Whether it is there, whole, and made from this version of the case with these settings."""
         try:
-            record = json.loads(self._specs(case).read_text())
+            record = load_json(self._specs(case))
             sizes = {name: (self.folder / name).stat().st_size for name in record["bytes"]}
         except (OSError, ValueError, KeyError, TypeError):
             return False

@@ -10,6 +10,7 @@ from typing import Any
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
+from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.synthesis.lesion_file import SUFFIX, write_lesion
 from nnunet_difftumor.synthesis.patch import RenderedTumor
 from nnunet_difftumor.synthesis.volume import Volume
@@ -53,7 +54,7 @@ class BankFolder:
                 raise InputError(f"{self.folder}: holds lesion files, but no {BANK_FILE}; choose another `output`")
             return
         try:
-            found = json.loads(path.read_text())
+            found = load_json(path)
             if not isinstance(found, dict):
                 raise ValueError("no object")
         except (OSError, ValueError) as error:

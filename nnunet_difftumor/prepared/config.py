@@ -13,7 +13,7 @@ from typing import Any
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
-from nnunet_difftumor.json_checks import Checker, check_keys, is_integer, is_number, is_share
+from nnunet_difftumor.json_checks import Checker, check_keys, is_integer, is_number, is_share, load_json
 from nnunet_difftumor.prepared.live_settings import LiveSettings
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.organ import Organ
@@ -125,8 +125,8 @@ class DiffTumorConfig:
                 "run `difftumor prepare -d DATASET_ID` first"
             )
         try:
-            record = json.loads(path.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            record = load_json(path)
+        except (OSError, ValueError) as error:
             raise InputError(
                 f"{path}: is not valid JSON ({error}); correct it there, or delete the file: `difftumor prepare` then "
                 "writes a new one"

@@ -1,6 +1,5 @@
 """Organ statistics of a prepared dataset: one small file per case and organ, measured once, read while training."""
 
-import json
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
+from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 from nnunet_difftumor.synthesis.stored import read_arrays
@@ -55,7 +55,7 @@ class StatisticsStore:
     def read_record(self, case: str) -> dict[str, Any]:
         """What `write_record` wrote; empty if there is none, or a damaged one."""
         try:
-            record = json.loads((self.folder / f"{case}.json").read_text())
+            record = load_json(self.folder / f"{case}.json")
         except (OSError, ValueError):
             return {}
         return record if isinstance(record, dict) else {}

@@ -1,6 +1,5 @@
 """What a run's files say of its synthetic samples, as text for a terminal."""
 
-import json
 import math
 import re
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.runs.synthesis_log import (
     LOG_FOLDER,
     PROGRESS_PICTURE,
@@ -129,7 +129,7 @@ def _servers(folder: Path, now: float) -> Iterator[str]:
             found[int(match[1])] = path
     for rank in sorted(found):
         try:
-            server = json.loads(found[rank].read_bytes())
+            server = load_json(found[rank])
             # Not the time that is written in it: containers often live in another time zone.
             age = max(0.0, now - found[rank].stat().st_mtime)
             line, queue = server_line(server), server.get("queue")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.files import atomic_path
+from nnunet_difftumor.json_checks import load_json
 
 LOG_FOLDER = "synthesis_log"
 SAMPLES_PICTURE = "synthetic_samples.png"
@@ -73,7 +74,7 @@ def read_summaries(folder: str | Path) -> dict[int, list[dict[str, Any]]]:
 @cache
 def _read_summary(path: str, *version: int) -> dict[str, Any]:
     """Reads a file once per version: there are thousands in a long run, some on slow file systems."""
-    summary = json.loads(Path(path).read_bytes())
+    summary = load_json(path)
     if not isinstance(summary, dict) or not summary.keys() >= _KEYS:
         raise ValueError(f"{path}: not the summary of an epoch")
     return summary

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.files import write_json
+from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.nnunet_folders import RAW, nnunet_folder
 from nnunet_difftumor.prepared.made_from.hashes import FileHashes
 from nnunet_difftumor.prepared.pools import pools_folder
@@ -156,7 +157,7 @@ def _name_of(path: Path, root: str) -> str:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads(path.read_text())
+        record = load_json(path)
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) and record.get("schema_version") == _SCHEMA_VERSION else None

@@ -1,7 +1,6 @@
 """The manifest of `synthesize`: what was put where, into which files, by which versions; enough to do it again."""
 
 import hashlib
-import json
 import platform
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from nnunet_difftumor import __version__
 from nnunet_difftumor.ct import read_ct, read_labels
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.synthesis.networks.modes import EXACT, MODES
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.renderers import RENDERERS
@@ -27,7 +27,7 @@ def read_manifest(path: str | Path) -> dict:
         InputError: if it cannot be read or is not a manifest of `difftumor synthesize`.
     """
     try:
-        record = json.loads(Path(path).read_text())
+        record = load_json(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a manifest ({error})") from error
     if not isinstance(record, dict) or not set(record) >= _KEYS:
