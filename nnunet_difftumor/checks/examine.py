@@ -12,7 +12,7 @@ import numpy as np
 
 from nnunet_difftumor.checks.coarse import coarse_hu, coarse_labels
 from nnunet_difftumor.checks.finding import ERROR, NOTE, Finding
-from nnunet_difftumor.checks.hounsfield import wrong_hu
+from nnunet_difftumor.checks.hounsfield import has_fat_in_place, wrong_hu
 from nnunet_difftumor.checks.label_content import label_findings, wrong_side
 from nnunet_difftumor.checks.organ_fit import Fit, FitMeasure, misplaced_labels
 from nnunet_difftumor.checks.same_scan import Fingerprint, fingerprint
@@ -22,7 +22,7 @@ from nnunet_difftumor.files import write_json
 from nnunet_difftumor.synthesis.organ import Organ
 
 # Goes up when anything that is looked for changes: what is remembered is then looked at again.
-_VERSION = 1
+_VERSION = 2
 _FOLDER = "difftumor_checks"
 
 
@@ -88,8 +88,12 @@ def examine(case: str, image: Path, label: Path, *, organs: Sequence[Organ]) -> 
 def _intensities_or_places(case: str, fits: Mapping[str, Fit], hu: np.ndarray) -> list[Finding]:
     """Labels in the wrong place make organs' HU wrong, and wrong HU make places look wrong: the cause is named."""
     misplaced = [finding for name, fit in fits.items() for finding in misplaced_labels(case, name, fit)]
-    intensities = wrong_hu(case, {name: fit.median_hu for name, fit in fits.items()}, hu)
-    if intensities and (len(misplaced) == 0 or all(fit.foreign > 0.9 for fit in fits.values())):
+    organs_hu = {name: fit.median_hu for name, fit in fits.items()}
+    intensities = wrong_hu(case, organs_hu, hu)
+    if intensities and not misplaced:
+        return intensities
+    # In labels that lie in air there is nothing else, and the scan is in HU all the same.
+    if intensities and all(fit.foreign > 0.9 for fit in fits.values()) and not has_fat_in_place(hu, organs_hu.values()):
         return intensities
     return misplaced
 

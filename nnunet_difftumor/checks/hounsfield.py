@@ -1,5 +1,7 @@
 """Whether a scan's numbers are HU: the level of labelled organs, and that of fat."""
 
+from collections.abc import Collection
+
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
@@ -37,6 +39,21 @@ def fat_hu(hu: np.ndarray, *, below_hu: float) -> float | None:
         if highest and share[at] > _STANDS_OUT * max(share[max(at - aside, 0)], share[at + aside]):
             return float(edges[at] + _BIN_HU / 2)
     return None
+
+
+def has_fat_in_place(hu: np.ndarray, organs_hu: Collection[float]) -> bool:
+    """Whether fat is where it is in HU, and none of the organs' medians is there.
+
+    Args:
+        hu: as `coarse_hu` gives it.
+        organs_hu: median of each organ.
+    """
+    found = fat_hu(hu, below_hu=0.0)
+    return (
+        found is not None
+        and abs(found - _FAT_HU) <= _FAT_TOLERANCE_HU
+        and all(abs(median_hu - found) > _ASIDE_HU for median_hu in organs_hu)
+    )
 
 
 def wrong_hu(case: str, organs_hu: dict[str, float], hu: np.ndarray) -> list[Finding]:

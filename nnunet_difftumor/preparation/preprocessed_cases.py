@@ -119,10 +119,14 @@ class PreprocessedCases:
             }
             try:
                 for future in tqdm(as_completed(waiting), total=len(waiting), unit="case", disable=None):
-                    _check(future, waiting[future])
+                    job = waiting[future]
+                    _check(future, job)
+                    for name, (_, digest) in self.record(job.name).arrays.items():
+                        self._hashes.remember(self.folder / name, digest)
             except BaseException:
                 executor.shutdown(wait=True, cancel_futures=True)
                 raise
+        self._hashes.save()
         shutil.rmtree(_unfinished(self.folder), ignore_errors=True)
 
     def _path(self, name: str) -> Path:
