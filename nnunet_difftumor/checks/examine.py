@@ -62,13 +62,14 @@ def examine(case: str, image: Path, label: Path, *, organs: Sequence[Organ]) -> 
         labels = read_labels(label, like=scan)
     except InputError as error:
         return Examined((Finding("unreadable", case, ERROR, str(error), ""),), found, ())
-    values = tuple(int(value) for value in np.flatnonzero(np.bincount(labels.ravel())))
+    counts = {value: int(count) for value, count in enumerate(np.bincount(labels.ravel())) if count}
     if not organs:
-        return Examined((), found, values)
+        return Examined((), found, tuple(counts))
     findings = label_findings(
         case,
         labels,
         scan.spacing_mm,
+        counts=counts,
         organs={organ.name: organ.organ_labels for organ in organs},
         tumors={organ.name: (organ.tumor_label,) for organ in organs},
     )
@@ -82,7 +83,7 @@ def examine(case: str, image: Path, label: Path, *, organs: Sequence[Organ]) -> 
             fits[organ.name] = fit
             findings += wrong_side(case, organ.name, mask, hu)
     findings += _intensities_or_places(case, fits, hu)
-    return Examined(tuple(findings), found, values)
+    return Examined(tuple(findings), found, tuple(counts))
 
 
 def _intensities_or_places(case: str, fits: Mapping[str, Fit], hu: np.ndarray) -> list[Finding]:

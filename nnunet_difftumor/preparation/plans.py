@@ -7,8 +7,6 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
-from nnunet_difftumor.preparation.datasets import dataset_folders
-from nnunet_difftumor.preparation.raw_images import check_raw_cases
 from nnunet_difftumor.prepared.config import PLANS_NAME, WINDOW_HU
 
 CONFIGURATION = "3d_fullres"
@@ -27,14 +25,10 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
         request: `planner` (class name), `spacing_mm` and `patch_size` (three numbers or None).
 
     Raises:
-        InputError: if the planner does not exist, or images are damaged or not in HU.
+        InputError: if the planner does not exist, or the images are two-dimensional.
     """
     from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiments
-    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-    raw = dataset_folders(dataset_id)[0]
-    cases = get_filenames_of_train_images_and_targets(str(raw))
-    check_raw_cases(cases.values(), load_json(str(raw / "dataset.json")))
     try:
         plan_experiments(
             [dataset_id],
