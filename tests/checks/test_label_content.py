@@ -27,7 +27,7 @@ def test_a_lesion_in_the_organ_or_within_15_mm_is_sound(lesion):
 @pytest.mark.parametrize("lesion", [(10, 100, 31), (10, 101, 31), (10, 102, 31)])
 def test_the_smallest_lesion_is_found_wherever_it_lies(lesion):
     (found,) = findings(lesion)
-    assert found in [f"far-tumor: 1 tumors lie apart from the liver, up to {mm} mm away" for mm in (24, 25, 26)]
+    assert found in [f"far-tumor: 1 tumors lie apart from the liver, up to {mm} mm away" for mm in (24, 25, 26, 27)]
 
 
 def test_lesions_are_counted_one_by_one():
