@@ -14,7 +14,7 @@ from nnunet_difftumor.checks.coarse import coarse_hu, coarse_labels
 from nnunet_difftumor.checks.finding import ERROR, NOTE, Finding
 from nnunet_difftumor.checks.hounsfield import has_fat_in_place, wrong_hu
 from nnunet_difftumor.checks.label_content import label_findings, wrong_side
-from nnunet_difftumor.checks.organ_fit import Fit, FitMeasure, misplaced_labels
+from nnunet_difftumor.checks.organ_fit import FitMeasure, misplaced_labels
 from nnunet_difftumor.checks.same_scan import Fingerprint, fingerprint
 from nnunet_difftumor.ct import SUFFIXES, read_ct, read_labels
 from nnunet_difftumor.errors import InputError
@@ -73,30 +73,33 @@ def examine(case: str, image: Path, label: Path, *, organs: Sequence[Organ]) -> 
         organs={organ.name: organ.organ_labels for organ in organs},
         tumors={organ.name: (organ.tumor_label,) for organ in organs},
     )
-    fits, coarse = {}, coarse_labels(labels, scan.affine)
-    specks = {finding.kind for finding in findings} & {"empty-organ", "specks"}
-    measure = FitMeasure(hu)
-    for organ in organs if not specks else ():
-        mask = np.isin(coarse, organ.organ_labels)
-        fit = measure.fit(mask)
-        if fit is not None:
-            fits[organ.name] = fit
-            findings += wrong_side(case, organ.name, mask, hu)
-    findings += _intensities_or_places(case, fits, hu)
+    if not {finding.kind for finding in findings} & {"empty-organ", "specks"}:
+        coarse = coarse_labels(labels, scan.affine)
+        masks = {organ.name: np.isin(coarse, organ.organ_labels) for organ in organs}
+        findings += organ_findings(case, masks, FitMeasure(hu))
     return Examined(tuple(findings), found, tuple(counts))
 
 
-def _intensities_or_places(case: str, fits: Mapping[str, Fit], hu: np.ndarray) -> list[Finding]:
-    """Labels in the wrong place make organs' HU wrong, and wrong HU make places look wrong: the cause is named."""
-    misplaced = [finding for name, fit in fits.items() for finding in misplaced_labels(case, name, fit)]
-    organs_hu = {name: fit.median_hu for name, fit in fits.items()}
-    intensities = wrong_hu(case, organs_hu, hu)
-    if intensities and not misplaced:
-        return intensities
+def organ_findings(case: str, masks: Mapping[str, np.ndarray], measure: FitMeasure) -> list[Finding]:
+    """Whether organs lie where they are labelled, and are of HU.
+
+    Labels in the wrong place make organs' HU wrong, and wrong HU make places look wrong: the cause is named.
+
+    Args:
+        case: name.
+        masks: by organ, on the coarse grid.
+        measure: of the case's scan.
+    """
+    fits = {organ: fit for organ, mask in masks.items() if (fit := measure.fit(mask)) is not None}
+    aside = [finding for organ in fits for finding in wrong_side(case, organ, masks[organ], measure.hu)]
+    misplaced = [finding for organ, fit in fits.items() for finding in misplaced_labels(case, organ, fit)]
+    organs_hu = {organ: fit.median_hu for organ, fit in fits.items()}
+    intensities = wrong_hu(case, organs_hu, measure.hu)
+    in_air = all(fit.foreign > 0.9 for fit in fits.values())
     # In labels that lie in air there is nothing else, and the scan is in HU all the same.
-    if intensities and all(fit.foreign > 0.9 for fit in fits.values()) and not has_fat_in_place(hu, organs_hu.values()):
-        return intensities
-    return misplaced
+    if not misplaced or (intensities and in_air and not has_fat_in_place(measure.hu, organs_hu.values())):
+        return aside + intensities
+    return aside + misplaced
 
 
 class Remembered:

@@ -64,7 +64,7 @@ class FitMeasure:
     """
 
     def __init__(self, hu: np.ndarray) -> None:
-        self._hu, self._reach = hu, int(_REACH_MM / GRID_MM)
+        self.hu, self._reach = hu, int(_REACH_MM / GRID_MM)
         self._shape = [next_fast_len(n + 2 * self._reach, real=True) for n in hu.shape]
         self._inside = tuple(slice(0, n) for n in hu.shape)
         # Fat lies around the scan.
@@ -83,8 +83,8 @@ class FitMeasure:
         reach, near = self._reach, slice(self._reach - _NEAR, self._reach + _NEAR + 1)
         sd_hu = self._sd_by_displacement(mask)
         place = _descended(sd_hu, reach)
-        inside = self._hu[binary_erosion(mask, border_value=1)]
-        inside = inside if len(inside) >= _LEAST_VOXELS // 2 else self._hu[mask]
+        inside = self.hu[binary_erosion(mask, border_value=1)]
+        inside = inside if len(inside) >= _LEAST_VOXELS // 2 else self.hu[mask]
         low, high = _TISSUE_HU
         foreign = float(np.mean((inside < low) | (inside > high)))
         up, front, right = (float(reach - at) * GRID_MM for at in place)
