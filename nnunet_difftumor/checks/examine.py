@@ -12,7 +12,7 @@ import numpy as np
 
 from nnunet_difftumor.checks.coarse import coarse_hu, coarse_labels
 from nnunet_difftumor.checks.finding import ERROR, NOTE, Finding
-from nnunet_difftumor.checks.hounsfield import has_fat_in_place, wrong_hu
+from nnunet_difftumor.checks.hounsfield import FAT_RANGE_HU, has_fat_in_place, wrong_hu
 from nnunet_difftumor.checks.label_content import label_findings, wrong_side
 from nnunet_difftumor.checks.organ_fit import FitMeasure, misplaced_labels
 from nnunet_difftumor.checks.same_scan import Fingerprint, fingerprint
@@ -76,11 +76,14 @@ def examine(case: str, image: Path, label: Path, *, organs: Sequence[Organ]) -> 
     if not {finding.kind for finding in findings} & {"empty-organ", "specks"}:
         coarse = coarse_labels(labels, scan.affine)
         masks = {organ.name: np.isin(coarse, organ.organ_labels) for organ in organs}
-        findings += organ_findings(case, masks, FitMeasure(hu))
+        tissue = coarse_hu(scan.hu, scan.affine, range_hu=FAT_RANGE_HU)
+        findings += organ_findings(case, masks, FitMeasure(hu), tissue)
     return Examined(tuple(findings), found, tuple(counts))
 
 
-def organ_findings(case: str, masks: Mapping[str, np.ndarray], measure: FitMeasure) -> list[Finding]:
+def organ_findings(
+    case: str, masks: Mapping[str, np.ndarray], measure: FitMeasure, tissue_hu: np.ndarray
+) -> list[Finding]:
     """Whether organs lie where they are labelled, and are of HU.
 
     Labels in the wrong place make organs' HU wrong, and wrong HU make places look wrong: the cause is named.
@@ -89,15 +92,16 @@ def organ_findings(case: str, masks: Mapping[str, np.ndarray], measure: FitMeasu
         case: name.
         masks: by organ, on the coarse grid.
         measure: of the case's scan.
+        tissue_hu: the scan as `coarse_hu` gives it for `FAT_RANGE_HU`.
     """
     fits = {organ: fit for organ, mask in masks.items() if (fit := measure.fit(mask)) is not None}
     aside = [finding for organ in fits for finding in wrong_side(case, organ, masks[organ], measure.hu)]
     misplaced = [finding for organ, fit in fits.items() for finding in misplaced_labels(case, organ, fit)]
     organs_hu = {organ: fit.median_hu for organ, fit in fits.items()}
-    intensities = wrong_hu(case, organs_hu, measure.hu)
+    intensities = wrong_hu(case, organs_hu, tissue_hu)
     in_air = all(fit.foreign > 0.9 for fit in fits.values())
     # In labels that lie in air there is nothing else, and the scan is in HU all the same.
-    if not misplaced or (intensities and in_air and not has_fat_in_place(measure.hu, organs_hu.values())):
+    if not misplaced or (intensities and in_air and not has_fat_in_place(tissue_hu, organs_hu.values())):
         return aside + intensities
     return aside + misplaced
 

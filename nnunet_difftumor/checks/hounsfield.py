@@ -14,6 +14,8 @@ _ORGAN_HU = (-30.0, 330.0)
 _FAT_HU = -105.0
 _FAT_TOLERANCE_HU = 35.0
 _BIN_HU = 5.0
+# Where fat is looked for: it is to be seen where all HU are 200 too low, too.
+FAT_RANGE_HU = (-400.0, RANGE_HU[1])
 # A peak: share of the voxels in homogeneous tissue, highest nearby, and so many times what is aside of it.
 _LEAST_SHARE, _NEAR_HU = 0.006, 45.0
 _STANDS_OUT, _ASIDE_HU = 2.5, 60.0
@@ -23,10 +25,10 @@ def fat_hu(hu: np.ndarray, *, below_hu: float) -> float | None:
     """Where the histogram of homogeneous tissue has its peak of fat; None if there is too little.
 
     Args:
-        hu: as `coarse_hu` gives it.
+        hu: as `coarse_hu` gives it for `FAT_RANGE_HU`.
         below_hu: of all that could be fat.
     """
-    low, high = RANGE_HU
+    low, high = FAT_RANGE_HU
     steep = np.sqrt(sum(np.square(np.gradient(hu, axis=axis)) for axis in range(3)))
     values = hu[(steep < 15) & (hu > low + 10) & (hu < high - 10)]
     if len(values) < 2000:
@@ -34,9 +36,9 @@ def fat_hu(hu: np.ndarray, *, below_hu: float) -> float | None:
     counts, edges = np.histogram(values, np.arange(low, high, _BIN_HU))
     share = gaussian_filter1d(counts.astype(float), 1.5) / len(values)
     aside, near = int(_ASIDE_HU / _BIN_HU), int(_NEAR_HU / _BIN_HU)
-    for at in range(2, int((min(below_hu, high - _ASIDE_HU) - low) / _BIN_HU)):
+    for at in range(aside, int((min(below_hu, high - _ASIDE_HU) - low) / _BIN_HU)):
         highest = share[at] >= _LEAST_SHARE and share[at] == share[max(at - near, 0) : at + near + 1].max()
-        if highest and share[at] > _STANDS_OUT * max(share[max(at - aside, 0)], share[at + aside]):
+        if highest and share[at] > _STANDS_OUT * max(share[at - aside], share[at + aside]):
             return float(edges[at] + _BIN_HU / 2)
     return None
 
@@ -45,7 +47,7 @@ def has_fat_in_place(hu: np.ndarray, organs_hu: Collection[float]) -> bool:
     """Whether fat is where it is in HU, and none of the organs' medians is there.
 
     Args:
-        hu: as `coarse_hu` gives it.
+        hu: as `coarse_hu` gives it for `FAT_RANGE_HU`.
         organs_hu: median of each organ.
     """
     found = fat_hu(hu, below_hu=0.0)
@@ -62,7 +64,7 @@ def wrong_hu(case: str, organs_hu: dict[str, float], hu: np.ndarray) -> list[Fin
     Args:
         case: name.
         organs_hu: median of each organ, by name.
-        hu: as `coarse_hu` gives it.
+        hu: as `coarse_hu` gives it for `FAT_RANGE_HU`.
     """
     low, high = _ORGAN_HU
     do = "give the CT in HU: slope and intercept applied once"
