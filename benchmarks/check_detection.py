@@ -298,7 +298,12 @@ def seconds(data: Path) -> float:
         sources = data / "liver_tumors" / "ct.nii.gz", label_file(data, "liver_tumors")
         for source, path in zip(sources, files, strict=True):
             nib.save(nib.load(source).slicer[:, :, 15:115], path)
-        organs = [Organ(organ, values, 2) for organ, values in REAL["liver_tumors"].items() if organ != "kidneys"]
+        # The tumors are the liver's.
+        organs = [
+            Organ(organ, values, 2 if organ == "liver" else 250)
+            for organ, values in REAL["liver_tumors"].items()
+            if organ != "kidneys"
+        ]
         taken = []
         for _ in range(5):
             start = time.process_time()
@@ -330,9 +335,9 @@ def missed_bars(result: dict[str, Any]) -> list[str]:
         "alarms in sound data": not result["alarms_in_sound_data"],
         **{f"shifts by {mm} mm": result["shifts"][f"{mm} mm"].share >= 0.99 for mm in (8, 12, 20)},
         **{
-            f"{organ} turned by {degrees} degrees": result["turns"][f"{organ} {degrees} degrees"].share >= 0.95
+            f"{organ} turned by {degrees} degrees": result["turns"][f"{organ} {degrees} degrees"].share >= 0.9
             for organ in ("liver", "kidney", "kidneys", "spleen", "pancreas")
-            for degrees in (20, 30)
+            for degrees in (15, 20, 30)
         },
         "mirrored livers": result["mirrored"]["liver"].share == 1,
         "labels of other patients, real": result["labels_of_other_patients"]["real"].share == 1,
