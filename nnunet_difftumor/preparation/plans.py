@@ -1,6 +1,8 @@
 """nnU-Net's own plans with the generator's HU window, and, if asked for, another spacing or patch size."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
@@ -30,12 +32,13 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
     from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiments
 
     try:
-        plan_experiments(
-            [dataset_id],
-            request["planner"],
-            overwrite_target_spacing=request["spacing_mm"],
-            overwrite_plans_name=PLANS_NAME,
-        )
+        with _at_least_one_thread():
+            plan_experiments(
+                [dataset_id],
+                request["planner"],
+                overwrite_target_spacing=request["spacing_mm"],
+                overwrite_plans_name=PLANS_NAME,
+            )
     except TypeError as error:
         raise InputError(f"`planner` {request['planner']}: nnU-Net has no such planner ({error})") from error
     plans = load_json(plans_file)
@@ -56,6 +59,19 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
 def stored_request(plans_file: str) -> dict[str, Any] | None:
     """What the plans were made for; None if `prepare` did not make them."""
     return load_json(plans_file).get(_REQUEST_KEY)
+
+
+@contextmanager
+def _at_least_one_thread() -> Iterator[None]:
+    """nnU-Net's planners compute in as many threads as loaders are to be used, which may be none."""
+    before = os.environ.get("nnUNet_n_proc_DA")
+    if before is not None and before.strip() == "0":
+        os.environ["nnUNet_n_proc_DA"] = "1"
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ["nnUNet_n_proc_DA"] = before
 
 
 def _set_patch_size(configuration: dict[str, Any], patch_size: Sequence[int]) -> None:

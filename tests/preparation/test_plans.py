@@ -1,6 +1,7 @@
 """Raw datasets that are not CT in HU are refused, and no plans are kept that were made with them."""
 
 import json
+import os
 import shutil
 
 import ct_files
@@ -50,9 +51,13 @@ def test_rescaled_images_are_refused(change, reason):
 
 
 @pytest.mark.slow
-def test_the_command_refuses_a_case_without_its_intercept_and_keeps_no_plans(prepared_phantom, nnunet_folders, capsys):
+def test_the_command_refuses_a_case_without_its_intercept_and_keeps_no_plans(
+    prepared_phantom, nnunet_folders, capsys, monkeypatch
+):
     """Plans hold statistics of all cases: those that were made with this one would outlive its mending."""
     raw, folder = (nnunet_folders / part / "Dataset505_Offset" for part in ("raw", "preprocessed"))
+    # Loaders in the process itself, as some set it for all commands.
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     shutil.copytree(prepared_phantom.raw, raw, ignore=shutil.ignore_patterns("phantom_00[023]*"))
     try:
         dataset_json = json.loads((raw / "dataset.json").read_text())
@@ -65,6 +70,7 @@ def test_the_command_refuses_a_case_without_its_intercept_and_keeps_no_plans(pre
         assert main(["prepare", "-d", "505", "-np", "1"]) == 2
         error = capsys.readouterr().err
         assert "phantom_001_0000.nii.gz" in error and "intercept" in error
+        assert os.environ["nnUNet_n_proc_DA"] == "0"
         left = {path.name for path in folder.iterdir()}
         assert not left & {"difftumor.json", "nnUNetPlansDiffTumor.json", "dataset_fingerprint.json"}
     finally:
