@@ -170,10 +170,24 @@ def open_checkpoint(path: Path) -> Iterator[Checkpoint]:
             yield Checkpoint(path, archive)
     except zipfile.BadZipFile as error:
         raise InputError(
-            f"{path}: not a PyTorch checkpoint of version 1.6 or later, or truncated ({error}); get the file again"
+            f"{path}: not a PyTorch checkpoint of version 1.6 or later, or truncated ({error}): {_likely(path)}; get "
+            "the file again"
         ) from error
     except MalformedPickleError as error:
         raise InputError(f"{path}: its data.pkl is malformed ({error}); file refused") from error
+
+
+def _likely(path: Path) -> str:
+    """What a file that is no zip archive most likely is, by its first bytes."""
+    with open(path, "rb") as file:
+        start = file.read(200).lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return "it is the pointer that Git LFS keeps in place of the file (`git lfs pull` gets it)"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page, such as one that asks to log in"
+    if start.startswith(b"pk\x03\x04"):
+        return "it begins as one and ends too early"
+    return "it is of another format"
 
 
 class _TensorUnpickler(InertUnpickler):

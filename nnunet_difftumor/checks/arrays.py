@@ -1,35 +1,14 @@
-"""Preprocessed cases that are damaged, or hold nothing to learn from."""
+"""Preprocessed cases that hold nothing to learn from."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from nnunet_difftumor.checks.finding import ERROR, Finding
-from nnunet_difftumor.prepared.made_from.hashes import FileHashes
 from nnunet_difftumor.prepared.preprocessed_dataset import PreprocessedDataset
 
 # Of voxels with one and the same value: a scan that is padded all around stays below.
 _MOST_OF_ONE_VALUE = 0.995
-
-
-def damaged_arrays(
-    case: str, folder: Path, arrays: Mapping[str, tuple[int, str]], hashes: FileHashes, again: str
-) -> list[Finding]:
-    """Files that are not what was written.
-
-    Args:
-        case: name.
-        folder: of the preprocessed cases.
-        arrays: bytes and SHA-256 by file name, as recorded.
-        hashes: of the dataset's files.
-        again: what to do.
-    """
-    for name, (size, digest) in arrays.items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != size or hashes.sha256(path) != digest:
-            return [Finding("damaged", case, ERROR, f"{path} is missing or not what was written: it is damaged", again)]
-    return []
 
 
 def constant_array(case: str, folder: Path, again: str) -> list[Finding]:

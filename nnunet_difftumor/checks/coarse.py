@@ -10,15 +10,16 @@ GRID_MM = 4.0
 RANGE_HU = (-250.0, 350.0)
 
 
-def coarse_hu(hu: np.ndarray, affine: np.ndarray) -> np.ndarray:
+def coarse_hu(hu: np.ndarray, affine: np.ndarray, *, range_hu: tuple[float, float] = RANGE_HU) -> np.ndarray:
     """The scan, averaged over blocks: float32 (z, y, x), axes to superior, anterior and right, voxels of 4 mm.
 
     Args:
         hu: (z, y, x), HU.
         affine: 4 x 4, from indices (x, y, z) to RAS+ mm; axes are taken for those of the patient that are nearest.
+        range_hu: to which values are cut before.
     """
     values, factors, spacing_mm = _turned(hu, affine)
-    values = _block_means(np.clip(values, *RANGE_HU), factors)
+    values = _block_means(np.clip(values, *range_hu), factors)
     if np.allclose(spacing_mm, GRID_MM, rtol=0.02):
         return values
     size = _sizes(values.shape, spacing_mm)

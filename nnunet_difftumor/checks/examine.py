@@ -12,9 +12,9 @@ import numpy as np
 
 from nnunet_difftumor.checks.coarse import coarse_hu, coarse_labels
 from nnunet_difftumor.checks.finding import ERROR, NOTE, Finding
-from nnunet_difftumor.checks.hounsfield import wrong_hu
+from nnunet_difftumor.checks.hounsfield import FAT_RANGE_HU, has_fat_in_place, wrong_hu
 from nnunet_difftumor.checks.label_content import label_findings, wrong_side
-from nnunet_difftumor.checks.organ_fit import Fit, FitMeasure, misplaced_labels
+from nnunet_difftumor.checks.organ_fit import FitMeasure, misplaced_labels
 from nnunet_difftumor.checks.same_scan import Fingerprint, fingerprint
 from nnunet_difftumor.ct import SUFFIXES, read_ct, read_labels
 from nnunet_difftumor.ct.hounsfield import organ_medians_hu
@@ -23,7 +23,7 @@ from nnunet_difftumor.files import write_json
 from nnunet_difftumor.synthesis.organ import Organ
 
 # Goes up when anything that is looked for changes: what is remembered is then looked at again.
-_VERSION = 2
+_VERSION = 3
 _FOLDER = "difftumor_checks"
 
 
@@ -63,39 +63,55 @@ def examine(case: str, image: Path, label: Path, *, organs: Sequence[Organ]) -> 
         labels = read_labels(label, like=scan)
     except InputError as error:
         return Examined((Finding("unreadable", case, ERROR, str(error), ""),), found, ())
-    values = tuple(int(value) for value in np.flatnonzero(np.bincount(labels.ravel())))
+    counts = {value: int(count) for value, count in enumerate(np.bincount(labels.ravel())) if count}
     if not organs:
-        return Examined((), found, values)
+        return Examined((), found, tuple(counts))
     findings = label_findings(
         case,
         labels,
         scan.spacing_mm,
+        counts=counts,
         organs={organ.name: organ.organ_labels for organ in organs},
         tumors={organ.name: (organ.tumor_label,) for organ in organs},
     )
-    fits, coarse = {}, coarse_labels(labels, scan.affine)
-    specks = {finding.kind for finding in findings} & {"empty-organ", "specks"}
-    measure = FitMeasure(hu)
-    for organ in organs if not specks else ():
-        mask = np.isin(coarse, organ.organ_labels)
-        fit = measure.fit(mask)
-        if fit is not None:
-            fits[organ.name] = fit
-            findings += wrong_side(case, organ.name, mask, hu)
-    medians_hu = organ_medians_hu(scan.hu, labels, {o.name: o.organ_labels for o in organs if o.name in fits})
-    findings += _intensities_or_places(case, fits, medians_hu, hu)
-    return Examined(tuple(findings), found, values)
+    if not {finding.kind for finding in findings} & {"empty-organ", "specks"}:
+        coarse = coarse_labels(labels, scan.affine)
+        masks = {organ.name: np.isin(coarse, organ.organ_labels) for organ in organs}
+        tissue = coarse_hu(scan.hu, scan.affine, range_hu=FAT_RANGE_HU)
+        organs_hu = organ_medians_hu(scan.hu, labels, {organ.name: organ.organ_labels for organ in organs})
+        findings += organ_findings(case, masks, FitMeasure(hu), tissue, organs_hu=organs_hu)
+    return Examined(tuple(findings), found, tuple(counts))
 
 
-def _intensities_or_places(
-    case: str, fits: Mapping[str, Fit], medians_hu: Mapping[str, float], hu: np.ndarray
+def organ_findings(
+    case: str,
+    masks: Mapping[str, np.ndarray],
+    measure: FitMeasure,
+    tissue_hu: np.ndarray,
+    *,
+    organs_hu: Mapping[str, float],
 ) -> list[Finding]:
-    """Labels in the wrong place make organs' HU wrong, and wrong HU make places look wrong: the cause is named."""
-    misplaced = [finding for name, fit in fits.items() for finding in misplaced_labels(case, name, fit)]
-    intensities = wrong_hu(case, medians_hu, hu)
-    if intensities and (len(misplaced) == 0 or all(fit.foreign > 0.9 for fit in fits.values())):
-        return intensities
-    return misplaced
+    """Whether organs lie where they are labelled, and are of HU.
+
+    Labels in the wrong place make organs' HU wrong, and wrong HU make places look wrong: the cause is named.
+
+    Args:
+        case: name.
+        masks: by organ, on the coarse grid.
+        measure: of the case's scan.
+        tissue_hu: the scan as `coarse_hu` gives it for `FAT_RANGE_HU`.
+        organs_hu: median of each organ, in the scan itself.
+    """
+    fits = {organ: fit for organ, mask in masks.items() if (fit := measure.fit(mask)) is not None}
+    aside = [finding for organ in fits for finding in wrong_side(case, organ, masks[organ], measure.hu)]
+    misplaced = [finding for organ, fit in fits.items() for finding in misplaced_labels(case, organ, fit)]
+    organs_hu = {organ: organs_hu[organ] for organ in fits}
+    intensities = wrong_hu(case, organs_hu, tissue_hu)
+    in_air = all(fit.foreign > 0.9 for fit in fits.values())
+    # In labels that lie in air there is nothing else, and the scan is in HU all the same.
+    if not misplaced or (intensities and in_air and not has_fat_in_place(tissue_hu, organs_hu.values())):
+        return aside + intensities
+    return aside + misplaced
 
 
 class Remembered:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, find_objects, label
+from scipy.ndimage import distance_transform_edt, find_objects, label, minimum
 
 from nnunet_difftumor.checks.coarse import GRID_MM
 from nnunet_difftumor.checks.finding import ERROR, WARNING, Finding
@@ -22,6 +22,7 @@ def label_findings(
     labels: np.ndarray,
     spacing_mm: tuple[float, ...],
     *,
+    counts: Mapping[int, int],
     organs: Mapping[str, Collection[int]],
     tumors: Mapping[str, Collection[int]],
 ) -> list[Finding]:
@@ -31,21 +32,21 @@ def label_findings(
         case: name.
         labels: (z, y, x).
         spacing_mm: voxel size (z, y, x).
+        counts: voxels by label value.
         organs: label values by organ.
         tumors: values of the organ's lesions, by organ.
     """
-    fine = labels[tuple(slice(None, None, max(1, int(_FINE_MM / step))) for step in spacing_mm)]
-    step_mm = [step * max(1, int(_FINE_MM / step)) for step in spacing_mm]
+    steps = [max(1, int(_FINE_MM / step)) for step in spacing_mm]
+    fine = labels[tuple(slice(None, None, step) for step in steps)]
+    step_mm = [n * step for n, step in zip(steps, spacing_mm, strict=True)]
     voxel_ml = float(np.prod(spacing_mm)) / 1000
-    counts = np.bincount(labels.ravel(), minlength=1)
-    count = {value: int(counts[value]) if value < len(counts) else 0 for value in range(max(len(counts), 1))}
     look = "look at the case in a viewer, and correct or remove its labels"
-    if not any(count.get(value, 0) for values in organs.values() for value in values):
+    if not any(counts.get(value, 0) for values in organs.values() for value in values):
         expected = ", ".join(f"{name} {sorted(values)}" for name, values in organs.items())
         return [Finding("empty-organ", case, ERROR, f"the label map holds no organ (expected {expected})", look)]
     findings = []
     for name, values in organs.items():
-        volume_ml = sum(count.get(value, 0) for value in values) * voxel_ml
+        volume_ml = sum(counts.get(value, 0) for value in values) * voxel_ml
         if not volume_ml:
             continue
         mask = np.isin(fine, list(values))
@@ -56,9 +57,10 @@ def label_findings(
         if (share := _share_of_largest(mask)) < _LEAST_SHARE:
             seen = f"{name}: its labels lie in many pieces, the two largest hold {share:.0%} of them"
             findings.append(Finding("specks", case, ERROR, seen, look))
-        lesions = np.isin(fine, list(tumors.get(name, ())))
-        if lesions.any():
-            findings += _far_tumors(case, name, mask, lesions, step_mm, look)
+        if lesions := [value for value in tumors.get(name, ()) if counts.get(value, 0)]:
+            # Every voxel of a lesion counts: the smallest lie between the places that are looked at.
+            places = np.argwhere(np.isin(labels, lesions)) // steps
+            findings += _far_tumors(case, name, mask, np.minimum(places, np.array(mask.shape) - 1), step_mm, look)
     return findings
 
 
@@ -111,15 +113,28 @@ def _share_of_largest(mask: np.ndarray) -> float:
 
 
 def _far_tumors(
-    case: str, organ: str, mask: np.ndarray, lesions: np.ndarray, step_mm: list[float], look: str
+    case: str, organ: str, mask: np.ndarray, places: np.ndarray, step_mm: list[float], look: str
 ) -> list[Finding]:
-    pieces, _ = label(lesions)
-    if not mask[::2, ::2, ::2].any():
+    """Lesions, given by the voxels (n, 3) that they have, that lie apart from the organ."""
+    if not mask.any():
         return []
-    distance_mm = distance_transform_edt(~mask, sampling=step_mm)
-    far = [float(distance_mm[box][pieces[box] == number].min()) for number, box in enumerate(find_objects(pieces), 1)]
-    far = [mm for mm in far if mm > _FAR_MM]
+    lesions = np.zeros(mask.shape, bool)
+    lesions[tuple(places.T)] = True
+    pieces, count = label(lesions)
+    margin = [int(_FAR_MM / step) + 1 for step in step_mm]
+    far = 0
+    for number, box in enumerate(find_objects(pieces), 1):
+        around = tuple(slice(max(0, part.start - n), part.stop + n) for part, n in zip(box, margin, strict=True))
+        near = mask[around]
+        far += not near.any() or _least_mm(near, pieces[around] == number, step_mm) > _FAR_MM
     if not far:
         return []
-    seen = f"{len(far)} tumors lie apart from the {organ}, up to {max(far):.0f} mm away"
+    away_mm = distance_transform_edt(~mask, sampling=step_mm)
+    furthest_mm = max(minimum(away_mm, pieces, range(1, count + 1)))
+    seen = f"{far} tumors lie apart from the {organ}, up to {furthest_mm:.0f} mm away"
     return [Finding("far-tumor", case, ERROR, seen, look)]
+
+
+def _least_mm(mask: np.ndarray, piece: np.ndarray, step_mm: list[float]) -> float:
+    """The distance between two masks."""
+    return float(distance_transform_edt(~mask, sampling=step_mm)[piece].min())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.fft import irfftn, next_fast_len, rfftn
 from scipy.ndimage import binary_erosion
+from scipy.spatial.transform import Rotation
 
 from nnunet_difftumor.checks.coarse import GRID_MM
 from nnunet_difftumor.checks.finding import ERROR, WARNING, Finding
@@ -29,6 +30,16 @@ _RANGE_HU = (-150.0, 250.0)
 _FOREIGN, _FOREIGN_IN_LARGE = 0.03, 0.015
 # Standard deviation in HU in organs that are large and homogeneous: sound ones have up to 30.
 _LARGE_ML, _LARGE_SD_HU = 500.0, 45.0
+# How labels are turned back (z, y, x), and how much less intensities vary if they were turned: in sound organs they
+# always vary more, by a factor of 1.15 at least.
+_TURNS = [
+    Rotation.from_rotvec(degrees * np.divide(axis, np.linalg.norm(axis)), degrees=True)
+    for degrees in (12, -12, 25, -25)
+    for axis in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1), (1, 1, -1), (1, -1, 1), (-1, 1, 1))
+]
+_LEAST_TURN_GAIN, _CERTAIN_TURN_GAIN = 1.1, 1.25
+# Voxels of an organ that are turned.
+_SOME_VOXELS = 4000
 # A mirrored label that fits better than the label itself.
 _MIRRORED_GAIN = 0.6
 
@@ -41,6 +52,7 @@ class Fit:
         sd_hu: of intensities in the mask.
         best_sd_hu: where the mask would fit best, of the places that one comes to from where it is.
         shift_mm: from there to where it is: superior, anterior, right.
+        turn_gain: how much less they vary in the mask turned about its middle, the way in which it fits best.
         mirrored_sd_hu: in the mask mirrored left to right, at its best place nearby; infinite if that is not asked for.
         foreign: share of the inside that is no soft tissue.
         volume_ml: of the mask.
@@ -49,6 +61,7 @@ class Fit:
     sd_hu: float
     best_sd_hu: float
     shift_mm: tuple[float, float, float]
+    turn_gain: float
     mirrored_sd_hu: float
     foreign: float
     volume_ml: float
@@ -62,7 +75,7 @@ class FitMeasure:
     """
 
     def __init__(self, hu: np.ndarray) -> None:
-        self._hu, self._reach = hu, int(_REACH_MM / GRID_MM)
+        self.hu, self._reach = hu, int(_REACH_MM / GRID_MM)
         self._shape = [next_fast_len(n + 2 * self._reach, real=True) for n in hu.shape]
         self._inside = tuple(slice(0, n) for n in hu.shape)
         # Fat lies around the scan.
@@ -81,8 +94,8 @@ class FitMeasure:
         reach, near = self._reach, slice(self._reach - _NEAR, self._reach + _NEAR + 1)
         sd_hu = self._sd_by_displacement(mask)
         place = _descended(sd_hu, reach)
-        inside = self._hu[binary_erosion(mask, border_value=1)]
-        inside = inside if len(inside) >= _LEAST_VOXELS // 2 else self._hu[mask]
+        inside = self.hu[binary_erosion(mask, border_value=1)]
+        inside = inside if len(inside) >= _LEAST_VOXELS // 2 else self.hu[mask]
         low, high = _TISSUE_HU
         foreign = float(np.mean((inside < low) | (inside > high)))
         up, front, right = (float(reach - at) * GRID_MM for at in place)
@@ -92,6 +105,7 @@ class FitMeasure:
             sd_hu=float(sd_hu[reach, reach, reach]),
             best_sd_hu=float(sd_hu[place]),
             shift_mm=(up, front, right),
+            turn_gain=self._turn_gain(mask),
             mirrored_sd_hu=float(mirrored),
             foreign=foreign,
             volume_ml=float(np.count_nonzero(mask) * GRID_MM**3 / 1000),
@@ -107,9 +121,24 @@ class FitMeasure:
         index = np.ix_(around, around, around)
         return np.sqrt(np.maximum(square[index] - mean[index] ** 2, 0))
 
+    def _turn_gain(self, mask: np.ndarray) -> float:
+        places = np.argwhere(mask)
+        middle = places.mean(0)
+        places = places[:: max(1, len(places) // _SOME_VOXELS)]
+        least_sd_hu = np.inf
+        for turn in _TURNS:
+            turned = np.rint(turn.apply(places - middle) + middle).astype(int)
+            there = turned[((turned >= 0) & (turned < self.hu.shape)).all(axis=1)]
+            if len(there) > 0.9 * len(places):
+                least_sd_hu = min(least_sd_hu, self._sd(there))
+        return self._sd(places) / max(least_sd_hu, 1.0)
+
+    def _sd(self, places: np.ndarray) -> float:
+        return float(np.clip(self.hu[tuple(places.T)], *_RANGE_HU).std())
+
 
 def misplaced_labels(case: str, organ: str, fit: Fit) -> list[Finding]:
-    """At most one finding: mirrored, moved, or not this scan's.
+    """At most one finding: mirrored, moved, turned, or not this scan's.
 
     Args:
         case: name.
@@ -130,6 +159,12 @@ def misplaced_labels(case: str, organ: str, fit: Fit) -> list[Finding]:
             f"{fit.best_sd_hu:.0f} without the shift)"
         )
         return [Finding(_KIND, case, ERROR, seen, do)]
+    if fit.turn_gain >= _LEAST_TURN_GAIN:
+        seen = (
+            f"{organ}: labels look turned, or of another scan (HU vary by {fit.sd_hu:.0f} in them, by "
+            f"{fit.sd_hu / fit.turn_gain:.0f} when turned back)"
+        )
+        return [Finding(_KIND, case, ERROR if fit.turn_gain >= _CERTAIN_TURN_GAIN else WARNING, seen, do)]
     large = fit.volume_ml >= _LARGE_ML
     if fit.foreign >= _FOREIGN:
         seen = f"{organ}: {fit.foreign:.0%} of its inside are fat, air or bone; the labels may be of another scan"

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from nnunet_difftumor.checks.finding import ERROR, NOTE, Finding
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.nnunet_folders import RAW
@@ -44,7 +46,7 @@ def stale_data(
     return [
         *_plans(plans, configuration, made, folder, again),
         *_settings(config, made, folder, again),
-        *_arrays(folder, plans["configurations"][configuration]["data_identifier"], again),
+        *_arrays(folder, plans["configurations"][configuration]["data_identifier"], hashes, again),
         *_raw(folder, made, hashes, again),
     ]
 
@@ -69,20 +71,34 @@ def _settings(config: DiffTumorConfig, made: records.DatasetRecord, folder: Path
     return [Finding(_KIND, "", ERROR, f"{folder / 'difftumor.json'}: organs are not those that were measured", again)]
 
 
-def _arrays(folder: Path, data_identifier: str, again: str) -> list[Finding]:
-    """By their size, which a copy that was cut short does not have."""
-    findings = []
+def _arrays(folder: Path, data_identifier: str, hashes: FileHashes, again: str) -> list[Finding]:
+    """Preprocessed files that are not what was written, one of each case."""
+    written = []
     for case, record in records.read_case_records(folder).items():
         pooled = (records.pool_cases_folder(folder) / f"{case}.json").is_file()
         place = (records.pools_folder(folder) if pooled else folder) / data_identifier
-        for name, (size, _) in record.arrays.items():
-            path = place / name
-            if not path.is_file():
-                findings.append(Finding("damaged", case, ERROR, f"{path} is missing", again))
-            elif path.stat().st_size != size:
-                seen = f"{path} has {path.stat().st_size} bytes, but {size} were written: it is damaged"
-                findings.append(Finding("damaged", case, ERROR, seen, again))
-    return findings
+        written.append((case, {place / name: entry for name, entry in record.arrays.items()}))
+    unread = sum(path.is_file() and not hashes.knows(path) for _, files in written for path in files)
+    found = {}
+    with tqdm(total=unread, desc="reading preprocessed files", unit="file", disable=None if unread else True) as bar:
+        for case, files in written:
+            for path, (size, digest) in files.items():
+                bar.update(path.is_file() and not hashes.knows(path))
+                if case not in found and (seen := _damage(path, size, digest, hashes)):
+                    found[case] = Finding("damaged", case, ERROR, seen, again)
+    return list(found.values())
+
+
+def _damage(path: Path, size: int, digest: str, hashes: FileHashes) -> str:
+    """What is wrong with a file of which this was written; empty if nothing is."""
+    try:
+        if (seen := path.stat().st_size) != size:
+            return f"{path} has {seen} bytes, but {size} were written: it is damaged"
+        return "" if hashes.sha256(path) == digest else f"{path} is not what was written: it is damaged"
+    except FileNotFoundError:
+        return f"{path} is missing"
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror})"
 
 
 def _raw(folder: Path, made: records.DatasetRecord, hashes: FileHashes, again: str) -> list[Finding]:

@@ -94,7 +94,7 @@ def read_labels(
     if like is not None:
         check_same_grid(stored.shape, image.affine, like, path, unset=has_no_form(image.header))
     # Labels are few: values are checked, scaled and compared once per value, not once per voxel.
-    values = np.unique(stored)
+    values = np.unique(stored.ravel(order="K"))
     scaled = values.astype(np.float64) * float(image.dataobj.slope) + float(image.dataobj.inter)
     labels = np.rint(scaled)
     with np.errstate(invalid="ignore"):

@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from nnunet_difftumor import __version__
-from nnunet_difftumor.checks.arrays import constant_array, damaged_arrays
+from nnunet_difftumor.checks.arrays import constant_array
 from nnunet_difftumor.checks.drawn import stale_bank, unfit_weights
 from nnunet_difftumor.checks.examine import Examined, Remembered, content_key, examination_key, examine
 from nnunet_difftumor.checks.finding import ERROR, NOTE, Finding
@@ -221,9 +221,8 @@ class _Checked:
             place = (pools_folder(self.folder) if pooled else self.folder) / arrays
             if case in damaged:
                 continue
-            wrong = damaged_arrays(case, place, record.arrays, self.hashes, again)
             key = examination_key({name: digest for name, (_, digest) in record.arrays.items()}, ())
-            found += wrong or self._constant(case, place, key, again)
+            found += self._constant(case, place, key, again)
         found += unfit_weights(self.config, plans)
         if self.config.bank_folder is not None and Path(self.config.bank_folder).is_dir():
             bases = sorted({case for split in self._splits() for case in split.get("synthesis_bases", ())})

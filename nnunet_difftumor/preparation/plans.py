@@ -1,14 +1,14 @@
 """nnU-Net's own plans with the generator's HU window, and, if asked for, another spacing or patch size."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
-from nnunet_difftumor.preparation.datasets import dataset_folders
-from nnunet_difftumor.preparation.raw_images import check_raw_cases
 from nnunet_difftumor.prepared.config import PLANS_NAME, WINDOW_HU
 
 CONFIGURATION = "3d_fullres"
@@ -27,21 +27,18 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
         request: `planner` (class name), `spacing_mm` and `patch_size` (three numbers or None).
 
     Raises:
-        InputError: if the planner does not exist, or images are damaged or not in HU.
+        InputError: if the planner does not exist, or the images are two-dimensional.
     """
     from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiments
-    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-    raw = dataset_folders(dataset_id)[0]
-    cases = get_filenames_of_train_images_and_targets(str(raw))
-    check_raw_cases(cases.values(), load_json(str(raw / "dataset.json")))
     try:
-        plan_experiments(
-            [dataset_id],
-            request["planner"],
-            overwrite_target_spacing=request["spacing_mm"],
-            overwrite_plans_name=PLANS_NAME,
-        )
+        with _at_least_one_thread():
+            plan_experiments(
+                [dataset_id],
+                request["planner"],
+                overwrite_target_spacing=request["spacing_mm"],
+                overwrite_plans_name=PLANS_NAME,
+            )
     except TypeError as error:
         raise InputError(f"`planner` {request['planner']}: nnU-Net has no such planner ({error})") from error
     plans = load_json(plans_file)
@@ -62,6 +59,19 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
 def stored_request(plans_file: str) -> dict[str, Any] | None:
     """What the plans were made for; None if `prepare` did not make them."""
     return load_json(plans_file).get(_REQUEST_KEY)
+
+
+@contextmanager
+def _at_least_one_thread() -> Iterator[None]:
+    """nnU-Net's planners compute in as many threads as loaders are to be used, which may be none."""
+    before = os.environ.get("nnUNet_n_proc_DA")
+    if before is not None and before.strip() == "0":
+        os.environ["nnUNet_n_proc_DA"] = "1"
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ["nnUNet_n_proc_DA"] = before
 
 
 def _set_patch_size(configuration: dict[str, Any], patch_size: Sequence[int]) -> None:

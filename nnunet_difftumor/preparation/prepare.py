@@ -27,7 +27,7 @@ from nnunet_difftumor.preparation.healthy import HealthyPools
 from nnunet_difftumor.preparation.live import with_what_is_available
 from nnunet_difftumor.preparation.organs import parse_organ
 from nnunet_difftumor.preparation.plans import CONFIGURATION, plan, stored_request
-from nnunet_difftumor.preparation.preprocessed_cases import PreprocessedCases, axes_of, in_words
+from nnunet_difftumor.preparation.preprocessed_cases import PreprocessedCases, WrongCaseError, axes_of, in_words
 from nnunet_difftumor.preparation.settings import kept_settings, new_settings
 from nnunet_difftumor.preparation.validation_cases import ValidationCaseMaker
 from nnunet_difftumor.prepared.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
@@ -238,7 +238,13 @@ class _Preparation:
         else:
             records.forget_dataset_record(self.folder)
             self._plan({**request, "planner": request["planner"] or _PLANNER}, log)
-            self._preprocess(newly_planned=True)
+            try:
+                self._preprocess(newly_planned=True)
+            except WrongCaseError:
+                # Made with the case that is to be mended or removed.
+                for path in (self.plans_file, self.folder / "dataset_fingerprint.json"):
+                    path.unlink()
+                raise
         self._copy_dataset_json()
         self.pools.preprocess(self.plans, hashes=self.hashes, processes=self.processes, report=self.report)
         self.hashes.save()

@@ -36,6 +36,10 @@ from nnunet_difftumor.prepared.orientation import axis_codes
 _ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")
 
 
+class WrongCaseError(InputError):
+    """A raw case that is damaged, no CT in HU or wrongly labelled: plans that were made with it are wrong too."""
+
+
 class PreprocessedCases:
     """The preprocessed files of one folder, and the records of what they were made from.
 
@@ -103,7 +107,8 @@ class PreprocessedCases:
             check: whether nnU-Net's check of image and label map comes first.
 
         Raises:
-            InputError: naming the case that cannot be preprocessed.
+            WrongCaseError: naming a case that must not be preprocessed.
+            InputError: naming a case that cannot be preprocessed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         jobs = [
@@ -119,10 +124,14 @@ class PreprocessedCases:
             }
             try:
                 for future in tqdm(as_completed(waiting), total=len(waiting), unit="case", disable=None):
-                    _check(future, waiting[future])
+                    job = waiting[future]
+                    _check(future, job)
+                    for name, (_, digest) in self.record(job.name).arrays.items():
+                        self._hashes.remember(self.folder / name, digest)
             except BaseException:
                 executor.shutdown(wait=True, cancel_futures=True)
                 raise
+        self._hashes.save()
         shutil.rmtree(_unfinished(self.folder), ignore_errors=True)
 
     def _path(self, name: str) -> Path:
@@ -233,8 +242,8 @@ def _check_as_nnunet_does(images: list[str], label: str, manager: PlansManager) 
 def _check(future: Future, job: _Job) -> None:
     try:
         future.result()
-    except InputError:
-        raise
+    except InputError as error:
+        raise WrongCaseError(str(error)) from error
     except BrokenProcessPool as error:
         raise InputError(
             "a process was killed while it preprocessed, most likely for want of memory; give fewer processes "

@@ -61,8 +61,14 @@ def _check_labels(labels: Any, content: dict[str, Any], path: Path) -> None:
         raise InputError(f"{path}: labels: background is {json.dumps(labels.get('background'))}, expected 0")
     values = {entry for value in labels.values() for entry in (value if isinstance(value, list) else [value])}
     if values != set(range(len(values))):
+        options = " ".join(
+            f"{name}={','.join(map(str, value if isinstance(value, list) else [value]))}"
+            for name, value in labels.items()
+            if name != "background"
+        )
         raise InputError(
-            f"{path}: labels: the values are {sorted(values)}, expected 0, 1, 2, ... without a gap, as nnU-Net asks"
+            f"{path}: labels: the values are {sorted(values)}, expected 0, 1, 2, ... without a gap, as nnU-Net asks; "
+            f"`difftumor convert folder --labels {options}` numbers them anew"
         )
     has_regions = any(isinstance(value, list) and len(value) > 1 for value in labels.values())
     if has_regions and not isinstance(content.get("regions_class_order"), list):

@@ -3,11 +3,12 @@
 import nibabel as nib
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter, zoom
+from scipy.ndimage import affine_transform, gaussian_filter, zoom
+from scipy.spatial.transform import Rotation
 
 from nnunet_difftumor.checks.coarse import coarse_hu, coarse_labels
-from nnunet_difftumor.checks.examine import examine
-from nnunet_difftumor.checks.hounsfield import wrong_hu
+from nnunet_difftumor.checks.examine import examine, organ_findings
+from nnunet_difftumor.checks.hounsfield import FAT_RANGE_HU, wrong_hu
 from nnunet_difftumor.checks.organ_fit import FitMeasure, misplaced_labels
 from nnunet_difftumor.checks.same_scan import are_one, common_places, fingerprint
 from nnunet_difftumor.ct import read_ct, read_labels
@@ -148,9 +149,7 @@ def test_sound_phantoms_fit(coarse_phantoms):
         for organ, label in {"liver": 1, "kidney": 3, "pancreas": 5}.items():
             fit = measure.fit(labels == label)
             assert fit.shift_mm == (0, 0, 0) and fit.foreign < 0.005, (number, organ)
-            assert not misplaced_labels("", organ, fit) and not wrong_hu(
-                "", {organ: float(np.median(hu[labels == label]))}, hu
-            )
+            assert not misplaced_labels("", organ, fit) and fit.turn_gain < 0.9
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -167,6 +166,34 @@ def test_every_shift_of_8_mm_and_more_is_found(coarse_phantoms, axis, voxels):
         assert np.allclose(fit.shift_mm, np.array(steps) * 4.0, atol=4.1)
 
 
+@pytest.mark.parametrize("axis", [(1, 0, 0), (0, 1, 0), (0, 1, 1)])
+def test_a_label_that_is_turned_by_20_degrees_is_found(coarse_phantoms, axis):
+    matrix = Rotation.from_rotvec(20 * np.divide(axis, np.linalg.norm(axis)), degrees=True).as_matrix()
+    for hu, labels in coarse_phantoms[:2]:
+        measure = FitMeasure(hu)
+        for label in (1, 3, 5):
+            middle = np.argwhere(labels == label).mean(0)
+            mask = (labels == label).astype(np.float32)
+            turned = affine_transform(mask, matrix, middle - matrix @ middle, order=1) > 0.5
+            (finding,) = misplaced_labels("case", "organ", measure.fit(turned))
+            assert finding.kind == "misplaced-labels"
+
+
+@pytest.mark.slow
+def test_an_offset_that_makes_muscle_look_like_fat_is_found(test_data, scans):
+    """Of a scan whose liver, of 141 HU, then is as bright as one without contrast agent."""
+    scan = scans["liver_healthy"]
+    labels = read_labels(test_data / "liver_healthy" / "labels.nii.gz", like=scan)
+    for offset_hu in (-120, -150):
+        hu = scan.hu + np.float32(offset_hu)
+        measure = FitMeasure(coarse_hu(hu, scan.affine))
+        tissue_hu = coarse_hu(hu, scan.affine, range_hu=FAT_RANGE_HU)
+        masks = {"liver": coarse_labels(labels, scan.affine) == 1}
+        organs_hu = {"liver": float(np.median(hu[labels == 1]))}
+        (finding,) = organ_findings("case", masks, measure, tissue_hu, organs_hu=organs_hu)
+        assert finding.kind == "not-hu" and "all values may be" in finding.seen
+
+
 def test_a_mirrored_label_is_called_mirrored(coarse_phantoms):
     for hu, labels in coarse_phantoms[:5]:
         (finding,) = misplaced_labels("case", "liver", FitMeasure(hu).fit((labels == 1)[:, :, ::-1]))
@@ -176,7 +203,7 @@ def test_a_mirrored_label_is_called_mirrored(coarse_phantoms):
 @pytest.mark.parametrize("offset_hu", [-1024, -200, -60, 60, 100, 1024])
 def test_an_offset_of_60_hu_and_more_is_found(phantoms, offset_hu):
     for hu, labels in phantoms[:3]:
-        shifted = coarse_hu(hu + np.float32(offset_hu), AFFINE)
+        shifted = coarse_hu(hu + np.float32(offset_hu), AFFINE, range_hu=FAT_RANGE_HU)
         median_hu = float(np.median(shifted[coarse_labels(labels, AFFINE) == 1]))
         assert wrong_hu("case", {"liver": median_hu}, shifted)
 

@@ -139,6 +139,26 @@ def test_text_an_empty_file_a_folder_and_other_zips_are_no_checkpoints(tmp_path)
             pass
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 987654321\n",
+            "pointer that Git LFS keeps",
+        ),
+        (b"\n<!DOCTYPE html><html><body>Please log in</body></html>", "it is a web page"),
+        (b"PK\x03\x04" + bytes(2000), "ends too early"),
+        (b"GIF89a", "of another format"),
+        (b"", "of another format"),
+    ],
+)
+def test_what_came_instead_of_a_checkpoint_is_named(tmp_path, content, said):
+    path = tmp_path / "AutoencoderModel.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{path}: not a PyTorch checkpoint .*{said}"), open_checkpoint(path):
+        pass
+
+
 def test_malformed_and_compressed_content_is_refused(tmp_path):
     cases = {
         "cut": pickle.dumps([1, 2, 3])[:-2],

@@ -60,6 +60,25 @@ def test_a_lesion_from_the_bank_is_the_one_that_was_rendered(bank):
     assert np.abs(case.hu(tumor.box) - tumor.hu).max() < 1e-3
 
 
+@pytest.mark.parametrize("rows", [30, 12])
+def test_a_lesion_of_an_earlier_version_is_refused_outside_of_the_organ(bank, rows):
+    """Its file does not say which scan it was made from; wholly and partly outside."""
+    path = bank / "case_a" / "0.lesion.npz"
+    tumor = make_lesion(make_case(), path)
+    with np.load(path) as file:
+        values = {key: file[key] for key in file.files if key != "scan_crc32"}
+    np.savez_compressed(path.with_name("old"), **values)
+    path.with_name("old.npz").replace(path)
+    assert source(bank).add_tumors(make_case(), np.random.default_rng(0)).tumors
+    case = make_case()
+    labels = case.seg.base.copy()
+    z, y, x = tumor.box
+    labels[0, z, y.start : y.start + rows, x] = 0
+    case = OverlayCase("case_a", case.data.base, labels, spacing_mm=SPACING_MM, intensity=INTENSITY)
+    outcome = source(bank).add_tumors(case, np.random.default_rng(0))
+    assert outcome.tumors == [] and outcome.refused == ["bank: 0.lesion.npz: the mask is not in the organ of this case"]
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [

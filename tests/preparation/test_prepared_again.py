@@ -250,7 +250,11 @@ def test_the_record_says_versions_settings_and_content(dataset):
         ({"labels": {"background": 0, "liver": "1"}}, 'labels: liver is "1", expected a whole number without quotes'),
         ({"labels": None}, "labels is null, expected an object"),
         ({"labels": {"liver": 1}}, "labels: background is null, expected 0"),
-        ({"labels": {"background": 0, "liver": 2}}, "the values are [0, 2], expected 0, 1, 2"),
+        ({"labels": {"background": 0, "liver": 2}}, "the values are [0, 2], expected 0, 1, 2, ... without a gap"),
+        (
+            {"labels": {"background": 0, "kidney": [2, 4], "kidney_tumor": 5}},
+            "`difftumor convert folder --labels kidney=2,4 kidney_tumor=5` numbers them anew",
+        ),
         ({"labels": {"background": 0, "liver": [1, 2], "liver_tumor": 2}}, "regions_class_order is missing"),
         ({"channel_names": ["CT"]}, 'channel_names is ["CT"], expected an object'),
     ],

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,10 +14,11 @@ class FileHashes:
 
     Args:
         store: JSON file in which hashes are remembered; one that is missing or damaged only costs time.
+        root: folder whose files are remembered by their path in it, so that a copy of it knows them too.
     """
 
-    def __init__(self, store: Path) -> None:
-        self._store, self._changed = store, False
+    def __init__(self, store: Path, *, root: Path) -> None:
+        self._store, self._root, self._changed = store, os.path.abspath(root), False
         self._known: dict[str, list] = {}
         with suppress(OSError, ValueError):
             known = json.loads(store.read_text())
@@ -28,24 +30,29 @@ class FileHashes:
         Raises:
             OSError: if it cannot be read.
         """
-        state, key = path.stat(), str(path)
-        entry = self._known.get(key)
-        if isinstance(entry, list) and entry[:2] == [state.st_size, state.st_mtime_ns]:
-            return entry[2]
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self._known[key], self._changed = [state.st_size, state.st_mtime_ns, digest], True
-        return digest
+        if not self.knows(path):
+            with open(path, "rb") as file:
+                self.remember(path, hashlib.file_digest(file, "sha256").hexdigest())
+        return self._known[self._key(path)][2]
+
+    def remember(self, path: Path, digest: str) -> None:
+        """The hash of a file as it is now, for whoever has seen its content."""
+        state = path.stat()
+        self._known[self._key(path)], self._changed = [state.st_size, state.st_mtime_ns, digest], True
 
     def knows(self, path: Path) -> bool:
         """Whether the hash of a file that is there needs no reading."""
-        state = path.stat()
-        entry = self._known.get(str(path))
+        state, entry = path.stat(), self._known.get(self._key(path))
         return isinstance(entry, list) and entry[:2] == [state.st_size, state.st_mtime_ns]
 
     def save(self) -> None:
         """Remembers what was read; a folder that cannot be written to costs the next call time, and nothing else."""
         if self._changed:
+            there = {key: entry for key, entry in self._known.items() if os.path.exists(os.path.join(self._root, key))}
             with suppress(OSError):
-                write_json(self._store, {key: self._known[key] for key in self._known if Path(key).exists()})
+                write_json(self._store, there)
                 self._changed = False
+
+    def _key(self, path: Path) -> str:
+        whole = os.path.abspath(path)
+        return os.path.relpath(whole, self._root) if whole.startswith(self._root + os.sep) else whole

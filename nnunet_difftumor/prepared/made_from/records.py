@@ -94,7 +94,7 @@ def window_hu(plans: Mapping[str, Any]) -> list[float]:
 
 def file_hashes(dataset_folder: Path) -> FileHashes:
     """Of a preprocessed dataset's raw and preprocessed files."""
-    return FileHashes(dataset_folder / _FOLDER / "hashes.json")
+    return FileHashes(dataset_folder / _FOLDER / "hashes.json", root=dataset_folder)
 
 
 def cases_folder(dataset_folder: Path) -> Path:
