@@ -20,6 +20,7 @@ from nnunet_difftumor.ct import SUFFIXES, read_ct, read_labels
 from nnunet_difftumor.ct.hounsfield import organ_medians_hu
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
+from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.synthesis.organ import Organ
 
 # Goes up when anything that is looked for changes: what is remembered is then looked at again.
@@ -185,7 +186,7 @@ def _digest(parts: Any) -> str:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_text())
+        content = load_json(path)
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

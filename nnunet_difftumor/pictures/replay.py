@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.installation import trainer_folders
+from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.nnunet_folders import PREPROCESSED, nnunet_folder
 from nnunet_difftumor.pipeline.loader import SyntheticTumorDataLoader, sample_arrays, sample_crc32
 from nnunet_difftumor.prepared.config import FILE_NAME, DiffTumorConfig
+from nnunet_difftumor.prepared.nnunet_files import read_plans_file
 from nnunet_difftumor.runs.run_record import run_path
 from nnunet_difftumor.runs.synthesis_log import read_log
 
@@ -81,7 +82,7 @@ class RunReplay:
                 f"{path}: not found; expected the folder of a fold trained with synthetic tumors "
                 "(nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION/fold_X)"
             )
-        self.run = load_json(str(path))
+        self.run = load_json(path)
         self.trainer = self._trainer()
         self.loader = self._loader()
 
@@ -112,8 +113,8 @@ class RunReplay:
 
         from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
 
-        plans = load_json(str(self.folder.parent / "plans.json"))
-        dataset_json = load_json(str(self.folder.parent / "dataset.json"))
+        plans = read_plans_file(self.folder.parent / "plans.json")
+        dataset_json = load_json(self.folder.parent / "dataset.json")
         dataset_folder = _preprocessed(plans["dataset_name"])
         configuration, fold = self.run["configuration"], self.run["fold"]
         with tempfile.TemporaryDirectory() as scratch, _environment(nnUNet_results=scratch):

@@ -6,7 +6,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetDatasetBlosc2
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -21,6 +20,7 @@ from nnunet_difftumor.pipeline.source_description import describe_source
 from nnunet_difftumor.pipeline.sources import TumorSource, make_source
 from nnunet_difftumor.prepared.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
 from nnunet_difftumor.prepared.grid import PreparedGrid
+from nnunet_difftumor.prepared.nnunet_files import read_splits
 from nnunet_difftumor.prepared.orientation import array_axes
 from nnunet_difftumor.prepared.pools import PooledDataset
 from nnunet_difftumor.prepared.roles import Roles
@@ -116,10 +116,7 @@ class TrainingSynthesis:
         return stale_bank(bank, self.folder, cases, plans=self.plans, configuration=self._configuration_name)
 
     def splits(self) -> list[dict[str, Any]]:
-        path = self.dataset_folder / "splits_final.json"
-        if not path.is_file():
-            raise InputError(f"{path}: not found; run `difftumor prepare` first")
-        return load_json(str(path))
+        return read_splits(self.dataset_folder / "splits_final.json")
 
     def with_usable_bases(self, roles: Roles) -> Roles:
         """Leaves out bases into which no tumor can be put, because the organs were not found in them.

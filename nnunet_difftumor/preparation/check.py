@@ -1,6 +1,5 @@
 """`check`: everything that can be wrong with a dataset without anything failing, case by case."""
 
-import json
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ from nnunet_difftumor.prepared.dataset_json import read_dataset_json
 from nnunet_difftumor.prepared.made_from import records
 from nnunet_difftumor.prepared.made_from.hashes import FileHashes
 from nnunet_difftumor.prepared.made_from.raw_files import RawFiles, check_case_list, raw_cases
+from nnunet_difftumor.prepared.nnunet_files import read_plans_file, read_pools, read_splits
 from nnunet_difftumor.prepared.pools import pool_list, pools_folder
 from nnunet_difftumor.synthesis.organ import Organ
 
@@ -166,7 +166,7 @@ class _Checked:
         except InputError as error:
             found.append(Finding("left-out", "", ERROR, str(error), ""))
         pooled: dict[str, RawFiles] = {}
-        for pool in json.loads(pool_list(self.folder).read_text()) if pool_list(self.folder).is_file() else ():
+        for pool in read_pools(pool_list(self.folder)):
             place = self.raw.parent / pool
             try:
                 cases = raw_cases(place, read_dataset_json(place / "dataset.json"))
@@ -200,7 +200,7 @@ class _Checked:
 
     def _splits(self) -> list[dict[str, Any]]:
         path = self.folder / "splits_final.json"
-        return json.loads(path.read_text()) if path.is_file() else []
+        return read_splits(path) if path.is_file() else []
 
     def _prepared(self) -> list[Finding]:
         """About what `prepare` made, if it did."""
@@ -209,7 +209,7 @@ class _Checked:
             return [
                 Finding("not-prepared", "", NOTE, f"{self.raw.name} is not prepared: only raw data are looked at", "")
             ]
-        plans = json.loads(plans_file.read_text())
+        plans = read_plans_file(plans_file)
         arrays = plans["configurations"][_CONFIGURATION]["data_identifier"]
         found = stale_data(
             self.folder, plans=plans, configuration=_CONFIGURATION, config=self.config, hashes=self.hashes

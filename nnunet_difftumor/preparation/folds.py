@@ -4,11 +4,11 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
+from nnunet_difftumor.prepared.nnunet_files import read_splits
 
 # nnU-Net's own numbers (do_split): with real cases only, the folds are the ones it would make itself.
 _FOLDS, _SEED = 5, 12345
@@ -79,7 +79,7 @@ def make_splits(
 def drop_from_folds(path: Path, cases: Collection[str]) -> None:
     """Takes cases out of every role of the folds in a file, if there is one."""
     if path.is_file():
-        folds = load_json(str(path))
+        folds = read_splits(path)
         write_json(
             path,
             [

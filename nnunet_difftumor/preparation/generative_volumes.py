@@ -34,10 +34,12 @@ from nnunet_difftumor.generative.weights import Volumes
 from nnunet_difftumor.preparation.datasets import check_channel, dataset_folders
 from nnunet_difftumor.preparation.organs import check_declared, find_organs, parse_organ
 from nnunet_difftumor.prepared.config import FILE_NAME, DiffTumorConfig
+from nnunet_difftumor.prepared.dataset_json import read_dataset_json
 from nnunet_difftumor.prepared.made_from.hashes import FileHashes
 from nnunet_difftumor.prepared.made_from.records import file_hashes, hashed
+from nnunet_difftumor.prepared.nnunet_files import read_pools
 from nnunet_difftumor.prepared.orientation import directions
-from nnunet_difftumor.prepared.pools import pools_folder
+from nnunet_difftumor.prepared.pools import pool_list
 from nnunet_difftumor.synthesis.organ import Organ
 
 FOLDER = "generative"
@@ -147,7 +149,7 @@ def _make(
 
 
 def _dataset_json(raw: Path) -> dict[str, Any]:
-    content = json.loads((raw / "dataset.json").read_text())
+    content = read_dataset_json(raw / "dataset.json")
     check_channel(raw, content)
     return content
 
@@ -157,8 +159,7 @@ def _organs(config: Path, dataset_json: Mapping[str, Any]) -> tuple[Organ, ...]:
 
 
 def _prepared_pools(preprocessed: Path, raw_root: Path) -> list[Path]:
-    listed = pools_folder(preprocessed) / "pools.json"
-    return [raw_root / name for name in json.loads(listed.read_text())] if listed.is_file() else []
+    return [raw_root / name for name in read_pools(pool_list(preprocessed))]
 
 
 def _sources(

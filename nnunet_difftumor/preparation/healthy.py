@@ -5,8 +5,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
-
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.preparation.plans import CONFIGURATION
@@ -16,6 +14,7 @@ from nnunet_difftumor.prepared.label_free_validation import forget_validation_ca
 from nnunet_difftumor.prepared.made_from.hashes import FileHashes
 from nnunet_difftumor.prepared.made_from.raw_files import RawFiles, check_case_list, raw_cases
 from nnunet_difftumor.prepared.made_from.records import pool_cases_folder, read_case_record
+from nnunet_difftumor.prepared.nnunet_files import read_pools
 from nnunet_difftumor.prepared.pools import pool_list, pools_folder
 
 
@@ -36,7 +35,7 @@ class HealthyPools:
         self.folder, self._raw, self._overwrite = pools_folder(folder), raw, overwrite
         self._dataset_folder, self._list = folder, pool_list(folder)
         self._ending = read_dataset_json(raw / "dataset.json")["file_ending"]
-        before = load_json(str(self._list)) if self._list.is_file() and not overwrite else []
+        before = [] if overwrite else read_pools(self._list)
         self.names = sorted({*before, *(pool.name for pool in pools)})
         self.cases = {case: files for name in self.names for case, files in self._cases(raw.parent / name).items()}
 

@@ -5,11 +5,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
-
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.prepared.config import PLANS_NAME, WINDOW_HU
+from nnunet_difftumor.prepared.nnunet_files import read_plans_file
 
 CONFIGURATION = "3d_fullres"
 # In the plans file, so that a second `prepare` knows what the first was asked for. nnU-Net ignores it.
@@ -41,7 +40,7 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
             )
     except TypeError as error:
         raise InputError(f"`planner` {request['planner']}: nnU-Net has no such planner ({error})") from error
-    plans = load_json(plans_file)
+    plans = read_plans_file(plans_file)
     if CONFIGURATION not in plans["configurations"]:
         raise InputError(f"{plans_file}: has no configuration {CONFIGURATION}; are the images two-dimensional?")
     statistics = plans["foreground_intensity_properties_per_channel"]["0"]
@@ -58,7 +57,7 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
 
 def stored_request(plans_file: str) -> dict[str, Any] | None:
     """What the plans were made for; None if `prepare` did not make them."""
-    return load_json(plans_file).get(_REQUEST_KEY)
+    return read_plans_file(plans_file).get(_REQUEST_KEY)
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from nnunet_difftumor import __version__
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path, write_json
+from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.preparation.datasets import check_channel, dataset_folders
 from nnunet_difftumor.preparation.folds import drop_from_folds, make_splits
 from nnunet_difftumor.preparation.healthy import HealthyPools
@@ -38,6 +38,7 @@ from nnunet_difftumor.prepared.label_free_validation import forget_validation_ca
 from nnunet_difftumor.prepared.made_from import records
 from nnunet_difftumor.prepared.made_from.hashes import FileHashes
 from nnunet_difftumor.prepared.made_from.raw_files import RawFiles, check_case_list, raw_cases
+from nnunet_difftumor.prepared.nnunet_files import read_plans_file, read_splits
 from nnunet_difftumor.prepared.pools import PooledDataset
 from nnunet_difftumor.prepared.preprocessed_dataset import PreprocessedDataset
 from nnunet_difftumor.prepared.statistics import StatisticsStore
@@ -191,7 +192,7 @@ class _Preparation:
     @cached_property
     def plans(self) -> dict[str, Any]:
         """nnU-Net's plans, once they are made."""
-        return load_json(str(self.plans_file))
+        return read_plans_file(self.plans_file)
 
     @property
     def preprocessed(self) -> Path:
@@ -314,8 +315,12 @@ class _Preparation:
     def _copy_dataset_json(self) -> None:
         """nnU-Net's planning does it too, but plans may be older than a correction of the file."""
         path = self.folder / "dataset.json"
-        content = load_json(str(self.raw / "dataset.json"))
-        if not path.is_file() or load_json(str(path)) != content:
+        content = read_dataset_json(self.raw / "dataset.json")
+        try:
+            same = load_json(path) == content
+        except (OSError, ValueError):
+            same = False
+        if not same:
             write_json(path, content)
 
     def write_record(self) -> None:
@@ -371,7 +376,7 @@ class _Preparation:
         path, users, existing = self.folder / "splits_final.json", self.raw / "splits_final.json", None
         source = users if users.is_file() else path
         if source.is_file() and not (self.overwrite and source == path):
-            existing = load_json(str(source))
+            existing = read_splits(source)
         if existing is not None and not any(split["train"] for split in existing):
             existing = None
         splits = make_splits(

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
-
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.nnunet_folders import PREPROCESSED, find_dataset
 from nnunet_difftumor.prepared.config import PLANS_NAME
+from nnunet_difftumor.prepared.dataset_json import read_dataset_json
+from nnunet_difftumor.prepared.nnunet_files import read_plans_file
 
 
 def prepared_folder(dataset_id: int) -> Path:
@@ -32,8 +32,8 @@ def read_plans(folder: Path, configuration: str) -> tuple[dict[str, Any], dict[s
     for name in (f"{PLANS_NAME}.json", "dataset.json"):
         if not (folder / name).is_file():
             raise InputError(f"{folder / name}: not found; run `difftumor prepare` first")
-    plans = load_json(str(folder / f"{PLANS_NAME}.json"))
+    plans = read_plans_file(folder / f"{PLANS_NAME}.json")
     if configuration not in plans["configurations"]:
         known = ", ".join(plans["configurations"])
         raise InputError(f"`configuration` is {configuration!r}, expected one in {PLANS_NAME}.json: {known}")
-    return plans, load_json(str(folder / "dataset.json"))
+    return plans, read_dataset_json(folder / "dataset.json")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.json_checks import is_integer
+from nnunet_difftumor.json_checks import is_integer, load_json
 
 _VERSION_1 = (
     'is that of nnU-Net version 1; version 2 wants "channel_names": {"0": "CT"} instead of modality, and labels by '
@@ -20,7 +20,7 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
         InputError: naming the file and the key, for whatever is missing or wrong.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: not found; `difftumor convert` makes a raw dataset with it") from error
     except (OSError, ValueError) as error:

@@ -1,12 +1,12 @@
 """SHA-256 of files, remembered by their size and time of change."""
 
 import hashlib
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
 
 from nnunet_difftumor.files import write_json
+from nnunet_difftumor.json_checks import load_json
 
 
 class FileHashes:
@@ -21,7 +21,7 @@ class FileHashes:
         self._store, self._root, self._changed = store, os.path.abspath(root), False
         self._known: dict[str, list] = {}
         with suppress(OSError, ValueError):
-            known = json.loads(store.read_text())
+            known = load_json(store)
             self._known = known if isinstance(known, dict) else {}
 
     def sha256(self, path: Path) -> str:
