@@ -68,7 +68,7 @@ def _check_labels(labels: Any, content: dict[str, Any], path: Path) -> None:
         )
         raise InputError(
             f"{path}: labels: the values are {sorted(values)}, expected 0, 1, 2, ... without a gap, as nnU-Net asks; "
-            f"`difftumor convert folder --labels {options}` numbers them anew"
+            f"`difftumor convert folder --labels {options}` renumbers them"
         )
     has_regions = any(isinstance(value, list) and len(value) > 1 for value in labels.values())
     if has_regions and not isinstance(content.get("regions_class_order"), list):

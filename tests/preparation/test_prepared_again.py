@@ -253,7 +253,7 @@ def test_the_record_says_versions_settings_and_content(dataset):
         ({"labels": {"background": 0, "liver": 2}}, "the values are [0, 2], expected 0, 1, 2, ... without a gap"),
         (
             {"labels": {"background": 0, "kidney": [2, 4], "kidney_tumor": 5}},
-            "`difftumor convert folder --labels kidney=2,4 kidney_tumor=5` numbers them anew",
+            "`difftumor convert folder --labels kidney=2,4 kidney_tumor=5` renumbers them",
         ),
         ({"labels": {"background": 0, "liver": [1, 2], "liver_tumor": 2}}, "regions_class_order is missing"),
         ({"channel_names": ["CT"]}, 'channel_names is ["CT"], expected an object'),
