@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import only_writer
 from nnunet_difftumor.generative.diffusion.schedule import CosineSchedule
 from nnunet_difftumor.generative.importing.checkpoint_reader import Checkpoint, StoredTensor, open_checkpoint
 from nnunet_difftumor.generative.importing.published_architecture import autoencoder_config, unet_config
@@ -128,20 +129,21 @@ def import_weights(
     if organ not in (None, *ORGANS) or stage not in (None, *STAGES):
         raise InputError(f"organ, stage: expected one of {ORGANS} and of {STAGES}, got {organ} and {stage}")
     output = default_weights_folder(option="`output`") if output is None else Path(output)
-    done: list[Imported] = []
-    diffusion: list[Path] = []
-    for file in map(Path, files):
-        if _kind_of(file) == "diffusion":
-            diffusion.append(file)
-        elif done:
-            raise InputError(f"{file}: a second autoencoder; import one at a time, each into its own folder")
-        else:
-            done.append(_import_autoencoder(file, output))
-    if len(diffusion) > 1 and (organ or stage):
-        raise InputError("organ, stage: can be given for one diffusion model at a time only")
-    if diffusion and not (output / AUTOENCODER_FILE).is_file():
-        raise InputError(f"{output}: holds no {AUTOENCODER_FILE} yet; give the autoencoder's .ckpt too")
-    return done + [_import_diffusion(file, output, organ=organ, stage=stage) for file in diffusion]
+    with only_writer(output):
+        done: list[Imported] = []
+        diffusion: list[Path] = []
+        for file in map(Path, files):
+            if _kind_of(file) == "diffusion":
+                diffusion.append(file)
+            elif done:
+                raise InputError(f"{file}: a second autoencoder; import one at a time, each into its own folder")
+            else:
+                done.append(_import_autoencoder(file, output))
+        if len(diffusion) > 1 and (organ or stage):
+            raise InputError("organ, stage: can be given for one diffusion model at a time only")
+        if diffusion and not (output / AUTOENCODER_FILE).is_file():
+            raise InputError(f"{output}: holds no {AUTOENCODER_FILE} yet; give the autoencoder's .ckpt too")
+        return done + [_import_diffusion(file, output, organ=organ, stage=stage) for file in diffusion]
 
 
 def _kind_of(file: Path) -> str:

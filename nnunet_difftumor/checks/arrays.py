@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_difftumor.checks.finding import ERROR, Finding
-from nnunet_difftumor.prepared.preprocessed_dataset import PreprocessedDataset
+from nnunet_difftumor.prepared.nnunet.preprocessed_dataset import PreprocessedDataset
 
 # Of voxels with one and the same value: a scan that is padded all around stays below.
 _MOST_OF_ONE_VALUE = 0.995

@@ -11,10 +11,10 @@ from nnunet_difftumor.checks.finding import ERROR, NOTE, Finding
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.nnunet_folders import RAW
 from nnunet_difftumor.prepared.config import DiffTumorConfig
-from nnunet_difftumor.prepared.dataset_json import read_dataset_json
 from nnunet_difftumor.prepared.made_from import records
 from nnunet_difftumor.prepared.made_from.hashes import FileHashes
 from nnunet_difftumor.prepared.made_from.raw_files import RawFiles, raw_cases
+from nnunet_difftumor.prepared.nnunet.dataset_json import read_dataset_json
 
 _KIND = "stale"
 

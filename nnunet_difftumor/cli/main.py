@@ -1,10 +1,15 @@
 """Entry point of `difftumor`: finds the verb, runs it, and turns an InputError into one clear line."""
 
 import argparse
+import errno
 import importlib
+import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from typing import Any
 
 from nnunet_difftumor import __version__
 from nnunet_difftumor.errors import InputError
@@ -40,9 +45,32 @@ RESUMABLE = (
     "demo",
 )
 
+# What is wrong with the machine and not with the program, and what to do.
+_OF_THE_MACHINE = {
+    errno.ENOSPC: "; free disk space, or name another folder",
+    errno.EDQUOT: "; free disk space, or name another folder",
+    errno.EFBIG: "; name a folder on another file system",
+    errno.EROFS: "; name a folder that can be written",
+    errno.EACCES: "; name a file or folder that you may read and write, or change its rights",
+    errno.EPERM: "; name a file or folder that you may read and write, or change its rights",
+    errno.ENAMETOOLONG: "; give a shorter name",
+    errno.ENOTDIR: "; a file lies where a folder is needed",
+    errno.EISDIR: "; a folder lies where a file is needed",
+    errno.ELOOP: "; a link leads back to itself",
+    errno.EMFILE: "; raise the limit of open files (`ulimit -n`)",
+    errno.ENFILE: "; close other programs",
+    errno.EIO: "; the disk or network drive is failing",
+    errno.ESTALE: "; the network drive is gone",
+}
+_SIGPIPE = 13
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `difftumor VERB ...`; returns the exit status: 0 good, 1 the work failed, 2 the input was wrong."""
+    """Runs `difftumor VERB ...`; returns the exit status.
+
+    0: good; 1: the work failed; 2: the input was wrong, or the machine was full or forbade it; 128 and the number of a
+    signal: that signal ended it.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         prog="difftumor",
@@ -54,24 +82,72 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("verb", choices=VERBS, metavar="VERB", help="one of the verbs below")
     verb = parser.parse_args(arguments[:1]).verb
 
+    before = _end_as_interrupted()
+    try:
+        return _run(verb, arguments[1:])
+    except KeyboardInterrupt as error:
+        more = "; the same command resumes where it stopped" if verb in RESUMABLE else ""
+        print(f"\ndifftumor {verb}: interrupted{more}", file=sys.stderr)
+        return 128 + (signal.SIGTERM if isinstance(error, _TerminatedError) else signal.SIGINT)
+    except BrokenPipeError:
+        # Who read the output has had enough, such as `head`. Nothing more can be said there, at the exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + _SIGPIPE
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _run(verb: str, arguments: Sequence[str]) -> int:
     # Only the chosen verb is imported: `difftumor --help` stays quick, and one broken verb does not break the others.
     module = importlib.import_module(f"nnunet_difftumor.cli.{module_name(verb)}")
-    verb_parser = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"difftumor {verb}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    module.add_arguments(verb_parser)
-    parsed = verb_parser.parse_args(arguments[1:])
+    module.add_arguments(parser)
+    parsed = parser.parse_args(arguments)
     # Prints lines of the library as errors are printed.
-    parsed.say = lambda line: print(with_options(line, verb_parser), flush=True)
+    parsed.say = lambda line: print(with_options(line, parser), flush=True)
     try:
         return module.run(parsed) or 0
     except InputError as error:
-        print(f"difftumor {verb}: {with_options(str(error), verb_parser)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        more = "; the same command resumes where it stopped" if verb in RESUMABLE else ""
-        print(f"\ndifftumor {verb}: interrupted{more}", file=sys.stderr)
-        return 130
+        said = with_options(str(error), parser)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            raise
+        said = _machine_error(error)
+    except MemoryError as error:
+        said = f"not enough memory{f' ({error})' if str(error) else ''}; close other programs, or give less at a time"
+    print(f"difftumor {verb}: {said}", file=sys.stderr)
+    return 2
+
+
+def _machine_error(error: OSError) -> str:
+    """A full disk, missing rights and the like, in a line: whose fault it is can be seen from the file."""
+    name = error.filename2 or error.filename
+    where = f"{os.fsdecode(name)}: " if isinstance(name, str | bytes | os.PathLike) else ""
+    return f"{where}{(error.strerror or str(error)).lower()}{_OF_THE_MACHINE[error.errno]}"
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does: temporary files go, what is done is kept."""
+
+
+def _end_as_interrupted() -> Any:
+    """Lets SIGTERM interrupt; returns what handled it before, None where nothing may be changed."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+
+    process = os.getpid()
+
+    def end(*_: Any) -> None:
+        if os.getpid() != process:  # a worker that was forked off: its pool ends it
+            os._exit(128 + signal.SIGTERM)
+        raise _TerminatedError
+
+    return signal.signal(signal.SIGTERM, end)
 
 
 def with_options(message: str, parser: argparse.ArgumentParser) -> str:

@@ -9,6 +9,7 @@ from nnunet_difftumor import __version__
 from nnunet_difftumor.demonstration.journal import Journal
 from nnunet_difftumor.demonstration.steps import Steps
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import only_writer
 
 
 def demo(
@@ -53,23 +54,24 @@ def demo(
     if data is not None and not Path(data).is_dir():
         raise InputError(f"`data` {data}: no such folder; expected one with a sub-folder for each case")
     output = Path(out).absolute()
-    journal = Journal(output, settings, overwrite=overwrite)
-    work = Steps(output, settings)
-    steps = [
-        ("scans", "scans: yours" if data else "scans: phantoms of the abdomen", work.scans),
-        ("convert", "convert: nnU-Net's raw dataset", work.convert),
-        ("synthesize", "synthesize: tumors of every size in a healthy scan", work.synthesize),
-        ("prepare", "prepare: plans, preprocessing, folds, settings", work.prepare),
-        ("train", f"train: {epochs} epochs of {iterations_per_epoch} iterations on the CPU", work.train),
-        ("predict", "predict: the test cases, by the network before and after training", work.predict),
-        ("evaluate", "evaluate: both against the truth", work.evaluate),
-        ("report", "report: pictures, table", work.report),
-    ]
-    for number, (name, title, do) in enumerate(steps, 1):
-        journal.step(number, len(steps), name, title=title, work=partial(work.commands.of, do))
-    manifest = work.manifest(journal.state)
-    print(f"\n{(output / 'table.txt').read_text()}\n{_what_to_look_at(output)}", flush=True)
-    return manifest
+    with only_writer(output):
+        journal = Journal(output, settings, overwrite=overwrite)
+        work = Steps(output, settings)
+        steps = [
+            ("scans", "scans: yours" if data else "scans: phantoms of the abdomen", work.scans),
+            ("convert", "convert: nnU-Net's raw dataset", work.convert),
+            ("synthesize", "synthesize: tumors of every size in a healthy scan", work.synthesize),
+            ("prepare", "prepare: plans, preprocessing, folds, settings", work.prepare),
+            ("train", f"train: {epochs} epochs of {iterations_per_epoch} iterations on the CPU", work.train),
+            ("predict", "predict: the test cases, by the network before and after training", work.predict),
+            ("evaluate", "evaluate: both against the truth", work.evaluate),
+            ("report", "report: pictures, table", work.report),
+        ]
+        for number, (name, title, do) in enumerate(steps, 1):
+            journal.step(number, len(steps), name, title=title, work=partial(work.commands.of, do))
+        manifest = work.manifest(journal.state)
+        print(f"\n{(output / 'table.txt').read_text()}\n{_what_to_look_at(output)}", flush=True)
+        return manifest
 
 
 def _what_to_look_at(folder: Path) -> str:

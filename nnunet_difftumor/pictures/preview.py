@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nnunet_difftumor import __version__
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.files import write_json
+from nnunet_difftumor.files import only_writer, write_json
 from nnunet_difftumor.pictures.montage import Montage, PreviewSample
 from nnunet_difftumor.pictures.montage_pictures import Cell, animate_sweep, draw_montage
 from nnunet_difftumor.pipeline.sources import Outcome
@@ -49,32 +49,35 @@ def preview(
     folder = prepared_folder(dataset_id)
     montage = Montage(folder, configuration=configuration, seed=seed)
     output = folder / "difftumor_preview" if output is None else Path(output)
-    for note in unenhanced_notes(montage.config, montage.synthesis.statistics, montage.roles.bases):
-        report(f"NOTE: {note}")
-    pictures = _sample(montage, report)
-    title = f"{folder.name}, {configuration}, preset {montage.config.preset}, seed {montage.config.seed}"
-    files = _draw(pictures, output, title)
-    if sweep:
-        files += _write_sweep(montage, output / "sweep.gif", report)
-    everything = [sample for rows in pictures.values() for samples in rows.values() for sample in samples]
-    empty = sum(not sample.outcome.tumors for sample in everything)
-    write_json(
-        output / "preview.json",
-        {
-            "version": __version__,
-            "dataset": folder.name,
-            "configuration": configuration,
-            "settings": montage.config.to_dict(),
-            "samples": len(everything),
-            "samples_without_tumor": empty,
-            "pictures": {
-                name: {label: [sample.to_dict() for sample in samples] for label, samples in rows.items()}
-                for name, rows in pictures.items()
+    with only_writer(output):
+        for note in unenhanced_notes(montage.config, montage.synthesis.statistics, montage.roles.bases):
+            report(f"NOTE: {note}")
+        pictures = _sample(montage, report)
+        title = f"{folder.name}, {configuration}, preset {montage.config.preset}, seed {montage.config.seed}"
+        files = _draw(pictures, output, title)
+        if sweep:
+            files += _write_sweep(montage, output / "sweep.gif", report)
+        everything = [sample for rows in pictures.values() for samples in rows.values() for sample in samples]
+        empty = sum(not sample.outcome.tumors for sample in everything)
+        write_json(
+            output / "preview.json",
+            {
+                "version": __version__,
+                "dataset": folder.name,
+                "configuration": configuration,
+                "settings": montage.config.to_dict(),
+                "samples": len(everything),
+                "samples_without_tumor": empty,
+                "pictures": {
+                    name: {label: [sample.to_dict() for sample in samples] for label, samples in rows.items()}
+                    for name, rows in pictures.items()
+                },
             },
-        },
-    )
-    report(f"{len(everything)} samples, {empty} of them without a tumor\n{output}: {', '.join(files)}, preview.json")
-    return output
+        )
+        report(
+            f"{len(everything)} samples, {empty} of them without a tumor\n{output}: {', '.join(files)}, preview.json"
+        )
+        return output
 
 
 # The samples of each row, by its label, of each picture, by its name.

@@ -19,7 +19,7 @@ from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.nnunet_folders import PREPROCESSED, nnunet_folder
 from nnunet_difftumor.pipeline.loader import SyntheticTumorDataLoader, sample_arrays, sample_crc32
 from nnunet_difftumor.prepared.config import FILE_NAME, DiffTumorConfig
-from nnunet_difftumor.prepared.nnunet_files import read_plans_file
+from nnunet_difftumor.prepared.nnunet.plans_and_folds import read_plans_file
 from nnunet_difftumor.runs.run_record import run_path
 from nnunet_difftumor.runs.synthesis_log import read_log
 

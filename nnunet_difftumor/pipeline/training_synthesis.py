@@ -20,7 +20,7 @@ from nnunet_difftumor.pipeline.source_description import describe_source
 from nnunet_difftumor.pipeline.sources import TumorSource, make_source
 from nnunet_difftumor.prepared.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
 from nnunet_difftumor.prepared.grid import PreparedGrid
-from nnunet_difftumor.prepared.nnunet_files import read_splits
+from nnunet_difftumor.prepared.nnunet.plans_and_folds import read_splits
 from nnunet_difftumor.prepared.orientation import array_axes
 from nnunet_difftumor.prepared.pools import PooledDataset
 from nnunet_difftumor.prepared.roles import Roles

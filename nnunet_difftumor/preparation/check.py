@@ -23,11 +23,11 @@ from nnunet_difftumor.files import write_json
 from nnunet_difftumor.preparation.datasets import dataset_folders
 from nnunet_difftumor.preparation.organs import find_organs
 from nnunet_difftumor.prepared.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
-from nnunet_difftumor.prepared.dataset_json import read_dataset_json
 from nnunet_difftumor.prepared.made_from import records
 from nnunet_difftumor.prepared.made_from.hashes import FileHashes
 from nnunet_difftumor.prepared.made_from.raw_files import RawFiles, check_case_list, raw_cases
-from nnunet_difftumor.prepared.nnunet_files import read_plans_file, read_pools, read_splits
+from nnunet_difftumor.prepared.nnunet.dataset_json import read_dataset_json
+from nnunet_difftumor.prepared.nnunet.plans_and_folds import read_plans_file, read_pools, read_splits
 from nnunet_difftumor.prepared.pools import pool_list, pools_folder
 from nnunet_difftumor.synthesis.organ import Organ
 

@@ -8,7 +8,7 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
-from nnunet_difftumor.prepared.nnunet_files import read_splits
+from nnunet_difftumor.prepared.nnunet.plans_and_folds import read_splits
 
 # nnU-Net's own numbers (do_split): with real cases only, the folds are the ones it would make itself.
 _FOLDS, _SEED = 5, 12345

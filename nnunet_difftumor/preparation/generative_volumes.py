@@ -20,6 +20,7 @@ import numpy as np
 from nibabel import orientations
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import only_writer
 from nnunet_difftumor.generative.stages import EARLY_BELOW_MM
 from nnunet_difftumor.generative.stored_cases import (
     VERSION,
@@ -34,10 +35,10 @@ from nnunet_difftumor.generative.weights import Volumes
 from nnunet_difftumor.preparation.datasets import check_channel, dataset_folders
 from nnunet_difftumor.preparation.organs import check_declared, find_organs, parse_organ
 from nnunet_difftumor.prepared.config import FILE_NAME, DiffTumorConfig
-from nnunet_difftumor.prepared.dataset_json import read_dataset_json
 from nnunet_difftumor.prepared.made_from.hashes import FileHashes
 from nnunet_difftumor.prepared.made_from.records import file_hashes, hashed
-from nnunet_difftumor.prepared.nnunet_files import read_pools
+from nnunet_difftumor.prepared.nnunet.dataset_json import read_dataset_json
+from nnunet_difftumor.prepared.nnunet.plans_and_folds import read_pools
 from nnunet_difftumor.prepared.orientation import directions
 from nnunet_difftumor.prepared.pools import pool_list
 from nnunet_difftumor.synthesis.organ import Organ
@@ -111,12 +112,13 @@ def preprocess_generative(
         for name, (files, reader) in sources.items()
     ]
     hashes.save()
-    cases, rejected = _make(jobs, processes or min(4, os.cpu_count() or 1), raw.name, report)
-    if not cases:
-        raise InputError(f"{raw}: no case is left")
-    named = ({"name": o.name, "organ_labels": o.organ_labels, "tumor_label": o.tumor_label} for o in organs)
-    index = StoredIndex(raw.name, volumes, margin_mm, tuple(named), tuple(cases), rejected, settings_sha256)
-    write_index(folder, index)
+    with only_writer(folder):
+        cases, rejected = _make(jobs, processes or min(4, os.cpu_count() or 1), raw.name, report)
+        if not cases:
+            raise InputError(f"{raw}: no case is left")
+        named = ({"name": o.name, "organ_labels": o.organ_labels, "tumor_label": o.tumor_label} for o in organs)
+        index = StoredIndex(raw.name, volumes, margin_mm, tuple(named), tuple(cases), rejected, settings_sha256)
+        write_index(folder, index)
     for line in _summary(cases.values(), organs):
         report(line)
     report(f"written: {folder}\ntrain with: difftumor train-autoencoder -d {dataset_id}")

@@ -9,12 +9,12 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.preparation.plans import CONFIGURATION
 from nnunet_difftumor.preparation.preprocessed_cases import PreprocessedCases, in_words
-from nnunet_difftumor.prepared.dataset_json import read_dataset_json
 from nnunet_difftumor.prepared.label_free_validation import forget_validation_case
 from nnunet_difftumor.prepared.made_from.hashes import FileHashes
 from nnunet_difftumor.prepared.made_from.raw_files import RawFiles, check_case_list, raw_cases
 from nnunet_difftumor.prepared.made_from.records import pool_cases_folder, read_case_record
-from nnunet_difftumor.prepared.nnunet_files import read_pools
+from nnunet_difftumor.prepared.nnunet.dataset_json import read_dataset_json
+from nnunet_difftumor.prepared.nnunet.plans_and_folds import read_pools
 from nnunet_difftumor.prepared.pools import pool_list, pools_folder
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.prepared.config import PLANS_NAME, WINDOW_HU
-from nnunet_difftumor.prepared.nnunet_files import read_plans_file
+from nnunet_difftumor.prepared.nnunet.plans_and_folds import read_plans_file
 
 CONFIGURATION = "3d_fullres"
 # In the plans file, so that a second `prepare` knows what the first was asked for. nnU-Net ignores it.

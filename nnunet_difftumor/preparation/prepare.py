@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from nnunet_difftumor import __version__
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.files import atomic_path, write_json
+from nnunet_difftumor.files import atomic_path, only_writer, write_json
 from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.preparation.datasets import check_channel, dataset_folders
 from nnunet_difftumor.preparation.folds import drop_from_folds, make_splits
@@ -31,16 +31,16 @@ from nnunet_difftumor.preparation.preprocessed_cases import PreprocessedCases, W
 from nnunet_difftumor.preparation.settings import kept_settings, new_settings
 from nnunet_difftumor.preparation.validation_cases import ValidationCaseMaker
 from nnunet_difftumor.prepared.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
-from nnunet_difftumor.prepared.dataset_json import read_dataset_json
 from nnunet_difftumor.prepared.enhancement import unenhanced_notes
 from nnunet_difftumor.prepared.grid import PreparedGrid
 from nnunet_difftumor.prepared.label_free_validation import forget_validation_case, validation_folder
 from nnunet_difftumor.prepared.made_from import records
 from nnunet_difftumor.prepared.made_from.hashes import FileHashes
 from nnunet_difftumor.prepared.made_from.raw_files import RawFiles, check_case_list, raw_cases
-from nnunet_difftumor.prepared.nnunet_files import read_plans_file, read_splits
+from nnunet_difftumor.prepared.nnunet.dataset_json import read_dataset_json
+from nnunet_difftumor.prepared.nnunet.plans_and_folds import read_plans_file, read_splits
+from nnunet_difftumor.prepared.nnunet.preprocessed_dataset import PreprocessedDataset
 from nnunet_difftumor.prepared.pools import PooledDataset
-from nnunet_difftumor.prepared.preprocessed_dataset import PreprocessedDataset
 from nnunet_difftumor.prepared.statistics import StatisticsStore
 from nnunet_difftumor.synthesis.organ import Organ
 
@@ -92,43 +92,44 @@ def prepare(
         InputError: for whatever is missing or does not fit in the dataset.
     """
     raw, folder = dataset_folders(dataset_id)
-    dataset_json = read_dataset_json(raw / "dataset.json")
-    check_channel(raw, dataset_json)
-    config_path = folder / FILE_NAME
-    config, said = _settings(config_path, dataset_json, organ=organ, preset=preset, overwrite=overwrite)
-    cases = raw_cases(raw, dataset_json)
-    for note in check_case_list(raw, dataset_json, cases):
-        report(f"NOTE: {note}")
-    pool_folders = [dataset_folders(pool, argument="healthy")[0] for pool in healthy]
-    preparation = _Preparation(
-        dataset_id=dataset_id,
-        raw=raw,
-        folder=folder,
-        dataset_json=dataset_json,
-        raw_cases=cases,
-        config=config,
-        pools=HealthyPools(folder, raw, pools=pool_folders, overwrite=overwrite),
-        processes=processes or min(default_num_processes, os.cpu_count() or 1),
-        overwrite=overwrite,
-        report=report,
-    )
-    preparation.plan_and_preprocess(
-        {
-            "planner": planner,
-            "spacing_mm": [float(value) for value in spacing_mm] if spacing_mm else None,
-            "patch_size": [int(value) for value in patch_size] if patch_size else None,
-        }
-    )
-    report(f"[4/6] settings: {said}")
-    splits = preparation.write_splits(preparation.measure())
-    preparation.compare_axes()
-    preparation.note_unenhanced(splits)
-    preparation.make_validation_cases(splits)
-    preparation.write_record()
-    # Last: trainers take this file as the sign that the dataset is prepared.
-    config.save(config_path)
-    report(f"prepared: {config_path}\n{_next_commands(dataset_id, splits)}")
-    return config_path
+    with only_writer(folder):
+        dataset_json = read_dataset_json(raw / "dataset.json")
+        check_channel(raw, dataset_json)
+        config_path = folder / FILE_NAME
+        config, said = _settings(config_path, dataset_json, organ=organ, preset=preset, overwrite=overwrite)
+        cases = raw_cases(raw, dataset_json)
+        for note in check_case_list(raw, dataset_json, cases):
+            report(f"NOTE: {note}")
+        pool_folders = [dataset_folders(pool, argument="healthy")[0] for pool in healthy]
+        preparation = _Preparation(
+            dataset_id=dataset_id,
+            raw=raw,
+            folder=folder,
+            dataset_json=dataset_json,
+            raw_cases=cases,
+            config=config,
+            pools=HealthyPools(folder, raw, pools=pool_folders, overwrite=overwrite),
+            processes=processes or min(default_num_processes, os.cpu_count() or 1),
+            overwrite=overwrite,
+            report=report,
+        )
+        preparation.plan_and_preprocess(
+            {
+                "planner": planner,
+                "spacing_mm": [float(value) for value in spacing_mm] if spacing_mm else None,
+                "patch_size": [int(value) for value in patch_size] if patch_size else None,
+            }
+        )
+        report(f"[4/6] settings: {said}")
+        splits = preparation.write_splits(preparation.measure())
+        preparation.compare_axes()
+        preparation.note_unenhanced(splits)
+        preparation.make_validation_cases(splits)
+        preparation.write_record()
+        # Last: trainers take this file as the sign that the dataset is prepared.
+        config.save(config_path)
+        report(f"prepared: {config_path}\n{_next_commands(dataset_id, splits)}")
+        return config_path
 
 
 def _settings(

@@ -2,14 +2,13 @@
 
 import json
 import os
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.files import write_json
+from nnunet_difftumor.files import write_json, write_json_once
 from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.synthesis.lesion_file import SUFFIX, write_lesion
 from nnunet_difftumor.synthesis.patch import RenderedTumor
@@ -37,7 +36,7 @@ class BankFolder:
         Errors are those of `check` and `write`.
         """
         with self._writing():
-            _write_if_missing(self.folder / BANK_FILE, record)
+            write_json_once(self.folder / BANK_FILE, record)
         self.check(record)
 
     def check(self, record: Mapping[str, Any]) -> None:
@@ -131,17 +130,3 @@ class BankFolder:
 def _names_of(number: int) -> tuple[str, str]:
     """File names of a lesion, and of the note that there was no room for it."""
     return f"{number:05d}{SUFFIX}", f"{number:05d}{REFUSED_SUFFIX}"
-
-
-def _write_if_missing(path: Path, record: Mapping[str, Any]) -> None:
-    mine = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
-    try:
-        write_json(mine, record)
-        with suppress(FileExistsError):
-            os.link(mine, path)  # unlike a rename, never takes the place of a file
-    except OSError:
-        if not mine.exists():
-            raise
-        os.replace(mine, path)  # a file system without hard links
-    finally:
-        mine.unlink(missing_ok=True)

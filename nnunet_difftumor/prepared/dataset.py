@@ -6,8 +6,8 @@ from typing import Any
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.nnunet_folders import PREPROCESSED, find_dataset
 from nnunet_difftumor.prepared.config import PLANS_NAME
-from nnunet_difftumor.prepared.dataset_json import read_dataset_json
-from nnunet_difftumor.prepared.nnunet_files import read_plans_file
+from nnunet_difftumor.prepared.nnunet.dataset_json import read_dataset_json
+from nnunet_difftumor.prepared.nnunet.plans_and_folds import read_plans_file
 
 
 def prepared_folder(dataset_id: int) -> Path:

@@ -7,7 +7,7 @@ its preprocessing empties that folder. In a folder of their own, pools are seen 
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunet_difftumor.prepared.preprocessed_dataset import PreprocessedDataset
+from nnunet_difftumor.prepared.nnunet.preprocessed_dataset import PreprocessedDataset
 
 _FOLDER = "difftumor_pools"
 

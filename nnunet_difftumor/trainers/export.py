@@ -3,7 +3,6 @@
 import os
 import pickle
 import re
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import atomic_folder
 from nnunet_difftumor.trainers import TRAINERS
 
 STOCK_TRAINER = "nnUNetTrainer"
@@ -53,22 +53,18 @@ def export(model_folder: str | os.PathLike, output: str | os.PathLike | None = N
     if output.exists():
         raise InputError(f"{output}: exists already; remove it or name another folder")
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".tmp-{secrets.token_hex(4)}-{output.name}")
     try:
-        for path in small:
-            target = temporary / path.relative_to(model)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
-        for path in checkpoints:
-            target = temporary / path.relative_to(model)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _export_checkpoint(path, target)
-        temporary.rename(output)
+        with atomic_folder(output) as temporary:
+            for path in small:
+                target = temporary / path.relative_to(model)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+            for path in checkpoints:
+                target = temporary / path.relative_to(model)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _export_checkpoint(path, target)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise InputError(f"{output}: cannot be written ({error}); nothing was left there") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return output
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_difftumor.prepared.label_free_validation import VALIDATION_NOTE, mark_summary, validation_folder
-from nnunet_difftumor.prepared.preprocessed_dataset import PreprocessedDataset
+from nnunet_difftumor.prepared.nnunet.preprocessed_dataset import PreprocessedDataset
 from nnunet_difftumor.prepared.roles import Roles, label_free_roles
 from nnunet_difftumor.trainers.synthetic_tumors import SyntheticTumors
 

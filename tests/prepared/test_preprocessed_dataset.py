@@ -15,7 +15,11 @@ from hypothesis.extra import numpy as arrays
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.prepared.preprocessed_dataset import PreprocessedDataset, _PropertiesUnpickler, check_properties
+from nnunet_difftumor.prepared.nnunet.preprocessed_dataset import (
+    PreprocessedDataset,
+    _PropertiesUnpickler,
+    check_properties,
+)
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 NUMBERS = arrays.arrays(

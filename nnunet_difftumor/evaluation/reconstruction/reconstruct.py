@@ -14,7 +14,7 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.evaluation.reconstruction.advice import LEAST_SHARE_IN_WINDOW, advice, poor_psnr_db
 from nnunet_difftumor.evaluation.reconstruction.picture import draw_reconstruction
 from nnunet_difftumor.evaluation.reconstruction.scan_autoencoder import Figures, ScanAutoencoder, blocks, centre_of
-from nnunet_difftumor.files import write_json
+from nnunet_difftumor.files import only_writer, write_json
 from nnunet_difftumor.generative.weights import Description, file_sha256, load_autoencoder
 from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, default_weights_folder
 from nnunet_difftumor.synthesis.networks.diffusion import check_device
@@ -63,30 +63,31 @@ def reconstruct(
     weights = default_weights_folder() if weights is None else Path(weights)
     output, file = Path(output), weights / AUTOENCODER_FILE
     _check(output, ct, organ_mask, file)
-    model, description = load_autoencoder(file)
-    scan = read_ct(ct, spacing_mm=spacing_mm)
-    region, middle = _region(scan, organ_mask, organ_labels)
-    autoencoder = ScanAutoencoder(model, description.volumes, device=device)
-    sizes = zip(_patch_size(description), description.volumes.spacing_mm, strict=True)
-    extent_mm = [voxels * step for voxels, step in sizes]
-    figures, made, patches = _reconstructed(autoencoder, scan, region, extent_mm)
-    record = {
-        "psnr_db": round(figures.psnr_db, 3),
-        "ssim": round(figures.ssim, 5),
-        "mae_hu": round(figures.mae_hu, 3),
-        "share_in_window": round(figures.share_in_window, 5),
-        "volumes": asdict(description.volumes),
-        "region": box_to_json(region),
-        **patches,
-        "likely_wrong": _likely_wrong(figures, autoencoder, scan, middle, most_mm=min(extent_mm)),
-        "inputs": _hashes(ct, organ_mask),
-        "organ_labels": list(organ_labels),
-        "weights": recorded(file.name, description),
-        "device": device,
-        "version": __version__,
-    }
-    _write(output, scan, made, region, middle, record, save_ct=save_ct)
-    return record
+    with only_writer(output):
+        model, description = load_autoencoder(file)
+        scan = read_ct(ct, spacing_mm=spacing_mm)
+        region, middle = _region(scan, organ_mask, organ_labels)
+        autoencoder = ScanAutoencoder(model, description.volumes, device=device)
+        sizes = zip(_patch_size(description), description.volumes.spacing_mm, strict=True)
+        extent_mm = [voxels * step for voxels, step in sizes]
+        figures, made, patches = _reconstructed(autoencoder, scan, region, extent_mm)
+        record = {
+            "psnr_db": round(figures.psnr_db, 3),
+            "ssim": round(figures.ssim, 5),
+            "mae_hu": round(figures.mae_hu, 3),
+            "share_in_window": round(figures.share_in_window, 5),
+            "volumes": asdict(description.volumes),
+            "region": box_to_json(region),
+            **patches,
+            "likely_wrong": _likely_wrong(figures, autoencoder, scan, middle, most_mm=min(extent_mm)),
+            "inputs": _hashes(ct, organ_mask),
+            "organ_labels": list(organ_labels),
+            "weights": recorded(file.name, description),
+            "device": device,
+            "version": __version__,
+        }
+        _write(output, scan, made, region, middle, record, save_ct=save_ct)
+        return record
 
 
 def _reconstructed(

@@ -8,6 +8,7 @@ from zlib import crc32
 
 from nnunet_difftumor.ct import SUFFIXES
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import only_writer
 from nnunet_difftumor.synthesis.renderers import recorded_renderer
 from nnunet_difftumor.synthesis.scans.manifest import MANIFEST, altered_outputs, hashes_of_inputs, read_manifest
 from nnunet_difftumor.synthesis.scans.settings import SynthesisOptions, SynthesisSettings
@@ -57,27 +58,28 @@ def synthesize_folder(
         InputError: if there is no scan, a mask is missing, or the renderer cannot draw what is asked for.
     """
     settings, output = SynthesisSettings.of(options), Path(output)
-    settings.choose_renderer(weights=weights, device=device)  # before the first scan, not once for each
-    cases, done = find_cases(Path(ct), Path(organ_mask)), FolderReport()
-    for number, (name, file, mask) in enumerate(cases, 1):
-        # Every scan draws its own tumors, whatever other scans are in the folder.
-        own = replace(settings, seed=settings.seed + crc32(name.encode()))
-        try:
-            if is_finished(
-                file, mask, output / name, settings=own, weights=weights, spacing_mm=spacing_mm, report=report
-            ):
-                done.finished_before.append(name)
-                line = f"{output / name}: finished before"
-            else:
-                manifest = synthesize_with(
-                    own, file, mask, output / name, weights=weights, device=device, spacing_mm=spacing_mm
-                )
-                done.manifests[name] = manifest
-                line = summary(output / name, manifest)
-        except InputError as error:
-            done.failed[name] = str(error)
-            line = f"{name}: {error}"
-        report(f"[{number}/{len(cases)}] {line}")
+    with only_writer(output):
+        settings.choose_renderer(weights=weights, device=device)  # before the first scan, not once for each
+        cases, done = find_cases(Path(ct), Path(organ_mask)), FolderReport()
+        for number, (name, file, mask) in enumerate(cases, 1):
+            # Every scan draws its own tumors, whatever other scans are in the folder.
+            own = replace(settings, seed=settings.seed + crc32(name.encode()))
+            try:
+                if is_finished(
+                    file, mask, output / name, settings=own, weights=weights, spacing_mm=spacing_mm, report=report
+                ):
+                    done.finished_before.append(name)
+                    line = f"{output / name}: finished before"
+                else:
+                    manifest = synthesize_with(
+                        own, file, mask, output / name, weights=weights, device=device, spacing_mm=spacing_mm
+                    )
+                    done.manifests[name] = manifest
+                    line = summary(output / name, manifest)
+            except InputError as error:
+                done.failed[name] = str(error)
+                line = f"{name}: {error}"
+            report(f"[{number}/{len(cases)}] {line}")
     return done
 
 

@@ -12,7 +12,7 @@ from nnunet_difftumor import __version__
 from nnunet_difftumor.ct import Scan, read_ct, read_labels, write_ct, write_labels
 from nnunet_difftumor.ct.hounsfield import check_organs_hu
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.files import write_json
+from nnunet_difftumor.files import only_writer, write_json
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.patch import RenderedTumor, Renderer
 from nnunet_difftumor.synthesis.renderers import recorded_renderer
@@ -72,12 +72,12 @@ def synthesize(
             organ that has no room for a single tumor, or diffusion models that are missing or do not fit; with
             `from_spec` if the scan, the mask or the weights are not those that the manifest was made from.
     """
-    output = Path(output)
-    if from_spec is not None:
-        return _replay(ct, organ_mask, output, manifest=from_spec, weights=weights, device=device)
-    settings = SynthesisSettings.of(options)
-    device = device or "cpu"
-    return synthesize_with(settings, ct, organ_mask, output, weights=weights, device=device, spacing_mm=spacing_mm)
+    output, settings = Path(output), None if from_spec is not None else SynthesisSettings.of(options)
+    with only_writer(output):
+        if settings is None:
+            return _replay(ct, organ_mask, output, manifest=from_spec, weights=weights, device=device)
+        device = device or "cpu"
+        return synthesize_with(settings, ct, organ_mask, output, weights=weights, device=device, spacing_mm=spacing_mm)
 
 
 def synthesize_with(
