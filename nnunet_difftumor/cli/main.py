@@ -63,6 +63,7 @@ _OF_THE_MACHINE = {
     errno.ESTALE: "; the network drive is gone",
 }
 _SIGPIPE = 13
+_TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{8}-(?=[^/]*$)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -127,7 +128,8 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
 def _machine_error(error: OSError) -> str:
     """A full disk, missing rights and the like, in a line: whose fault it is can be seen from the file."""
     name = error.filename2 or error.filename
-    where = f"{os.fsdecode(name)}: " if isinstance(name, str | bytes | os.PathLike) else ""
+    # Of a temporary file, the one that it was to become.
+    where = f"{_TEMPORARY.sub('', os.fsdecode(name))}: " if isinstance(name, str | bytes | os.PathLike) else ""
     return f"{where}{(error.strerror or str(error)).lower()}{_OF_THE_MACHINE[error.errno]}"
 
 
