@@ -1,6 +1,8 @@
 """Reads a NIfTI file to its last byte: header and stored voxels, and whether the file is whole."""
 
 import gzip
+import math
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -14,6 +16,13 @@ from nnunet_difftumor.errors import InputError
 
 SUFFIXES = (".nii.gz", ".nii")
 MIN_VOXELS_PER_AXIS = 4
+# Voxels of an image, before memory is taken for them: a scan of a whole body has a quarter of it. The variable of the
+# environment names another limit.
+MOST_VOXELS, _LIMIT_NAME = 1 << 31, "DIFFTUMOR_MOST_VOXELS"
+# No compressed byte of gzip becomes more.
+_MOST_INFLATED = 1032
+# Where a file goes on after its voxels, no more is read of it.
+_MOST_EXTRA_BYTES = 16 << 20
 # By the size that the header gives itself: class, where vox_offset and scl_slope with scl_inter are, and their type.
 _FORMATS: dict[int, tuple[type, int, int, str]] = {
     348: (nib.Nifti1Image, 108, 112, "f"),
@@ -27,7 +36,9 @@ _UNREADABLE = (
     OSError,
     EOFError,
     zlib.error,
+    struct.error,
     ValueError,
+    OverflowError,
 )
 
 
@@ -83,6 +94,37 @@ def read_to_the_end(path: Path) -> tuple[Any, np.ndarray]:
         raise InputError(
             f"{path}: cannot be read as NIfTI ({reason}); it is damaged, truncated or of another format: get it again"
         ) from error
+    except MemoryError as error:
+        raise InputError(f"{path}: there is not enough memory to read it; close other programs") from error
+
+
+def check_size(voxels: int, nbytes: int, path: Path, *, compressed: bool) -> None:
+    """Refuses what a header claims before memory is taken for it.
+
+    Args:
+        voxels: of the image.
+        nbytes: of its voxels.
+        path: of the file.
+        compressed: by zlib or gzip.
+
+    Raises:
+        InputError: for more voxels than `MOST_VOXELS`, or more bytes than the file can hold.
+    """
+    limit = os.environ.get(_LIMIT_NAME, "")
+    if limit and not limit.isdecimal():
+        raise InputError(f"{_LIMIT_NAME} is {limit!r}, expected a number of voxels")
+    most = int(limit) if limit else MOST_VOXELS
+    if voxels > most:
+        raise InputError(
+            f"{path}: its header says {voxels} voxels, expected at most {most}; if that is right, set {_LIMIT_NAME} to "
+            "more"
+        )
+    size = path.stat().st_size
+    if nbytes > size * (_MOST_INFLATED if compressed else 1):
+        raise InputError(
+            f"{path}: its header says {nbytes} bytes of voxels, which a file of {size} bytes cannot hold; it is "
+            "damaged or truncated: get it again"
+        )
 
 
 def _read(stream: BinaryIO, path: Path) -> tuple[Any, np.ndarray]:
@@ -92,15 +134,20 @@ def _read(stream: BinaryIO, path: Path) -> tuple[Any, np.ndarray]:
     dtype = image.get_data_dtype()
     if dtype.fields or dtype.kind not in "iuf":
         raise InputError(f"{path}: voxels are of type {dtype} (colour or complex); expected one number per voxel")
+    if any(size < 1 for size in image.shape):
+        raise InputError(f"{path}: its header says a shape of {image.shape}; it is damaged: get it again")
+    voxels = math.prod(image.shape)
+    check_size(voxels, voxels * dtype.itemsize, path, compressed=path.name.endswith(".gz"))
     stored = np.asarray(image.dataobj.get_unscaled())
     # Voxels of a file that is not compressed are mapped, not read.
     stream.seek(image.dataobj.offset + stored.nbytes)
     more = 0
-    while block := stream.read(1 << 20):
+    while more < _MOST_EXTRA_BYTES and (block := stream.read(1 << 20)):
         more += len(block)
     if more:
+        beyond = f"{more} bytes more" if more < _MOST_EXTRA_BYTES else "many bytes more"
         raise InputError(
-            f"{path}: holds {more} bytes more than the header's {image.shape} voxels; the header is wrong, or the file "
+            f"{path}: holds {beyond} than the header's {image.shape} voxels; the header is wrong, or the file "
             "was damaged: get it again"
         )
     return image, stored

@@ -15,6 +15,8 @@ from nnunet_difftumor.synthesis.volume import Box, Volume
 
 SUFFIX = ".lesion.npz"
 _KEYS = {"spec", "start", "grid_shape", "grid_spacing_mm", "change_hu", "labels", "mask"}
+# Between air and bone, and noise on top.
+_MOST_CHANGE_HU = 5000
 # Files that were made before scans were recognized, or the tissue around was measured, do not have these.
 _SCAN, _AROUND = "scan_crc32", "around_hu"
 
@@ -52,7 +54,8 @@ def read_lesion(path: str | Path, volume: Volume, *, same_scan: bool = False) ->
             versions do not say.
 
     Raises:
-        InputError: if the file is damaged, or belongs to another grid or scan. Nothing in it is executed.
+        InputError: if the file is damaged, belongs to another grid or scan, or holds what no rendered tumor does.
+            Nothing in it is executed.
     """
     values = read_arrays(path, keys=_KEYS, optional={_SCAN, _AROUND}, what="a lesion file")
     change, labels, mask, start = (values[key] for key in ("change_hu", "labels", "mask", "start"))
@@ -88,8 +91,28 @@ def read_lesion(path: str | Path, volume: Volume, *, same_scan: bool = False) ->
             f"{path}: made from another version of the case, whose image or labels have changed since; make the "
             "lesions of this case again"
         )
+    _check_possible(path, spec, change, labels, mask, before=volume.labels(box))
     tissue = None if around is None else TissueAround(*map(float, around))
     return RenderedTumor(spec, box, volume.hu(box) + change, labels, mask, tissue)
+
+
+def _check_possible(
+    path: str | Path, spec: TumorSpec, change: np.ndarray, labels: np.ndarray, mask: np.ndarray, *, before: np.ndarray
+) -> None:
+    """Refuses what no renderer makes of a tumor: it would be learned like any other."""
+    beside = labels[~mask]
+    # Mass effect moves labels.
+    same = np.isin(beside, before).all() if spec.mass_effect > 0 else np.array_equal(beside, before[~mask])
+    if not same:
+        raise InputError(f"{path}: changes labels beside its tumor; delete it and make it again")
+    inside = labels[mask]
+    if spec.kind == "tumor" and (inside != inside[0]).any():
+        raise InputError(f"{path}: its tumor has several labels; delete it and make it again")
+    if (most := float(np.abs(change).max())) > _MOST_CHANGE_HU:
+        raise InputError(
+            f"{path}: changes a voxel by {most:.3g} HU, which no tumor does (at most {_MOST_CHANGE_HU}); delete it and "
+            "make it again"
+        )
 
 
 def _crc32(volume: Volume, box: Box) -> int:

@@ -7,6 +7,9 @@ import numpy as np
 
 from nnunet_difftumor.errors import InputError
 
+# Of all arrays of a file: what a tumor of 200 mm has at 0.5 mm.
+_MOST_BYTES = 1 << 30
+
 
 def read_arrays(
     path: str | Path, *, keys: Set[str], optional: Set[str] = frozenset(), what: str
@@ -27,6 +30,9 @@ def read_arrays(
             stored = np.load(file, allow_pickle=False)
             if not isinstance(stored, np.lib.npyio.NpzFile):
                 raise ValueError("it is no npz archive")
+            nbytes = sum(member.file_size for member in stored.zip.infolist())
+            if nbytes > _MOST_BYTES:
+                raise ValueError(f"{nbytes} bytes, compressed")
             missing = sorted(keys - set(stored.files))
             if missing:
                 raise ValueError(f"{', '.join(missing)} missing")

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -135,6 +136,47 @@ def test_values_that_do_not_fit_are_refused(lesion, values):
     changed(lesion, **values)
     with pytest.raises(InputError, match=r"a\.lesion\.npz: is damaged"):
         read_lesion(lesion, VOLUME)
+
+
+MOVED = TUMOR.labels.copy()
+MOVED[0, 0, 0] += 1
+TWO = np.where(TUMOR.mask & (np.arange(SHAPE[0])[:, None, None] % 2 == 0), 7, TUMOR.labels)
+BRIGHT = np.where(TUMOR.mask, np.float32(1e9), np.float32(0))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"labels": MOVED}, "changes labels beside its tumor"),
+        ({"labels": np.zeros_like(TUMOR.labels)}, "changes labels beside its tumor"),
+        ({"labels": TWO}, "its tumor has several labels"),
+        ({"change_hu": BRIGHT}, r"changes a voxel by 1e\+09 HU"),
+        (
+            {"labels": MOVED + 90, "spec": np.array(json.dumps(spec(mass_effect=0.5).to_dict()))},
+            "changes labels beside its tumor",
+        ),
+    ],
+    ids=["one voxel", "all", "two labels", "HU", "mass effect"],
+)
+def test_what_no_renderer_makes_is_refused(lesion, values, said):
+    changed(lesion, **values)
+    with pytest.raises(InputError, match=rf"a\.lesion\.npz: {said}"):
+        read_lesion(lesion, VOLUME)
+
+
+def test_a_small_file_of_gigabytes_is_not_unpacked(lesion):
+    """Zeros are compressed a thousand times."""
+    with np.load(lesion) as stored:
+        arrays = dict(stored)
+    with open(lesion, "wb") as file:
+        np.savez_compressed(file, **{**arrays, "change_hu": np.zeros((1 << 28) + 1, np.float32)})
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"cannot be read as a lesion file .10737.* bytes, compressed"):
+            read_lesion(lesion, VOLUME)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_missing_array_is_named(lesion):
