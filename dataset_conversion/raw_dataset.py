@@ -88,7 +88,8 @@ def write_raw_dataset(
     request = {"converted_by": report["converted_by"], "labels": dict(labels), "settings": dict(settings or {})}
     try:
         with unfinished_dataset(target, request) as unfinished:
-            report["cases"], report["rejected"] = _convert(cases, unfinished, labels)
+            reader = (about or {}).get("overwrite_image_reader_writer")
+            report["cases"], report["rejected"] = _convert(cases, unfinished, labels, reader=reader)
             if not report["cases"]:
                 unfinished.discard()
                 reasons = "".join(f"\n  {case}: {reason}" for case, reason in report["rejected"].items())
@@ -107,13 +108,22 @@ def write_raw_dataset(
     return target
 
 
+# They see what this package does, which reads by nibabel too.
+_READERS_BY_NIBABEL = ("NibabelIO", "NibabelIOWithReorient")
 _RESUMES = "the cases that are done are kept, the same command resumes there"
 
 
 def _convert(
-    cases: Mapping[str, SourceCase], unfinished: UnfinishedDataset, labels: Mapping[str, int | Sequence[int]]
+    cases: Mapping[str, SourceCase],
+    unfinished: UnfinishedDataset,
+    labels: Mapping[str, int | Sequence[int]],
+    *,
+    reader: str | None,
 ) -> tuple[dict[str, dict], dict[str, str]]:
-    """Writes the cases; returns facts of those that are there, and why the others were rejected."""
+    """Writes the cases; returns facts of those that are there, and why the others were rejected.
+
+    `reader` is nnU-Net's, by name; None: SimpleITK's.
+    """
     facts, rejected, unusable = {}, {}, unusable_names(cases)
     organs = {name: _values(value) for name, value in labels.items() if name not in ("background", "ignore")}
     for number, (case, source) in enumerate(cases.items(), 1):
@@ -130,7 +140,8 @@ def _convert(
             check_organs_hu(loaded.scan.hu, loaded.labels, organs, where=loaded.scan.path or case)
             copied, note = _copied(loaded.scan)
             _write_case(unfinished, case, loaded, copied=copied)
-            _check_written(unfinished, case, loaded, copied=copied)
+            if reader not in _READERS_BY_NIBABEL:
+                _check_written(unfinished, case, loaded, copied=copied)
         except InputError as error:
             rejected[case] = str(error)
             print(f"{progress} REJECTED: {error}", flush=True)
