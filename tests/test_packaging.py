@@ -80,11 +80,12 @@ def test_announcing_can_be_switched_off(installed):
     assert installed.run(EXT_TRAINER, DIFFTUMOR_NO_AUTOLOAD="1").stdout.strip() == ""
 
 
-def test_a_broken_import_hook_does_not_disturb_interpreter_start(installed):
+@pytest.mark.parametrize("failure", ["1 / 0", "__import__('sys').exit(3)", "(_ for _ in ()).throw(KeyboardInterrupt)"])
+def test_a_broken_import_hook_does_not_disturb_interpreter_start(installed, failure):
     hook = installed.site_packages / "a_broken_hook.pth"
     hook.write_text(
         "import sys; sys.meta_path.insert(0, type('Broken', (), {'find_spec': lambda self, name, *_: "
-        "1 / 0 if name == 'nnunet_difftumor' else None})())\n"
+        f"{failure} if name == 'nnunet_difftumor' else None}})())\n"
     )
     try:
         done = installed.run("print('started')")
