@@ -95,6 +95,8 @@ def only_writer(target: str | os.PathLike) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise InputError(f"{target}: another process is writing there; wait for it, or name another folder") from error
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from error
     try:
         yield
     finally:
@@ -119,6 +121,10 @@ def _temporary(path: str | os.PathLike) -> Iterator[Path]:
     temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
     try:
         yield temporary
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # writing alone does not say where
     finally:
         _remove(temporary)
 

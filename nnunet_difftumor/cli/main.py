@@ -54,6 +54,7 @@ _OF_THE_MACHINE = {
     errno.EACCES: "; name a file or folder that you may read and write, or change its rights",
     errno.EPERM: "; name a file or folder that you may read and write, or change its rights",
     errno.ENAMETOOLONG: "; give a shorter name",
+    errno.EEXIST: "; it lies where a folder is needed",
     errno.ENOTDIR: "; a file lies where a folder is needed",
     errno.EISDIR: "; a folder lies where a file is needed",
     errno.ELOOP: "; a link leads back to itself",
@@ -112,6 +113,8 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
     try:
         return module.run(parsed) or 0
     except InputError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            raise error.__cause__ from None
         said = with_options(str(error), parser)
     except BrokenPipeError:
         raise
