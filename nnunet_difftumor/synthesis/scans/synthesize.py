@@ -72,9 +72,9 @@ def synthesize(
             organ that has no room for a single tumor, or diffusion models that are missing or do not fit; with
             `from_spec` if the scan, the mask or the weights are not those that the manifest was made from.
     """
-    output, settings = Path(output), None if from_spec is not None else SynthesisSettings.of(options)
+    output, settings = Path(output), SynthesisSettings.of(options)
     with only_writer(output):
-        if settings is None:
+        if from_spec is not None:
             return _replay(ct, organ_mask, output, manifest=from_spec, weights=weights, device=device)
         device = device or "cpu"
         return synthesize_with(settings, ct, organ_mask, output, weights=weights, device=device, spacing_mm=spacing_mm)
