@@ -221,6 +221,7 @@ def _write_array(path: Path, array: np.ndarray) -> None:
         blosc2.asarray(
             np.ascontiguousarray(array),
             urlpath=str(temporary),
+            mode="w",
             chunks=chunks,
             blocks=blocks,
             cparams={"codec": blosc2.Codec.ZSTD, "clevel": 5, "filters": [blosc2.Filter.BITSHUFFLE]},

@@ -13,14 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.errors import InputError, shown
 from nnunet_difftumor.files import atomic_path, write_json
 from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.networks.architectures import Architecture, architecture, name_of
 from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
 from nnunet_difftumor.generative.weights_description import check_description
 from nnunet_difftumor.json_checks import load_json
-from nnunet_difftumor.names import shown
 
 VERSION = 1
 # Of tensors as they are saved.

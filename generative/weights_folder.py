@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.errors import InputError, shown
 from nnunet_difftumor.generative.stages import STAGES
-from nnunet_difftumor.names import check_plain_name, shown
+from nnunet_difftumor.names import check_plain_name
 from nnunet_difftumor.nnunet_folders import RESULTS, WEIGHTS_FOLDER, nnunet_folder
 
 AUTOENCODER_FILE = "autoencoder.safetensors"

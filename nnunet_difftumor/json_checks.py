@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.errors import InputError, shortened, shown
 
 # Of a JSON file: the largest that programs write here has some MB.
 _MOST_BYTES = 256 << 20
@@ -48,7 +48,8 @@ class Checker:
     def value(self, key: str, good: Callable[[Any], Any], expected: str) -> None:
         """Raises an InputError if the record has the key with a value that is not good."""
         if key in self.record and not good(self.record[key]):
-            raise InputError(f"{self.where}: {key} is {json.dumps(self.record[key], default=str)}, expected {expected}")
+            seen = shortened(json.dumps(self.record[key], default=str))
+            raise InputError(f"{self.where}: {key} is {seen}, expected {expected}")
 
 
 def check_keys(record: Any, cls: type, where: str) -> None:
@@ -58,13 +59,13 @@ def check_keys(record: Any, cls: type, where: str) -> None:
         InputError: with the known key that is nearest to an unknown one.
     """
     if not isinstance(record, dict):
-        raise InputError(f"{where}: expected an object, got {record!r}")
+        raise InputError(f"{where}: expected an object, got {shown(record)}")
     known = [entry.name for entry in dataclasses.fields(cls)]
     for key in record:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, 1)
             hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
-            raise InputError(f"{where}: unknown key {key!r}; {hint}")
+            raise InputError(f"{where}: unknown key {shown(key)}; {hint}")
     required = [
         entry.name for entry in dataclasses.fields(cls) if entry.default is entry.default_factory is dataclasses.MISSING
     ]

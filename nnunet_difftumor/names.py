@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.errors import InputError, shown
 
 # Letters of any script, so that an organ can be named in any language; file systems take 255 bytes.
 _PLAIN = re.compile(r"\w[\w-]{0,63}")
@@ -43,12 +43,3 @@ def path_inside(folder: str | os.PathLike, name: str) -> Path:
     if inner == whole or os.path.commonpath([whole, inner]) != whole:
         raise InputError(f"{folder}: the file name {name!r} leads out of this folder; nothing was written")
     return path
-
-
-def shown(value: Any) -> str:
-    """A value from a file, for a message: its beginning, if it is long."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits; lists in lists without end
-        return f"something too long to be shown ({type(value).__name__})"
-    return text if len(text) <= 80 else f"{text[:70]}... ({len(text)} characters)"

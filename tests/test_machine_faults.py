@@ -63,7 +63,11 @@ def test_a_full_disk_is_one_line(prepared_phantom, inputs, tmp_path, verb):
         resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
 
     words = commands(inputs, tmp_path / "out")[verb]
-    done = subprocess.run([DIFFTUMOR, *words], capture_output=True, text=True, preexec_fn=limit, timeout=120)
+    # Python itself would leave half a .pyc behind, on a full disk too.
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [DIFFTUMOR, *words], capture_output=True, text=True, preexec_fn=limit, timeout=120, env=environment
+    )
     (said,) = lines_of(done.stderr)
     assert done.returncode == 2 and str(tmp_path / "out") in said, done.stderr
     assert not list(tmp_path.rglob(".tmp-*"))

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.errors import InputError, shown
 from nnunet_difftumor.inert_pickle import InertUnpickler, MalformedPickleError
-from nnunet_difftumor.names import shown
 
 # Names, sizes and settings only: those of the published files take less than 1 MB. Memory can take 100 times as much.
 _MAX_PICKLE_BYTES = 8 << 20

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.errors import InputError, shown
 from nnunet_difftumor.json_checks import is_integer
-from nnunet_difftumor.names import shown
 
 # Of the elements of a size that is several, such as the multipliers of each level.
 _MOST_ELEMENTS = 8

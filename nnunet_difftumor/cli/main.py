@@ -140,19 +140,25 @@ class _TerminatedError(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does: temporary files go, what is done is kept."""
 
 
+def _end(*_: Any) -> None:
+    raise _TerminatedError
+
+
 def _end_as_interrupted() -> Any:
     """Lets SIGTERM interrupt; returns what handled it before, None where nothing may be changed."""
     if threading.current_thread() is not threading.main_thread():
         return None
+    return signal.signal(signal.SIGTERM, _end)
 
-    process = os.getpid()
 
-    def end(*_: Any) -> None:
-        if os.getpid() != process:  # a worker that was forked off: its pool ends it
-            os._exit(128 + signal.SIGTERM)
-        raise _TerminatedError
+def _forget_in_child() -> None:
+    """Pools end their workers by SIGTERM, and wait: one that has just begun to wait itself would not come to `_end`."""
+    if signal.getsignal(signal.SIGTERM) is _end:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    return signal.signal(signal.SIGTERM, end)
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def with_options(message: str, parser: argparse.ArgumentParser) -> str:

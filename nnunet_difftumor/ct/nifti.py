@@ -1,15 +1,19 @@
 """Reads a NIfTI file to its last byte: header and stored voxels, and whether the file is whole."""
 
 import gzip
+import logging
 import math
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
+from nibabel.imageglobals import logger
 
 from nnunet_difftumor.ct.geometry import check_affine, check_header
 from nnunet_difftumor.errors import InputError
@@ -98,6 +102,17 @@ def read_to_the_end(path: Path) -> tuple[Any, np.ndarray]:
         raise InputError(f"{path}: there is not enough memory to read it; close other programs") from error
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what nibabel logs of a header, which it raises as well, or mends as the checks here know."""
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def check_size(voxels: int, nbytes: int, path: Path, *, compressed: bool) -> None:
     """Refuses what a header claims before memory is taken for it.
 
@@ -130,7 +145,8 @@ def check_size(voxels: int, nbytes: int, path: Path, *, compressed: bool) -> Non
 def _read(stream: BinaryIO, path: Path) -> tuple[Any, np.ndarray]:
     image_type = _checked_type(stream, path)
     stream.seek(0)
-    image = image_type.from_stream(stream)
+    with _quiet():
+        image = image_type.from_stream(stream)
     dtype = image.get_data_dtype()
     if dtype.fields or dtype.kind not in "iuf":
         raise InputError(f"{path}: voxels are of type {dtype} (colour or complex); expected one number per voxel")

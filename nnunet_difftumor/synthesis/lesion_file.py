@@ -104,7 +104,10 @@ def _check_possible(
     # Mass effect moves labels.
     same = np.isin(beside, before).all() if spec.mass_effect > 0 else np.array_equal(beside, before[~mask])
     if not same:
-        raise InputError(f"{path}: changes labels beside its tumor; delete it and make it again")
+        raise InputError(
+            f"{path}: its labels beside the tumor are not those of the case: it is damaged, or was made from another "
+            "version of the case; delete it and make it again"
+        )
     inside = labels[mask]
     if spec.kind == "tumor" and (inside != inside[0]).any():
         raise InputError(f"{path}: its tumor has several labels; delete it and make it again")

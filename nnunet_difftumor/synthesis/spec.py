@@ -9,9 +9,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.errors import InputError, shown
 from nnunet_difftumor.json_checks import is_integer, is_number
-from nnunet_difftumor.names import shown
 
 SCHEMA_VERSION = 1
 

@@ -76,6 +76,13 @@ def test_a_lesion_of_an_earlier_version_is_refused_outside_of_the_organ(bank, ro
     labels[0, z, y.start : y.start + rows, x] = 0
     case = OverlayCase("case_a", case.data.base, labels, spacing_mm=SPACING_MM, intensity=INTENSITY)
     outcome = source(bank).add_tumors(case, np.random.default_rng(0))
+    assert outcome.tumors == []
+    assert "its labels beside the tumor are not those of the case" in outcome.refused[0]
+    # Where the file agrees, the organ of the case decides.
+    values["labels"] = np.where(values["mask"], values["labels"], case.labels(tumor.box))
+    np.savez_compressed(path.with_name("old"), **values)
+    path.with_name("old.npz").replace(path)
+    outcome = source(bank).add_tumors(case, np.random.default_rng(0))
     assert outcome.tumors == [] and outcome.refused == ["bank: 0.lesion.npz: the mask is not in the organ of this case"]
 
 

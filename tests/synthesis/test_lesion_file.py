@@ -147,13 +147,13 @@ BRIGHT = np.where(TUMOR.mask, np.float32(1e9), np.float32(0))
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"labels": MOVED}, "changes labels beside its tumor"),
-        ({"labels": np.zeros_like(TUMOR.labels)}, "changes labels beside its tumor"),
+        ({"labels": MOVED}, "its labels beside the tumor are not those of the case"),
+        ({"labels": np.zeros_like(TUMOR.labels)}, "its labels beside the tumor are not those of the case"),
         ({"labels": TWO}, "its tumor has several labels"),
         ({"change_hu": BRIGHT}, r"changes a voxel by 1e\+09 HU"),
         (
             {"labels": MOVED + 90, "spec": np.array(json.dumps(spec(mass_effect=0.5).to_dict()))},
-            "changes labels beside its tumor",
+            "its labels beside the tumor are not those of the case",
         ),
     ],
     ids=["one voxel", "all", "two labels", "HU", "mass effect"],

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.errors import InputError, shortened
 from nnunet_difftumor.json_checks import is_integer, load_json
 
 _VERSION_1 = (
@@ -35,12 +35,12 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: labels {_VERSION_1}")
     channels = content.get("channel_names")
     if not isinstance(channels, dict) or not channels:
-        raise InputError(f'{path}: channel_names is {json.dumps(channels)}, expected an object such as {{"0": "CT"}}')
+        raise InputError(f'{path}: channel_names is {_seen(channels)}, expected an object such as {{"0": "CT"}}')
     _check_labels(labels, content, path)
     ending = content.get("file_ending")
     if not isinstance(ending, str) or not ending.startswith("."):
         raise InputError(
-            f'{path}: file_ending is {json.dumps(ending)}, expected how the names of the images end, such as ".nii.gz"'
+            f'{path}: file_ending is {_seen(ending)}, expected how the names of the images end, such as ".nii.gz"'
         )
     _check_listed_cases(content, path)
     return content
@@ -49,16 +49,16 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
 def _check_labels(labels: Any, content: dict[str, Any], path: Path) -> None:
     example = '{"background": 0, "liver": 1, "liver_tumor": 2}'
     if not isinstance(labels, dict) or not labels:
-        raise InputError(f"{path}: labels is {json.dumps(labels)}, expected an object such as {example}")
+        raise InputError(f"{path}: labels is {_seen(labels)}, expected an object such as {example}")
     for name, value in labels.items():
         values = value if isinstance(value, list) and value else [value]
         if not all(is_integer(entry) and entry >= 0 for entry in values):
             raise InputError(
-                f"{path}: labels: {name} is {json.dumps(value)}, expected a whole number without quotes, or a list of "
+                f"{path}: labels: {name} is {_seen(value)}, expected a whole number without quotes, or a list of "
                 f"them for a region, as in {example}"
             )
     if labels.get("background") != 0:
-        raise InputError(f"{path}: labels: background is {json.dumps(labels.get('background'))}, expected 0")
+        raise InputError(f"{path}: labels: background is {_seen(labels.get('background'))}, expected 0")
     values = {entry for value in labels.values() for entry in (value if isinstance(value, list) else [value])}
     if values != set(range(len(values))):
         options = " ".join(
@@ -90,4 +90,8 @@ def _check_listed_cases(content: dict[str, Any], path: Path) -> None:
     for name, entry in listed.items():
         good = isinstance(entry, dict) and isinstance(entry.get("label"), str) and isinstance(entry.get("images"), list)
         if not good or not all(isinstance(image, str) for image in entry["images"]):
-            raise InputError(f"{path}: dataset: {name} is {json.dumps(entry)[:80]}, {expected}")
+            raise InputError(f"{path}: dataset: {name} is {_seen(entry)}, {expected}")
+
+
+def _seen(value: Any) -> str:
+    return shortened(json.dumps(value))

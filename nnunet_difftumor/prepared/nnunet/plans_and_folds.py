@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.errors import InputError, shown
 from nnunet_difftumor.json_checks import is_integer, is_number, load_json
-from nnunet_difftumor.names import check_plain_name, shown
+from nnunet_difftumor.names import check_plain_name
 
 _AGAIN = "run `difftumor prepare` again, with `--overwrite` if that does not help"
 # Far beyond what any GPU trains on.
