@@ -1,4 +1,4 @@
-"""The one exception for input that a user can mend, and how its message shows what was seen."""
+"""The one exception for input that a user can fix, and how its message shows what was seen."""
 
 from typing import Any
 

@@ -34,6 +34,29 @@ def load_json(path: str | os.PathLike) -> Any:
             raise ValueError("lists in lists without end") from None
 
 
+def read_json(path: str | os.PathLike, kind: type, *, expected: str, missing: str, fix: str) -> Any:
+    """Reads a JSON file that holds a list or an object.
+
+    Args:
+        path: the file.
+        kind: list or dict.
+        expected: that in words.
+        missing, fix: what to do if there is no file, and if it is not what is expected.
+
+    Raises:
+        InputError: naming the file.
+    """
+    try:
+        content = load_json(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: not found; {missing}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: is not valid JSON ({error}); {fix}") from error
+    if not isinstance(content, kind):
+        raise InputError(f"{path}: is {shown(content)}, expected {expected}; {fix}")
+    return content
+
+
 class Checker:
     """Checks the values of a record.
 

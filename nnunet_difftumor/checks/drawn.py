@@ -52,21 +52,12 @@ def unfit_weights(config: DiffTumorConfig, plans: Mapping[str, Any]) -> list[Fin
     if not config.needs_server:
         return []
     from nnunet_difftumor.synthesis.networks.weights import check_codebook
-    from nnunet_difftumor.synthesis.renderers import choose_renderer
 
     do = 'name the folder of weights that belong together, with "weights_folder" in "live" of difftumor.json'
     low, high = window_hu(plans)
     findings = []
     try:
-        choice = choose_renderer(
-            "diffusion",
-            organs=[organ.name for organ in config.organs],
-            sizes=config.sizes(),
-            weights=config.live.folder.absolute(),
-            weights_organ=config.live.weights_organs,
-            sampler_steps=config.live.sampler_steps,
-            settings='"live" of difftumor.json',
-        )
+        choice = config.live.choose_renderer(organs=[organ.name for organ in config.organs], sizes=config.sizes())
         for weights in {found.organ: found for found in choice.weights.values()}.values():
             for stage in choice.stages:
                 check_codebook(weights, stage)

@@ -100,7 +100,7 @@ def lesions_in_healthy_case(case: str, labels: Collection[int], lesions: Collect
     if not found:
         return []
     seen = f"is in a pool of healthy scans, but has lesions (label {', '.join(map(str, found))})"
-    do = "`difftumor prepare` leaves it out; put it among the tumor cases, or mend its label map"
+    do = "`difftumor prepare` leaves it out; put it among the tumor cases, or fix its label map"
     return [Finding("lesion-in-healthy-case", case, WARNING, seen, do)]
 
 

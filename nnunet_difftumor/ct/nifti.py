@@ -25,7 +25,7 @@ MIN_VOXELS_PER_AXIS = 4
 MOST_VOXELS, _LIMIT_NAME = 1 << 31, "DIFFTUMOR_MOST_VOXELS"
 # No compressed byte of gzip becomes more.
 _MOST_INFLATED = 1032
-# Where a file goes on after its voxels, no more is read of it.
+# At most so much is read of what follows the voxels.
 _MOST_EXTRA_BYTES = 16 << 20
 # By the size that the header gives itself: class, where vox_offset and scl_slope with scl_inter are, and their type.
 _FORMATS: dict[int, tuple[type, int, int, str]] = {
@@ -104,7 +104,7 @@ def read_to_the_end(path: Path) -> tuple[Any, np.ndarray]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what nibabel logs of a header, which it raises as well, or mends as the checks here know."""
+    """Without what nibabel logs of a header, which it raises as well, or corrects as the checks here know."""
     before = logger.level
     logger.setLevel(logging.CRITICAL + 1)
     try:

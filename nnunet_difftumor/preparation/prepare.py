@@ -20,7 +20,6 @@ from tqdm import tqdm
 from nnunet_difftumor import __version__
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path, only_writer, write_json
-from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.preparation.datasets import check_channel, dataset_folders
 from nnunet_difftumor.preparation.folds import drop_from_folds, make_splits
 from nnunet_difftumor.preparation.healthy import HealthyPools
@@ -228,7 +227,7 @@ class _Preparation:
         log = self.folder / f"{PLANS_NAME}.log"
         if self.plans_file.is_file() and not self.overwrite:
             made_for = stored_request(str(self.plans_file))
-            # What is not asked for is what it was: whoever mends a dataset need not know how it was planned.
+            # What is not asked for is what it was: whoever fixes a dataset need not know how it was planned.
             asked = {key: value for key, value in request.items() if value is not None}
             if made_for is None or not asked.items() <= made_for.items():
                 raise InputError(
@@ -243,7 +242,7 @@ class _Preparation:
             try:
                 self._preprocess(newly_planned=True)
             except WrongCaseError:
-                # Made with the case that is to be mended or removed.
+                # Made with the case that is to be fixed or removed.
                 for path in (self.plans_file, self.folder / "dataset_fingerprint.json"):
                     path.unlink()
                 raise
@@ -315,14 +314,7 @@ class _Preparation:
 
     def _copy_dataset_json(self) -> None:
         """nnU-Net's planning does it too, but plans may be older than a correction of the file."""
-        path = self.folder / "dataset.json"
-        content = read_dataset_json(self.raw / "dataset.json")
-        try:
-            same = load_json(path) == content
-        except (OSError, ValueError):
-            same = False
-        if not same:
-            write_json(path, content)
+        write_json(self.folder / "dataset.json", read_dataset_json(self.raw / "dataset.json"))
 
     def write_record(self) -> None:
         """Says that everything is made, and from what."""

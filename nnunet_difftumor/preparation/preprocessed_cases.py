@@ -84,7 +84,7 @@ class PreprocessedCases:
                     reason = self._reason(name, files)
                 except OSError as error:
                     raise InputError(
-                        f"{error.filename}: cannot be read ({error.strerror}); mend or remove it"
+                        f"{error.filename}: cannot be read ({error.strerror}); fix or remove it"
                     ) from error
                 if reason is not None:
                     reasons[name] = reason

@@ -122,7 +122,7 @@ class BankFolder:
             yield
         except OSError as error:
             raise InputError(
-                f"{self.folder}: cannot be written ({error.strerror or error}); free disk space, or mend what "
+                f"{self.folder}: cannot be written ({error.strerror or error}); free disk space, or fix what "
                 "it says, and the same command resumes where it stopped"
             ) from error
 

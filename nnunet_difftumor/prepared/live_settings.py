@@ -1,15 +1,18 @@
 """The part of difftumor.json that says how live tumors are made."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.stages import ORGANS
 from nnunet_difftumor.generative.weights_folder import default_weights_folder
 from nnunet_difftumor.json_checks import Checker, check_keys, is_integer, is_number
 from nnunet_difftumor.synthesis.networks.modes import EXACT, FAST, MODES, usual_mode
+
+if TYPE_CHECKING:
+    from nnunet_difftumor.synthesis.renderers import RendererChoice
 
 DEVICES = ("auto", "cpu", "cuda")
 LIVE_MODES = ("auto", *MODES)
@@ -56,6 +59,24 @@ class LiveSettings:
             InputError: if it is the default one, and nnUNet_results is not set.
         """
         return Path(self.weights_folder or default_weights_folder(option='"weights_folder" in difftumor.json'))
+
+    def choose_renderer(self, *, organs: Sequence[str], sizes: Sequence[str]) -> "RendererChoice":
+        """What draws the tumors of these organs and sizes.
+
+        Raises:
+            InputError: for weights that are missing, damaged or of another organ or stage.
+        """
+        from nnunet_difftumor.synthesis.renderers import choose_renderer
+
+        return choose_renderer(
+            "diffusion",
+            organs=organs,
+            sizes=sizes,
+            weights=self.folder.absolute(),
+            weights_organ=self.weights_organs,
+            sampler_steps=self.sampler_steps,
+            settings='"live" of difftumor.json',
+        )
 
     def mode_on(self, device: str) -> str:
         """How tumors are drawn on a device, cpu or cuda."""

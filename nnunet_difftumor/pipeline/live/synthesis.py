@@ -14,7 +14,6 @@ from nnunet_difftumor.prepared.config import DiffTumorConfig
 from nnunet_difftumor.prepared.live_settings import LiveSettings
 from nnunet_difftumor.prepared.statistics import StatisticsStore
 from nnunet_difftumor.synthesis.networks.modes import FAST
-from nnunet_difftumor.synthesis.renderers import choose_renderer
 
 # Makes the renderer in the server's process.
 FACTORY = "nnunet_difftumor.synthesis.renderers:open_diffusion"
@@ -35,14 +34,8 @@ class LiveSynthesis:
 
     def __init__(self, config: DiffTumorConfig) -> None:
         self.config, self.settings = config, config.live
-        self.choice = choose_renderer(
-            "diffusion",
-            organs=[organ.name for organ in config.organs],
-            sizes=config.sizes(),
-            weights=self.settings.folder.absolute(),
-            weights_organ=self.settings.weights_organs,
-            sampler_steps=self.settings.sampler_steps,
-            settings='"live" of difftumor.json',
+        self.choice = self.settings.choose_renderer(
+            organs=[organ.name for organ in config.organs], sizes=config.sizes()
         )
         if self.settings.sampler_steps is None and all(
             found.can_take_fewer(_FEW_STEPS, self.choice.stages) for found in self.choice.weights.values()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.errors import InputError, shortened
-from nnunet_difftumor.json_checks import is_integer, load_json
+from nnunet_difftumor.json_checks import is_integer, read_json
 
 _VERSION_1 = (
     'is that of nnU-Net version 1; version 2 wants "channel_names": {"0": "CT"} instead of modality, and labels by '
@@ -19,14 +19,8 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: naming the file and the key, for whatever is missing or wrong.
     """
-    try:
-        content = load_json(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: not found; `difftumor convert` makes a raw dataset with it") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: is not valid JSON ({error}); correct it there") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected an object, got {type(content).__name__}")
+    missing = "`difftumor convert` makes a raw dataset with it"
+    content = read_json(path, dict, expected="an object", missing=missing, fix="correct it there")
     labels = content.get("labels")
     old_labels = isinstance(labels, dict) and labels and all(isinstance(value, str) for value in labels.values())
     if "modality" in content and "channel_names" not in content:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.errors import InputError, shown
-from nnunet_difftumor.json_checks import is_integer, is_number, load_json
+from nnunet_difftumor.json_checks import is_integer, is_number, read_json
 from nnunet_difftumor.names import check_plain_name
 
 _AGAIN = "run `difftumor prepare` again, with `--overwrite` if that does not help"
@@ -117,12 +117,5 @@ def _leads_elsewhere(name: str) -> bool:
 
 
 def _read(path: str | Path, kind: type, expected: str) -> Any:
-    try:
-        content = load_json(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: not found; run `difftumor prepare` first") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: is not valid JSON ({error}); correct it there, or {_AGAIN}") from error
-    if not isinstance(content, kind):
-        raise InputError(f"{path}: is {shown(content)}, expected {expected}; {_AGAIN}")
-    return content
+    first = "run `difftumor prepare` first"
+    return read_json(path, kind, expected=expected, missing=first, fix=f"correct it there, or {_AGAIN}")
