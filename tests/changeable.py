@@ -67,6 +67,10 @@ class ChangeableDataset:
         """Every file that speaks of a case."""
         return [str(path) for path in self.folder.rglob("*") if path.is_file() and path.name.startswith(f"{case}.")]
 
+    def texts_about(self, case: str) -> list[str]:
+        """Every text in the preprocessed dataset that names a case."""
+        return [str(path) for path in self.folder.rglob("*.json") if case in path.read_text()]
+
 
 def start(dataset: ChangeableDataset) -> list[str]:
     """Begins a training; returns what it wrote into its log before its loaders began."""

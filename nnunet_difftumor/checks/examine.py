@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ from nnunet_difftumor.synthesis.organ import Organ
 # Goes up when anything that is looked for changes: what is remembered is then looked at again.
 _VERSION = 3
 _FOLDER = "difftumor_checks"
+_RESULT = "result.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,18 +158,31 @@ class Remembered:
         with suppress(OSError):
             write_json(self.folder / f"{name}.json", content)
 
+    def forget(self, case: str) -> None:
+        """Removes all that was seen of a case, and what was found about others because of it."""
+        for path in self.folder.glob("*/*.json"):
+            if path.stem == case:
+                path.unlink()
+        keys, findings = self._read_result()
+        if keys.pop(case, None) is not None:
+            named = re.compile(rf"(?<![\w.-]){re.escape(case)}(?![\w-])")
+            self.write_result(keys, [one for one in findings if one.case != case and not named.search(one.seen)])
+
     def write_result(self, keys: Mapping[str, str], findings: Sequence[Finding]) -> None:
         """What a whole check found, for the trainings that follow."""
         content = {"keys": dict(keys), "findings": [asdict(finding) for finding in findings]}
         with suppress(OSError):
-            write_json(self.folder / "result.json", content)
+            write_json(self.folder / _RESULT, content)
 
     def result(self, keys: Mapping[str, str]) -> tuple[list[Finding], int]:
         """What the last check found about cases that are as they were then; and how many others there are."""
-        content = _read(self.folder / "result.json") or {"keys": {}, "findings": []}
-        same = {case for case, key in keys.items() if content["keys"].get(case) == key}
-        findings = [Finding(**finding) for finding in content["findings"]]
+        known, findings = self._read_result()
+        same = {case for case, key in keys.items() if known.get(case) == key}
         return [finding for finding in findings if finding.case in same], len(keys) - len(same)
+
+    def _read_result(self) -> tuple[dict[str, str], list[Finding]]:
+        content = _read(self.folder / _RESULT) or {"keys": {}, "findings": []}
+        return content["keys"], [Finding(**finding) for finding in content["findings"]]
 
 
 def content_key(files: Mapping[str, str]) -> str:

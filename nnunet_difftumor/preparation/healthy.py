@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunet_difftumor.checks.examine import Remembered
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.preparation.plans import CONFIGURATION
@@ -57,6 +58,7 @@ class HealthyPools:
         made = PreprocessedCases(final, pool_cases_folder(self._dataset_folder), hashes=hashes, plans=plans)
         for name in sorted(made.names() - set(self.cases)):
             report(f"      {name}: withdrawn from its pool; removed")
+            Remembered(self._dataset_folder).forget(name)
             self._forget(name, made)
         changes = made.changes(self.cases)
         count = f"{len(self.cases)} cases, {len(changes)} of them to preprocess"

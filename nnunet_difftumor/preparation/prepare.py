@@ -18,6 +18,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from tqdm import tqdm
 
 from nnunet_difftumor import __version__
+from nnunet_difftumor.checks.examine import Remembered
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path, only_writer, write_json
 from nnunet_difftumor.preparation.datasets import check_channel, dataset_folders
@@ -279,6 +280,7 @@ class _Preparation:
             drop_from_folds(self.folder / "splits_final.json", withdrawn)
         for name in withdrawn:
             self.report(f"      {name}: withdrawn from {self.raw.name}; removed")
+            Remembered(self.folder).forget(name)
         for name in (*withdrawn, *changes):
             self.made.forget(name)
             self._truth(name).unlink(missing_ok=True)

@@ -107,6 +107,21 @@ def test_what_a_check_found_stops_the_next_training(dataset):
     assert any("of 1 cases" in line for line in start(dataset))
 
 
+def test_a_training_may_begin_once_the_twin_of_a_case_is_withdrawn(dataset):
+    """What was found about the one because of the other goes with it; what was found about others stays."""
+    dataset.add("phantom_twin", like=REAL)
+    edit(dataset.label(BASE), lambda labels: moved(labels, 7, 1))
+    prepare()
+    assert "is the same scan as phantom_twin" in found(dataset, "same-scan", REAL)
+    # One shifted label map is three findings, one an organ.
+    with pytest.raises(InputError, match=rf"{BASE}: .* labels look shifted .* \(and 3 more\)"):
+        start(dataset)
+    dataset.withdraw("phantom_twin")
+    prepare()
+    with pytest.raises(InputError, match=rf"{BASE}: .* labels look shifted .* \(and 2 more\)"):
+        start(dataset)
+
+
 def test_nothing_is_read_again_while_files_stay_the_same(dataset, monkeypatch):
     monkeypatch.setattr("nnunet_difftumor.checks.examine.read_ct", None)
     monkeypatch.setattr("hashlib.file_digest", None)
