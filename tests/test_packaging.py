@@ -12,7 +12,8 @@ from environments import Environment, copy_of_sources
 
 from nnunet_difftumor.trainers import TRAINERS
 
-EXT_TRAINER = "import os; print(os.environ.get('nnUNet_extTrainer', ''))"
+SAY = "import os; print(os.environ.get('nnUNet_extTrainer', ''))"
+EXT_TRAINER = f"import nnunetv2; {SAY}"
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +63,9 @@ def test_folder_that_nnunet_imports_holds_nothing_but_the_shim():
     assert {path.name for path in folder.iterdir()} - {"__pycache__"} == {"__init__.py", "nnunet_difftumor_trainers.py"}
 
 
-def test_interpreter_start_announces_the_shim_and_imports_no_package(installed):
-    done = installed.run(f"import sys; print('nnunet_difftumor' in sys.modules, 'torch' in sys.modules); {EXT_TRAINER}")
-    imported, folder = done.stdout.splitlines()
+def test_importing_nnunet_announces_the_shim_and_imports_no_package(installed):
+    done = installed.run(f"{EXT_TRAINER}; import sys; print('nnunet_difftumor' in sys.modules, 'torch' in sys.modules)")
+    folder, imported = done.stdout.splitlines()
     assert imported == "False False"
     assert (Path(folder) / "nnunet_difftumor_trainers.py").is_file()
     assert done.stderr == ""
@@ -74,6 +75,24 @@ def test_announcing_keeps_the_users_own_folders_first_and_adds_itself_once(insta
     ours = installed.run(EXT_TRAINER).stdout.strip()
     assert installed.run(EXT_TRAINER, nnUNet_extTrainer="/mine:/other").stdout.strip() == f"/mine:/other:{ours}"
     assert installed.run(EXT_TRAINER, nnUNet_extTrainer=f"{ours}:/mine").stdout.strip() == f"{ours}:/mine"
+
+
+def test_a_python_that_does_not_import_nnunet_tells_its_children_nothing(installed):
+    """Whose children may be Pythons of other environments."""
+    child = f"import subprocess, sys; subprocess.run([{sys.executable!r}, '-S', '-c', {SAY!r}], check=True)"
+    assert installed.run(f"{SAY}; {child}").stdout.split() == []
+    assert installed.run(f"import nnunetv2; {child}").stdout.split() != []
+
+
+def test_the_shim_knows_no_trainer_in_an_environment_without_the_package(installed, tmp_path):
+    """To which a process that had imported nnU-Net gave its variable."""
+    other = Environment(tmp_path / "other")
+    code = f"""
+from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+folder = {installed.run(EXT_TRAINER).stdout.strip()!r}
+print(recursive_find_python_class(folder, 'nnUNetTrainerDiffTumor', None, folder))
+"""
+    assert other.run(code, nnUNet_extTrainer="/mine").stdout == "None\n"
 
 
 def test_announcing_can_be_switched_off(installed):
@@ -88,7 +107,7 @@ def test_a_broken_import_hook_does_not_disturb_interpreter_start(installed, fail
         f"{failure} if name == 'nnunet_difftumor' else None}})())\n"
     )
     try:
-        done = installed.run("print('started')")
+        done = installed.run("import nnunetv2; print('started')")
     finally:
         hook.unlink()
     assert (done.stdout, done.stderr) == ("started\n", "")

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from nnunet_difftumor import __version__
@@ -117,7 +118,8 @@ def check_torchvision(seen: Probe) -> Finding:
 
 
 def check_announcement() -> Finding:
-    """Whether `nnUNet_extTrainer` names the folder of the shim, as the .pth file should have arranged."""
+    """Whether `nnUNet_extTrainer` names the folder of the shim, as the .pth file arranges once nnU-Net is imported."""
+    find_spec("nnunetv2")
     paths = [path for path in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep) if path]
     ours = [path for path in paths if Path(path, SHIM_FILE).is_file()]
     if ours:

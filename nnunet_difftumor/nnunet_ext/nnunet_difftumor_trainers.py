@@ -5,10 +5,12 @@ a name of its own, costs nothing for other people's trainers and cannot break th
 """
 
 import importlib
+import importlib.util
 
 
 def __getattr__(name: str):
-    if name.startswith("nnUNetTrainerDiffTumor"):
+    # A child of a process that knows this folder may be a Python of another environment, without the package.
+    if name.startswith("nnUNetTrainerDiffTumor") and importlib.util.find_spec("nnunet_difftumor") is not None:
         from nnunet_difftumor.trainers import TRAINERS
 
         if name in TRAINERS:
