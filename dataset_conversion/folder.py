@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_difftumor.ct import read_ct, read_labels
+from nnunet_difftumor.dataset_conversion import raw_dataset
 from nnunet_difftumor.dataset_conversion.case_folders import case_folders, dataset_name_after
 from nnunet_difftumor.dataset_conversion.checks.label_map_file import LABEL_MAP_FILE, check_values, values_in_folder
 from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, SourceCase, write_raw_dataset
@@ -51,6 +52,7 @@ def convert(
     ct_name: str = "ct.nii.gz",
     labels_name: str = "labels.nii.gz",
     spacing_mm: Sequence[float] | None = None,
+    anonymous: bool = False,
 ) -> Path:
     """Makes a raw dataset from sub-folders with a CT and a label map each.
 
@@ -64,6 +66,7 @@ def convert(
         ignore_other_labels: values that are not listed become background instead of rejecting the case.
         ct_name, labels_name: file names in each sub-folder.
         spacing_mm: voxel size (z, y, x) of scans whose header was never set; without it they are rejected.
+        anonymous: names cases after the content of their CTs, and leaves names of files, and text in headers, out.
 
     Returns:
         The dataset's folder.
@@ -87,18 +90,23 @@ def convert(
         labels_name=labels_name,
         spacing_mm=spacing_mm,
     )
+    cases = {
+        folder.name: SourceCase(
+            functools.partial(load, folder), (folder / ct_name, folder / labels_name, folder / LABEL_MAP_FILE)
+        )
+        for folder in folders
+    }
     return write_raw_dataset(
-        {
-            folder.name: SourceCase(
-                functools.partial(load, folder),
-                (folder / ct_name, folder / labels_name, folder / LABEL_MAP_FILE),
-            )
-            for folder in folders
-        },
+        raw_dataset.anonymous(cases) if anonymous else cases,
         dataset_id,
         name=dataset_name_after(input_folder) if name is None else name,
         labels={"background": 0} | {label: number for number, label in enumerate(names, 1)},
-        settings={"values": values_by_name, "ignore_other_labels": ignore_other_labels, "spacing_mm": spacing_mm},
+        settings={
+            "values": values_by_name,
+            "ignore_other_labels": ignore_other_labels,
+            "spacing_mm": spacing_mm,
+            "anonymous": anonymous,
+        },
         overwrite=overwrite,
     )
 

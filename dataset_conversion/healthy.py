@@ -17,6 +17,7 @@ from typing import Any
 import nibabel as nib
 
 from nnunet_difftumor.ct import read_ct
+from nnunet_difftumor.dataset_conversion import raw_dataset
 from nnunet_difftumor.dataset_conversion.case_folders import case_folders, dataset_name_after
 from nnunet_difftumor.dataset_conversion.checks.organs import check_organs
 from nnunet_difftumor.dataset_conversion.healthy_layouts import (
@@ -87,6 +88,7 @@ def convert(
     name: str | None = None,
     overwrite: bool = False,
     spacing_mm: Sequence[float] | None = None,
+    anonymous: bool = False,
 ) -> Path:
     """Makes a raw dataset from healthy CTs with organ masks.
 
@@ -102,6 +104,7 @@ def convert(
         name: name of the dataset; by default that of input_folder.
         overwrite: replaces the dataset if it exists.
         spacing_mm: voxel size (z, y, x) of scans whose header was never set; without it they are rejected.
+        anonymous: names cases after the content of their CTs, and leaves names of files, and text in headers, out.
 
     Returns:
         The dataset's folder.
@@ -132,11 +135,11 @@ def convert(
         for folder in folders
     }
     return write_raw_dataset(
-        cases,
+        raw_dataset.anonymous(cases) if anonymous else cases,
         dataset_id,
         name=dataset_name_after(input_folder) if name is None else name,
         labels=labelling.labels,
-        settings={**loading, "values": labelling.values, "orientation": labelling.orientation},
+        settings={**loading, "values": labelling.values, "orientation": labelling.orientation, "anonymous": anonymous},
         overwrite=overwrite,
         about={"description": f"healthy {', '.join(names)}; no case has a tumor label", **labelling.about},
     )

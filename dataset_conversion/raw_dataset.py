@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from nnunet_difftumor import __version__
 from nnunet_difftumor.ct import Scan, write_ct, write_labels
+from nnunet_difftumor.ct.anonymous import anonymous_name, without_text
 from nnunet_difftumor.ct.hounsfield import check_organs_hu
 from nnunet_difftumor.dataset_conversion.checks.case_names import unusable_names
 from nnunet_difftumor.dataset_conversion.checks.two_readers import difference_for_simpleitk
@@ -43,11 +44,40 @@ class SourceCase:
 
     Attributes:
         load: makes the case; raises InputError if it is to be rejected.
-        files: what it reads, whether they exist or not. A case of an interrupted run is kept if none has changed.
+        files: what it reads, the CT first, whether they exist or not. A case of an interrupted run is kept if none has
+            changed.
+        hidden_name: of an anonymous case, what it is called on disk. Neither this nor the files' names are told, and
+            nothing is copied from headers but what voxels and geometry need.
     """
 
     load: Callable[[], RawCase]
     files: tuple[Path, ...] = ()
+    hidden_name: str = ""
+
+    def said(self, text: str, case: str) -> str:
+        """A message or note about the case, without what is to be hidden."""
+        if not self.hidden_name:
+            return text
+        for number, path in enumerate(self.files, 1):
+            text = text.replace(str(path), f"file {number} of {case}")
+        for folder in {str(path.parent) for path in self.files}:
+            text = text.replace(folder, f"the folder of {case}")
+        return re.sub(rf"(?<!\w){re.escape(self.hidden_name)}(?!\w)", case, text)
+
+
+def anonymous(cases: Mapping[str, SourceCase]) -> dict[str, SourceCase]:
+    """The same cases by names made of their CTs' content, in the same order.
+
+    Raises:
+        InputError: a CT is missing, or there twice.
+    """
+    renamed: dict[str, SourceCase] = {}
+    for case, source in cases.items():
+        name = anonymous_name(source.files[0])
+        if name in renamed:
+            raise InputError(f"{source.files[0]}: is the same as {renamed[name].files[0]}; keep one of them")
+        renamed[name] = replace(source, hidden_name=case)
+    return renamed
 
 
 def write_raw_dataset(
@@ -137,16 +167,20 @@ def _convert(
             if case in unusable:
                 raise InputError(unusable[case])
             loaded = source.load()
+            if source.hidden_name:
+                loaded = replace(loaded, scan=without_text(loaded.scan), note=source.said(loaded.note, case))
             check_organs_hu(loaded.scan.hu, loaded.labels, organs, where=loaded.scan.path or case)
-            copied, note = _copied(loaded.scan)
+            copied, note = (False, "") if source.hidden_name else _copied(loaded.scan)
             _write_case(unfinished, case, loaded, copied=copied)
             if reader not in _READERS_BY_NIBABEL:
                 _check_written(unfinished, case, loaded, copied=copied)
         except InputError as error:
-            rejected[case] = str(error)
-            print(f"{progress} REJECTED: {error}", flush=True)
+            rejected[case] = source.said(str(error), case)
+            print(f"{progress} REJECTED: {rejected[case]}", flush=True)
             continue
         facts[case] = _facts(loaded, labels, note)
+        if source.hidden_name:
+            del facts[case]["source"]
         unfinished.record(case, source.files, facts[case])
         print(f"{progress} {_line(facts[case])}", flush=True)
     return facts, rejected

@@ -34,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 metavar=("Z", "Y", "X"),
                 help="voxel size of scans whose header was never set (as LiTS 28 to 47); without it they are rejected",
             )
+        if "anonymous" in parameters:
+            sub.add_argument(
+                "--anonymous",
+                action="store_true",
+                help="name cases after the content of their CTs, and leave names of files, and text in headers, out of "
+                "the dataset, its report and messages",
+            )
         module.add_arguments(sub)
 
 

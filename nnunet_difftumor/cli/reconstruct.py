@@ -35,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("Z", "Y", "X"),
         help="voxel size in mm of a scan whose header was never set",
     )
+    parser.add_argument(
+        "--anonymous",
+        action="store_true",
+        help="leave names of files, and text in the scan's header, out of what is written",
+    )
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="(default: %(default)s)")
     parser.add_argument(
         "--save-ct", action="store_true", help="also write reconstruction.nii.gz, on the grid of the scan"
@@ -53,6 +58,7 @@ def run(args: argparse.Namespace) -> None:
         device=args.device,
         save_ct=args.save_ct,
         spacing_mm=args.spacing_mm,
+        anonymous=args.anonymous,
     )
     size = " x ".join(map(str, record["patch_voxels"]))
     print(f"{args.output}: {summary(record)}; {record['patches']} patches of {size}")

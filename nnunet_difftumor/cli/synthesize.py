@@ -24,6 +24,7 @@ _OF_SCANS = (
     "count",
     "contrast_hu",
     "spacing_mm",
+    "anonymous",
     "from_spec",
 )
 # What is drawn, by the names of the library.
@@ -101,6 +102,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=3,
         metavar=("Z", "Y", "X"),
         help="voxel size in mm of scans whose header was never set; without it they are refused",
+    )
+    parser.add_argument(
+        "--anonymous",
+        action="store_const",
+        const=True,
+        help="leave names of files, and text in the scan's header, out of results and messages; in a folder of scans "
+        "name them after their content",
     )
     parser.add_argument(
         "--seed", type=int, help="of everything random (default: 0; with --bank the one in difftumor.json)"
@@ -242,7 +250,13 @@ def _synthesize_again(args: argparse.Namespace) -> int:
 
     before = read_manifest(args.from_spec).get("outputs")
     manifest = synthesize(
-        args.ct, args.organ_mask, args.output, from_spec=args.from_spec, weights=args.weights, device=args.device
+        args.ct,
+        args.organ_mask,
+        args.output,
+        from_spec=args.from_spec,
+        weights=args.weights,
+        device=args.device,
+        anonymous=bool(args.anonymous),
     )
     print(summary(args.output, manifest))
     same = manifest["outputs"] == before
@@ -257,7 +271,7 @@ def _synthesize(args: argparse.Namespace) -> int:
 
     options = _options(args)
     settings = SynthesisSettings.of(options)
-    common = {"weights": args.weights, "spacing_mm": args.spacing_mm}
+    common = {"weights": args.weights, "spacing_mm": args.spacing_mm, "anonymous": bool(args.anonymous)}
     if is_finished(args.ct, args.organ_mask, args.output, settings=settings, **common):
         print(f"{args.output}: finished before")
         return 0
@@ -276,6 +290,7 @@ def _synthesize_folder(args: argparse.Namespace) -> int:
         weights=args.weights,
         device=args.device or "cpu",
         spacing_mm=args.spacing_mm,
+        anonymous=bool(args.anonymous),
         report=args.say,
         **_options(args),
     )

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from nnunet_difftumor import __version__
 from nnunet_difftumor.ct import Scan, read_ct, read_labels, write_ct
+from nnunet_difftumor.ct.anonymous import UNNAMED, without_text
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.evaluation.reconstruction.advice import LEAST_SHARE_IN_WINDOW, advice, poor_psnr_db
 from nnunet_difftumor.evaluation.reconstruction.picture import draw_reconstruction
@@ -36,6 +37,7 @@ def reconstruct(
     device: str = "cpu",
     save_ct: bool = False,
     spacing_mm: Sequence[float] | None = None,
+    anonymous: bool = False,
 ) -> dict[str, Any]:
     """Encodes and decodes a CT scan in patches of the size that the weights were trained on, and compares.
 
@@ -50,6 +52,7 @@ def reconstruct(
         device: cpu or cuda.
         save_ct: also writes `reconstruction.nii.gz`, on the grid of the scan; voxels outside of the box keep their HU.
         spacing_mm: voxel size (z, y, x) of a scan whose header was never set.
+        anonymous: leaves names of files, and free text in the scan's header, out of what is written.
 
     Returns:
         The content of `reconstruction.json`.
@@ -66,6 +69,7 @@ def reconstruct(
     with only_writer(output):
         model, description = load_autoencoder(file)
         scan = read_ct(ct, spacing_mm=spacing_mm)
+        scan = without_text(scan) if anonymous else scan
         region, middle = _region(scan, organ_mask, organ_labels)
         autoencoder = ScanAutoencoder(model, description.volumes, device=device)
         sizes = zip(_patch_size(description), description.volumes.spacing_mm, strict=True)
@@ -80,7 +84,7 @@ def reconstruct(
             "region": box_to_json(region),
             **patches,
             "likely_wrong": _likely_wrong(figures, autoencoder, scan, middle, most_mm=min(extent_mm)),
-            "inputs": _hashes(ct, organ_mask),
+            "inputs": _hashes(ct, organ_mask, anonymous=anonymous),
             "organ_labels": list(organ_labels),
             "weights": recorded(file.name, description),
             "device": device,
@@ -162,9 +166,12 @@ def _region(scan: Scan, organ_mask: str | Path | None, organ_labels: Sequence[in
     return (z, y, x), (int(nearest[0]), int(nearest[1]), int(nearest[2]))
 
 
-def _hashes(ct: str | Path, organ_mask: str | Path | None) -> dict[str, dict[str, str]]:
+def _hashes(ct: str | Path, organ_mask: str | Path | None, *, anonymous: bool) -> dict[str, dict[str, str]]:
     paths = {"ct": ct} | ({} if organ_mask is None else {"organ_mask": organ_mask})
-    return {name: {"file": Path(path).name, "sha256": file_sha256(Path(path))} for name, path in paths.items()}
+    return {
+        name: {"file": UNNAMED if anonymous else Path(path).name, "sha256": file_sha256(Path(path))}
+        for name, path in paths.items()
+    }
 
 
 def _write(

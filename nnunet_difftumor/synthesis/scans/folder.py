@@ -7,6 +7,7 @@ from typing import Any, Unpack
 from zlib import crc32
 
 from nnunet_difftumor.ct import SUFFIXES
+from nnunet_difftumor.ct.anonymous import anonymous_name
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import only_writer
 from nnunet_difftumor.synthesis.renderers import recorded_renderer
@@ -42,6 +43,7 @@ def synthesize_folder(
     weights: str | Path | None = None,
     device: str = "cpu",
     spacing_mm: Sequence[float] | None = None,
+    anonymous: bool = False,
     report: Callable[[str], None] = print,
     **options: Unpack[SynthesisOptions],
 ) -> FolderReport:
@@ -52,6 +54,7 @@ def synthesize_folder(
         organ_mask: folder with label maps of the same names; or the file name of the label map in each sub-folder.
         output: folder; every scan gets one in it, as `synthesize` fills it.
         weights, device, spacing_mm, options: as in `synthesize`; the seed of a scan is made of `seed` and its name.
+        anonymous: as in `synthesize`; scans are named after their content.
         report: gets a line per scan.
 
     Raises:
@@ -61,24 +64,26 @@ def synthesize_folder(
     with only_writer(output):
         settings.choose_renderer(weights=weights, device=device)  # before the first scan, not once for each
         cases, done = find_cases(Path(ct), Path(organ_mask)), FolderReport()
+        given: dict[str, Any] = {"weights": weights, "spacing_mm": spacing_mm, "anonymous": anonymous}
         for number, (name, file, mask) in enumerate(cases, 1):
+            if anonymous:
+                name = anonymous_name(file)
             # Every scan draws its own tumors, whatever other scans are in the folder.
             own = replace(settings, seed=settings.seed + crc32(name.encode()))
             try:
-                if is_finished(
-                    file, mask, output / name, settings=own, weights=weights, spacing_mm=spacing_mm, report=report
-                ):
+                if is_finished(file, mask, output / name, settings=own, report=report, **given):
                     done.finished_before.append(name)
                     line = f"{output / name}: finished before"
                 else:
-                    manifest = synthesize_with(
-                        own, file, mask, output / name, weights=weights, device=device, spacing_mm=spacing_mm
-                    )
+                    manifest = synthesize_with(own, file, mask, output / name, device=device, **given)
                     done.manifests[name] = manifest
                     line = summary(output / name, manifest)
             except InputError as error:
-                done.failed[name] = str(error)
-                line = f"{name}: {error}"
+                said = str(error)
+                if anonymous:
+                    said = said.replace(str(file), f"the CT of {name}").replace(str(mask), f"the mask of {name}")
+                done.failed[name] = said
+                line = f"{name}: {said}"
             report(f"[{number}/{len(cases)}] {line}")
     return done
 
@@ -135,6 +140,7 @@ def is_finished(
     settings: SynthesisSettings,
     weights: str | Path | None = None,
     spacing_mm: Sequence[float] | None = None,
+    anonymous: bool = False,
     report: Callable[[str], None] = print,
 ) -> bool:
     """Whether `output` holds the finished result of these settings for these two files (the manifest comes last).
@@ -147,6 +153,7 @@ def is_finished(
         settings: of the result.
         weights: folder of diffusion models.
         spacing_mm: stated for headers in which it was never set.
+        anonymous: whether the result is to be without names of files.
         report: gets a line if the result is there, but damaged.
 
     Raises:
@@ -158,7 +165,7 @@ def is_finished(
     record = read_manifest(path)
     stated = spacing_mm and [float(size) for size in spacing_mm]
     same = settings.is_recorded_as(record["settings"]) and record.get("stated_spacing_mm") == stated
-    if not same or record["inputs"] != hashes_of_inputs(ct, organ_mask):
+    if not same or record["inputs"] != hashes_of_inputs(ct, organ_mask, anonymous=anonymous):
         raise InputError(f"{output}: already holds the result of other settings or another scan; choose another folder")
     # The same weights?
     organ, weights = record["organ"]["name"], None if weights is None else Path(weights)

@@ -9,6 +9,7 @@ import numpy as np
 
 from nnunet_difftumor import __version__
 from nnunet_difftumor.ct import read_ct, read_labels
+from nnunet_difftumor.ct.anonymous import UNNAMED
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.synthesis.networks.modes import EXACT, MODES
@@ -50,13 +51,16 @@ def specs_of(record: dict) -> list[TumorSpec]:
     return [TumorSpec.from_dict(tumor["spec"]) for tumor in record["tumors"]]
 
 
-def hashes_of_inputs(ct: str | Path, organ_mask: str | Path) -> dict[str, dict[str, str]]:
-    """Name and SHA-256 of the two input files.
+def hashes_of_inputs(ct: str | Path, organ_mask: str | Path, *, anonymous: bool) -> dict[str, dict[str, str]]:
+    """Name, unless it is to be left out, and SHA-256 of the two input files.
 
     Raises:
         InputError: if one cannot be read.
     """
-    return {name: {"file": Path(path).name, "sha256": _sha256(path)} for name, path in _named(ct, organ_mask)}
+    return {
+        name: {"file": UNNAMED if anonymous else Path(path).name, "sha256": _sha256(path)}
+        for name, path in _named(ct, organ_mask)
+    }
 
 
 def hashes_of_outputs(output: Path, names: Iterable[str]) -> dict[str, str]:
@@ -97,12 +101,11 @@ def check_inputs(record: dict, ct: str | Path, organ_mask: str | Path, *, manife
     Raises:
         InputError: names the file that differs.
     """
-    seen = hashes_of_inputs(ct, organ_mask)
     for name, path in _named(ct, organ_mask):
-        expected = record["inputs"][name]
-        if seen[name]["sha256"] != expected["sha256"]:
+        expected, seen = record["inputs"][name], _sha256(path)
+        if seen != expected["sha256"]:
             raise InputError(
-                f"{path}: SHA-256 is {seen[name]['sha256'][:12]}..., but {manifest} was made from {expected['file']} "
+                f"{path}: SHA-256 is {seen[:12]}..., but {manifest} was made from {expected['file']} "
                 f"with {expected['sha256'][:12]}...; give that file"
             )
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from nnunet_difftumor import __version__
 from nnunet_difftumor.ct import Scan, read_ct, read_labels, write_ct, write_labels
+from nnunet_difftumor.ct.anonymous import without_text
 from nnunet_difftumor.ct.hounsfield import check_organs_hu
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import only_writer, write_json
@@ -45,6 +46,7 @@ def synthesize(
     device: str | None = None,
     from_spec: str | Path | None = None,
     spacing_mm: Sequence[float] | None = None,
+    anonymous: bool = False,
     **options: Unpack[SynthesisOptions],
 ) -> dict[str, Any]:
     """Puts synthetic tumors into a CT scan.
@@ -62,6 +64,7 @@ def synthesize(
         device: of the diffusion models, cpu or cuda; None: cpu, or that of the manifest.
         from_spec: a manifest, whose tumors are rendered again; nothing is drawn then, and other options are of no use.
         spacing_mm: voxel size (z, y, x) of a scan whose header was never set; with `from_spec` that of the manifest.
+        anonymous: leaves names of files, and free text in the scan's header, out of what is written.
         options: what to draw, see `SynthesisOptions`.
 
     Returns:
@@ -75,9 +78,19 @@ def synthesize(
     output, settings = Path(output), SynthesisSettings.of(options)
     with only_writer(output):
         if from_spec is not None:
-            return _replay(ct, organ_mask, output, manifest=from_spec, weights=weights, device=device)
-        device = device or "cpu"
-        return synthesize_with(settings, ct, organ_mask, output, weights=weights, device=device, spacing_mm=spacing_mm)
+            return _replay(
+                ct, organ_mask, output, manifest=from_spec, weights=weights, device=device, anonymous=anonymous
+            )
+        return synthesize_with(
+            settings,
+            ct,
+            organ_mask,
+            output,
+            weights=weights,
+            device=device or "cpu",
+            spacing_mm=spacing_mm,
+            anonymous=anonymous,
+        )
 
 
 def synthesize_with(
@@ -89,11 +102,12 @@ def synthesize_with(
     weights: str | Path | None,
     device: str,
     spacing_mm: Sequence[float] | None,
+    anonymous: bool,
 ) -> dict[str, Any]:
     """`synthesize` with settings that are checked already."""
     choice = settings.choose_renderer(weights=weights, device=device)
     _check_output(output, ct, organ_mask)
-    scan = read_ct(ct, spacing_mm=spacing_mm)
+    scan = _read(ct, spacing_mm=spacing_mm, anonymous=anonymous)
     labels = read_labels(organ_mask, like=scan)
     organ = settings.organ_in(labels, organ_mask)
     check_organs_hu(scan.hu, labels, {organ.name: organ.organ_labels}, where=ct)
@@ -119,7 +133,8 @@ def synthesize_with(
         ],
         "not_placed": [{"size_class": miss.size_class, "reason": miss.reason} for miss in scene.refused],
     }
-    return _finish(scan, volume, scene.rendered, record, output, inputs=(ct, organ_mask), renderer=scene.renderer)
+    inputs = hashes_of_inputs(ct, organ_mask, anonymous=anonymous)
+    return _finish(scan, volume, scene.rendered, record, output, inputs=inputs, renderer=scene.renderer)
 
 
 def _replay(
@@ -130,6 +145,7 @@ def _replay(
     manifest: str | Path,
     weights: str | Path | None,
     device: str | None,
+    anonymous: bool,
 ) -> dict[str, Any]:
     record = read_manifest(manifest)
     _check_output(output, ct, organ_mask, manifest)
@@ -140,12 +156,18 @@ def _replay(
     # Manifests of earlier versions have no voxel size that was stated.
     kept = {"stated_spacing_mm": record.get("stated_spacing_mm")}
     kept |= {key: record[key] for key in ("settings", "organ", "tumors", "not_placed")}
-    scan = read_ct(ct, spacing_mm=kept["stated_spacing_mm"])
+    scan = _read(ct, spacing_mm=kept["stated_spacing_mm"], anonymous=anonymous)
     labels = read_labels(organ_mask, like=scan)
     volume, specs = _volume(scan, labels, organ), specs_of(record)
     renderer = choice.open(specs)
     rendered = insert_tumors(volume, specs, organ, renderer=renderer)
-    return _finish(scan, volume, rendered, kept, output, inputs=(ct, organ_mask), renderer=renderer)
+    inputs = hashes_of_inputs(ct, organ_mask, anonymous=anonymous)
+    return _finish(scan, volume, rendered, kept, output, inputs=inputs, renderer=renderer)
+
+
+def _read(ct: str | Path, *, spacing_mm: Sequence[float] | None, anonymous: bool) -> Scan:
+    scan = read_ct(ct, spacing_mm=spacing_mm)
+    return without_text(scan) if anonymous else scan
 
 
 def _volume(scan: Scan, labels: np.ndarray, organ: Organ) -> ArrayVolume:
@@ -181,7 +203,7 @@ def _finish(
     record: dict[str, Any],
     output: Path,
     *,
-    inputs: tuple[str | Path, str | Path],
+    inputs: dict[str, dict[str, str]],
     renderer: Renderer,
 ) -> dict[str, Any]:
     """Writes every file of a scan with the record's tumors, the manifest last."""
@@ -189,7 +211,7 @@ def _finish(
     manifest = {
         "synthetic": True,
         "versions": versions(renderer=renderer.name),
-        "inputs": hashes_of_inputs(*inputs),
+        "inputs": inputs,
         **record,
         "renderer": renderer.record(),
         "tumors": [{**tumor, **_seen(found)} for tumor, found in zip(record["tumors"], rendered, strict=True)],
