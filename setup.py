@@ -85,7 +85,9 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "backbones": ["monai>=1.5.1"],  # older ones do not take this torch
         "test": [
+            "monai>=1.5.1",
             "pytest>=8",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",

@@ -7,15 +7,22 @@ a name of its own, costs nothing for other people's trainers and cannot break th
 import importlib
 import importlib.util
 
+# How the names of our trainers begin.
+_OURS = tuple(
+    f"nnUNetTrainer{name}" for name in ("DiffTumor", "SwinUNETR", "UNETR", "SegResNet", "UNetPlusPlus", "STUNet")
+)
+
 
 def __getattr__(name: str):
     # A child of a process that knows this folder may be a Python of another environment, without the package.
-    if name.startswith("nnUNetTrainerDiffTumor") and importlib.util.find_spec("nnunet_difftumor") is not None:
+    if name.startswith(_OURS) and importlib.util.find_spec("nnunet_difftumor") is not None:
+        from nnunet_difftumor.backbones import BACKBONES
         from nnunet_difftumor.trainers import TRAINERS
 
-        if name in TRAINERS:
+        modules = TRAINERS | BACKBONES
+        if name in modules:
             try:
-                return getattr(importlib.import_module(TRAINERS[name]), name)
+                return getattr(importlib.import_module(modules[name]), name)
             except AttributeError as error:  # nnU-Net asks with hasattr(), which would turn it into "not found"
-                raise ImportError(f"{TRAINERS[name]} could not be imported: {error}") from error
+                raise ImportError(f"{modules[name]} could not be imported: {error}") from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
