@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import ConvDropoutNormReLU
-from dynamic_network_architectures.initialization.weight_init import InitWeights_He
 from torch import Tensor, nn
 
 STAGES = 6
@@ -31,7 +30,8 @@ class STUNet(nn.Module):
 
     Encoder and decoder have the same six stages of residual blocks with kernels of 3 x 3 x 3. Going down, the first
     block of a stage has the stride; going up, the nearest voxel is repeated and a convolution of 1 x 1 x 1 follows, so
-    that no weight's shape depends on the strides.
+    that no weight's shape depends on the strides. Weights begin as PyTorch's do: with those of nnU-Net's U-Net, the
+    connections, which are not normalized, would add up.
 
     Input (b, c, z, y, x); output (b, output_channels, z, y, x), or with deep supervision a list of five, from full
     resolution to that of the last stage but one.
@@ -61,7 +61,6 @@ class STUNet(nn.Module):
             for inner, outer, stride in zip(coming, size.channels, ((1, 1, 1), *strides), strict=True)
         )
         self.decoder = _Decoder(size, strides, output_channels, deep_supervision)
-        self.apply(InitWeights_He(_LEAK))
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         features = []
