@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nnunet_difftumor.demonstration.demo import demo
     from nnunet_difftumor.errors import InputError
     from nnunet_difftumor.evaluation.evaluate import evaluate
+    from nnunet_difftumor.evaluation.postprocessing.postprocess import postprocess
     from nnunet_difftumor.evaluation.reconstruction.reconstruct import reconstruct
     from nnunet_difftumor.generative.importing.published_weights import import_weights
     from nnunet_difftumor.generative.training.train import train_autoencoder, train_diffusion
@@ -50,6 +51,7 @@ __all__ = [
     "import_weights",
     "make_bank",
     "monitor",
+    "postprocess",
     "prepare",
     "preprocess_generative",
     "preview",
@@ -78,6 +80,7 @@ _MODULES = {
     "import_weights": "generative.importing.published_weights",
     "make_bank": "preparation.lesion_bank",
     "monitor": "runs.monitor",
+    "postprocess": "evaluation.postprocessing.postprocess",
     "prepare": "preparation.prepare",
     "preprocess_generative": "preparation.generative_volumes",
     "preview": "pictures.preview",

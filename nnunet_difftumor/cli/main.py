@@ -28,6 +28,7 @@ VERBS = {
     "import-weights": "turn published DiffTumor weights into safetensors, without executing anything from them",
     "reconstruct": "whether an autoencoder fits a CT scan: PSNR, SSIM, MAE in HU, a picture, what is likely wrong",
     "evaluate": "compare predicted with true tumors: DSC, NSD, detection by size, specificity",
+    "postprocess": "take predicted tumors that lie outside their organ out of label maps",
     "export": "make a trained model that predicts under plain nnU-Net",
     "demo": "the whole way on a phantom or on your CT scans, in minutes, on a CPU",
     "doctor": "check installation and machine, and repair what can be repaired",
@@ -42,6 +43,7 @@ RESUMABLE = (
     "preprocess-generative",
     "train-autoencoder",
     "train-diffusion",
+    "postprocess",
     "demo",
 )
 

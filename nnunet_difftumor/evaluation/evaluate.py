@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
 from nnunet_difftumor import __version__
-from nnunet_difftumor.ct import SUFFIXES, Scan, read_labels
+from nnunet_difftumor.ct import read_labels
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.evaluation.comparison import BANDS_MM, CONNECTIVITY, CaseResult, Lesion, compare
+from nnunet_difftumor.evaluation.label_maps import label_maps, organ_maps_for, read_as_grid, some
 from nnunet_difftumor.evaluation.labels import find_dataset_json, ignore_label, tumor_labels
 from nnunet_difftumor.evaluation.summary import RESAMPLES, summarize
 from nnunet_difftumor.evaluation.truth import check_truth
@@ -151,11 +151,9 @@ def _matched_files(
     *,
     predicted_only: bool,
 ) -> dict[str, _CaseFiles]:
-    truths, predictions = _label_maps(ground_truth), _label_maps(prediction)
+    truths, predictions = label_maps(ground_truth), label_maps(prediction)
     names = _common_names(truths, predictions, predicted_only=predicted_only)
-    organs: Mapping[str, Path] = _label_maps(organ_masks) if organ_masks is not None else {}
-    if organ_masks is not None and (missing := [name for name in names if name not in organs]):
-        raise InputError(f"{organ_masks}: no organ mask for {_some(missing)}; expected the file names of {prediction}")
+    organs = organ_maps_for(names, organ_masks, prediction) if organ_masks is not None else {}
     return {name: _CaseFiles(truths[name], predictions[name], organs.get(name)) for name in names}
 
 
@@ -163,7 +161,7 @@ def _compared(
     files: _CaseFiles, labels: _Labels, organ_labels: Sequence[int], nsd_tolerance_mm: float
 ) -> dict[str, CaseResult]:
     """By tumor name."""
-    truth = _read_as_grid(files.truth)
+    truth = read_as_grid(files.truth)
     predicted = read_labels(files.prediction, like=truth)
     organ_map = read_labels(files.organ, like=truth) if files.organ is not None else None
     counted = _counted(truth.hu, organ_map, organ_labels, labels)
@@ -200,46 +198,19 @@ def _counted(
     return organ if labels.ignored is None else organ & (truth != labels.ignored)
 
 
-def _label_maps(folder: str | os.PathLike) -> dict[str, Path]:
-    """Case name -> file."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder of label maps (.nii.gz or .nii)")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
-        if suffix is None or path.name.startswith("."):
-            continue
-        name = path.name.removesuffix(suffix)
-        if name in found:
-            raise InputError(f"{folder}: {found[name].name} and {path.name} are the same case; keep one of them")
-        found[name] = path
-    if not found:
-        raise InputError(f"{folder}: holds no label map (.nii.gz or .nii)")
-    return found
-
-
 def _common_names(truths: Mapping[str, Path], predictions: Mapping[str, Path], *, predicted_only: bool) -> list[str]:
     without_truth = sorted(predictions.keys() - truths.keys())
     without_prediction = sorted(truths.keys() - predictions.keys())
     if without_truth:
         folder = next(iter(truths.values())).parent
-        raise InputError(f"{folder}: no ground truth for {_some(without_truth)}; the file names must be the same")
+        raise InputError(f"{folder}: no ground truth for {some(without_truth)}; the file names must be the same")
     if without_prediction and not predicted_only:
         folder = next(iter(predictions.values())).parent
         raise InputError(
-            f"{folder}: no prediction for {_some(without_prediction)}; predict them, or evaluate what is there with "
+            f"{folder}: no prediction for {some(without_prediction)}; predict them, or evaluate what is there with "
             "`predicted_only`"
         )
     return sorted(predictions)
-
-
-def _read_as_grid(path: Path) -> Scan:
-    """A label map in the place of a scan, so that other label maps can be checked against its grid."""
-    labels = read_labels(path)
-    image: Any = nib.load(path)
-    z, y, x = (float(size) for size in np.linalg.norm(image.affine[:3, :3], axis=0)[::-1])
-    return Scan(labels, (z, y, x), image.affine, image.header, path)
 
 
 def _as_json(case: CaseResult) -> dict:
@@ -252,7 +223,3 @@ def _as_json(case: CaseResult) -> dict:
         "tumors": [lesion(tumor) | {"detected": tumor.hit} for tumor in case.tumors],
         "false_positives": [lesion(finding) for finding in case.false_positives],
     }
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

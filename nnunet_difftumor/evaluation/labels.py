@@ -29,7 +29,7 @@ def tumor_labels(dataset_json: str | os.PathLike) -> dict[str, tuple[int, ...]]:
     Raises:
         InputError: the file is no dataset.json of nnU-Net, or no label has such a name.
     """
-    labels = _labels(dataset_json)
+    labels = all_labels(dataset_json)
     found = {name: values for name, values in labels.items() if is_tumor_name(name)}
     if not found:
         raise InputError(
@@ -45,11 +45,16 @@ def ignore_label(dataset_json: str | os.PathLike) -> int | None:
     Raises:
         InputError: the file is no dataset.json of nnU-Net.
     """
-    values = _labels(dataset_json).get("ignore")
+    values = all_labels(dataset_json).get("ignore")
     return None if values is None else values[0]
 
 
-def _labels(dataset_json: str | os.PathLike) -> dict[str, tuple[int, ...]]:
+def all_labels(dataset_json: str | os.PathLike) -> dict[str, tuple[int, ...]]:
+    """Name of each label -> the values that make it up.
+
+    Raises:
+        InputError: the file is no dataset.json of nnU-Net.
+    """
     path = Path(dataset_json)
     try:
         return {

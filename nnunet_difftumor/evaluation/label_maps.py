@@ -1,0 +1,62 @@
+"""Folders of label maps: one file a case, as nnU-Net predicts them."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from nnunet_difftumor.ct import SUFFIXES, Scan, read_labels
+from nnunet_difftumor.errors import InputError
+
+
+def label_maps(folder: str | os.PathLike) -> dict[str, Path]:
+    """Case name -> file.
+
+    Raises:
+        InputError: there is no such folder, it holds no label map, or two of one case.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder of label maps (.nii.gz or .nii)")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
+        if suffix is None or path.name.startswith("."):
+            continue
+        name = path.name.removesuffix(suffix)
+        if name in found:
+            raise InputError(f"{folder}: {found[name].name} and {path.name} are the same case; keep one of them")
+        found[name] = path
+    if not found:
+        raise InputError(f"{folder}: holds no label map (.nii.gz or .nii)")
+    return found
+
+
+def organ_maps_for(
+    names: Sequence[str], organ_masks: str | os.PathLike, prediction: str | os.PathLike
+) -> dict[str, Path]:
+    """Case name -> organ mask, for the cases that were predicted.
+
+    Raises:
+        InputError: one is missing.
+    """
+    organs = label_maps(organ_masks)
+    if missing := [name for name in names if name not in organs]:
+        raise InputError(f"{organ_masks}: no organ mask for {some(missing)}; expected the file names of {prediction}")
+    return {name: organs[name] for name in names}
+
+
+def read_as_grid(path: Path) -> Scan:
+    """A label map in the place of a scan, so that other label maps can be checked against its grid."""
+    labels = read_labels(path)
+    image: Any = nib.load(path)
+    z, y, x = (float(size) for size in np.linalg.norm(image.affine[:3, :3], axis=0)[::-1])
+    return Scan(labels, (z, y, x), image.affine, image.header, path)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names, and how many there are more."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

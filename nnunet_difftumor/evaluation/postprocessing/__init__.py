@@ -1,0 +1,1 @@
+"""Predicted tumors that do not belong to their organ, taken out of label maps."""
