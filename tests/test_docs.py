@@ -16,6 +16,7 @@ import pytest
 import tiny_networks
 from pages import DOCS, PAGES, REPOSITORY, anchors, as_id, blocks, commands, links
 
+from nnunet_difftumor.backbones import BACKBONES
 from nnunet_difftumor.cli.main import VERBS, module_name
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.preparation.organs import find_organs
@@ -93,7 +94,7 @@ def test_nnunet_line_parses_and_names_trainers_and_plans_that_exist(words, monke
     parsed = parse_nnunet(words, monkeypatch)
     if hasattr(parsed, "tr"):
         stock = (Path(nnunetv2.__path__[0]) / "training" / "nnUNetTrainer").rglob("*.py")
-        assert parsed.tr in TRAINERS or any(f"class {parsed.tr}(" in path.read_text() for path in stock)
+        assert parsed.tr in TRAINERS | BACKBONES or any(f"class {parsed.tr}(" in path.read_text() for path in stock)
         assert parsed.p == PLANS_NAME
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from environments import Environment, copy_of_sources
 
+from nnunet_difftumor.backbones import BACKBONES
 from nnunet_difftumor.trainers import TRAINERS
 
 SAY = "import os; print(os.environ.get('nnUNet_extTrainer', ''))"
@@ -137,11 +138,11 @@ def find(name):
     return recursive_find_python_class(folder, name, None, folder, cleanup_imports_from_base_folder=True)
 assert find('nnUNetTrainerOfSomebodyElse') is None
 assert 'nnunet_difftumor' not in sys.modules
-for name, module in {TRAINERS!r}.items():
+for name, module in {TRAINERS | BACKBONES!r}.items():
     stand_in = sys.modules.setdefault(module, types.ModuleType(module))
     setattr(stand_in, name, type(name, (), {{}}))
     assert find(name).__name__ == name
-assert find('nnUNetTrainerDiffTumorUnheardOf') is None
+assert find('nnUNetTrainerDiffTumorUnheardOf') is None and find('nnUNetTrainerUNETRUnheardOf') is None
 """
     installed.run(code)
 
@@ -157,7 +158,9 @@ def test_uninstalling_leaves_no_file_and_no_setting(clone, wheel, tmp_path):
 
 
 def test_trainer_names_survive_nnunets_folder_names():
-    assert not [name for name in TRAINERS if "__" in name]  # nnU-Net splits the names of result folders there
+    assert not [
+        name for name in TRAINERS | BACKBONES if "__" in name
+    ]  # nnU-Net splits the names of result folders there
 
 
 def test_import_is_light():

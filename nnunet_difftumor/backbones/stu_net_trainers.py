@@ -53,13 +53,13 @@ class _STUNetTrainer(OtherNetworkTrainer):
 
 
 class nnUNetTrainerSTUNetSmall(_STUNetTrainer):
-    """nnU-Net's trainer with STU-Net-S, 14.6 million parameters (Huang et al., 2023; Chen et al., ICCV 2025)."""
+    """nnU-Net's trainer with STU-Net-S, 14.6 million parameters (Huang et al., 2023)."""
 
     size = SMALL
 
 
 class nnUNetTrainerSTUNetBase(_STUNetTrainer):
-    """nnU-Net's trainer with STU-Net-B, 58.3 million parameters (Huang et al., 2023; Chen et al., ICCV 2025)."""
+    """nnU-Net's trainer with STU-Net-B, 58.3 million parameters (Huang et al., 2023)."""
 
     size = BASE
 
