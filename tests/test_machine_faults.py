@@ -28,6 +28,9 @@ def inputs(tmp_path_factory) -> Path:
     nib.save(nib.Nifti1Image(hu.T, affine), folder / "ct.nii.gz")
     nib.save(nib.Nifti1Image(labels.T.astype(np.uint8), affine), folder / "labels.nii.gz")
     tiny_networks.write_weights(folder / "weights", "liver_early")
+    (folder / "predicted").mkdir()
+    values = np.random.default_rng(0).integers(0, 3, (12, 12, 12)).astype(np.uint8)
+    nib.save(nib.Nifti1Image(values, np.diag([-2.0, -2.0, 3.0, 1.0])), folder / "predicted" / "case.nii.gz")
     return folder
 
 
@@ -35,17 +38,19 @@ def commands(inputs: Path, output: Path) -> dict[str, list[str]]:
     """Of verbs that write, by name; each writes `output`, or into it."""
     ct, labels, weights = (str(inputs / name) for name in ("ct.nii.gz", "labels.nii.gz", "weights"))
     organ = ["--organ-mask", labels, "--organ-label", "1"]
+    both = ["--organ-label", "1", "--tumor-label", "2"]
     return {
         "synthesize": ["synthesize", ct, *organ, "--organ", "liver", "-o", str(output)],
         "reconstruct": ["reconstruct", ct, *organ, "--weights", weights, "-o", str(output)],
         "import-weights": ["import-weights", f"{weights}/autoencoder.safetensors", "-o", str(output)],
         "preview": ["preview", "-d", "501", "-o", str(output)],
         "check": ["check", "-d", "501", "-np", "1", "-o", str(output / "findings.json")],
+        "postprocess": ["postprocess", str(inputs / "predicted"), *both, "-o", str(output)],
         "bank": ["synthesize", "--bank", "-d", "501", "--per-case", "1", "-o", str(output)],
     }
 
 
-VERBS = ("synthesize", "reconstruct", "import-weights", "preview", "check", "bank")
+VERBS = ("synthesize", "reconstruct", "import-weights", "preview", "check", "postprocess", "bank")
 
 
 def lines_of(stderr: str) -> list[str]:
@@ -55,7 +60,7 @@ def lines_of(stderr: str) -> list[str]:
 
 # The others take long before they write, or write less than that.
 @pytest.mark.slow(file_seconds=60)
-@pytest.mark.parametrize("verb", ["synthesize", "import-weights", "preview", "bank"])
+@pytest.mark.parametrize("verb", ["synthesize", "import-weights", "preview", "postprocess", "bank"])
 def test_a_full_disk_is_one_line(prepared_phantom, inputs, tmp_path, verb):
     """No file can have more than 200 bytes, which fails as a full disk does."""
 

@@ -105,7 +105,8 @@ class _ResidualBlock(nn.Module):
         super().__init__()
         self.first = _convolution(input_channels, channels, stride, nonlin=nn.LeakyReLU)
         self.second = _convolution(channels, channels, (1, 1, 1), nonlin=None)
-        self.around = nn.Conv3d(input_channels, channels, 1, tuple(stride)) if projected else nn.Identity()
+        z, y, x = stride
+        self.around = nn.Conv3d(input_channels, channels, 1, (z, y, x)) if projected else nn.Identity()
         self.activation = nn.LeakyReLU(_LEAK, inplace=True)
 
     def forward(self, images: Tensor) -> Tensor:
