@@ -31,11 +31,17 @@ def train(trainer: str) -> subprocess.CompletedProcess:
     return nnunet("nnunetv2.run.run_training", "501", "3d_fullres", "0", "-tr", trainer, "-p", PLANS, "-device", "cpu")
 
 
-@pytest.mark.parametrize(
-    "trainer",
-    [pytest.param("nnUNetTrainerShortSwinUNETR", marks=needs_monai), "nnUNetTrainerShortSTUNet"],
-)
-def test_backbones_train_validate_and_predict_as_nnunets_own(prepared_phantom, tmp_path, trainer):
+def predict(trainer: str, images: Path, output: Path) -> subprocess.CompletedProcess:
+    return nnunet(
+        "nnunetv2.inference.predict_from_raw_data",
+        *("-i", images, "-o", output, "-d", "501", "-p", PLANS, "-c", "3d_fullres", "-tr", trainer),
+        *("-f", "0", "-device", "cpu", "-npp", "0", "-nps", "0"),
+        call="predict_entry_point",
+    )
+
+
+def test_stu_net_trains_validates_and_predicts_as_nnunets_own(prepared_phantom, tmp_path):
+    trainer = "nnUNetTrainerShortSTUNet"
     trained = train(trainer)
     assert trained.returncode == 0, trained.stderr
     assert "Training done." in trained.stdout and "Mean Validation Dice" in trained.stdout
@@ -45,17 +51,29 @@ def test_backbones_train_validate_and_predict_as_nnunets_own(prepared_phantom, t
     images = tmp_path / "images"
     images.mkdir()
     shutil.copy(prepared_phantom.raw / "imagesTr" / case.replace(".nii.gz", "_0000.nii.gz"), images)
-    predicted = nnunet(
-        "nnunetv2.inference.predict_from_raw_data",
-        *("-i", images, "-o", tmp_path / "predicted", "-d", "501", "-p", PLANS, "-c", "3d_fullres", "-tr", trainer),
-        *("-f", "0", "-device", "cpu", "-npp", "0", "-nps", "0"),
-        call="predict_entry_point",
-    )
+    predicted = predict(trainer, images, tmp_path / "predicted")
     assert predicted.returncode == 0, predicted.stderr
-    label_maps = [
+    first, second = (
         np.asarray(nib.load(path).dataobj) for path in (tmp_path / "predicted" / case, fold / "validation" / case)
-    ]
-    assert label_maps[0].any() and np.mean(label_maps[0] == label_maps[1]) > 0.999
+    )
+    assert first.any() and np.mean(first == second) > 0.999
+
+
+@needs_monai
+def test_swin_unetr_trains_and_predicts_as_nnunets_own(prepared_phantom, tmp_path):
+    trainer = "nnUNetTrainerShortSwinUNETR"
+    trained = train(trainer)
+    assert trained.returncode == 0, trained.stderr
+    assert "Training done." in trained.stdout
+
+    image = nib.load(prepared_phantom.raw / "imagesTr" / "phantom_tumor_001_0000.nii.gz").slicer[20:90, 10:60, 10:44]
+    (tmp_path / "images").mkdir()
+    image.to_filename(tmp_path / "images" / "part_0000.nii.gz")
+    predicted = predict(trainer, tmp_path / "images", tmp_path / "predicted")
+    assert predicted.returncode == 0, predicted.stderr
+    labels = nib.load(tmp_path / "predicted" / "part.nii.gz")
+    assert labels.shape == image.shape and np.allclose(labels.affine, image.affine)
+    assert set(np.unique(labels.dataobj)) <= set(range(8))
 
 
 @needs_monai

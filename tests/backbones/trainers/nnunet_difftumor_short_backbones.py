@@ -28,7 +28,10 @@ class _Short:
 
 
 class nnUNetTrainerShortSwinUNETR(_Short, nnUNetTrainerSwinUNETRTiny):
-    patch_size = (64, 64, 96)
+    patch_size = (32, 64, 64)
+
+    def perform_actual_validation(self, save_probabilities: bool = False):
+        self.print_to_log_file("No validation in this trainer.")
 
 
 class nnUNetTrainerShortSTUNet(_Short, nnUNetTrainerSTUNetSmall):
