@@ -276,6 +276,18 @@ def test_labels_that_dataset_json_does_not_declare_or_leaves_open_are_refused(fo
         postprocess(prediction, output, organ_masks=prediction)
 
 
+@pytest.mark.parametrize(
+    "cases",
+    [[], {"a": 1}, {"a": {"file": ["a.nii.gz"], "organs": {}}}, {"a": {"file": "a.nii.gz", "organs": {"liver": {}}}}],
+)
+def test_a_report_of_something_else_is_refused(folders, cases):
+    prediction, output = folders
+    output.mkdir()
+    (output / REPORT).write_text(json.dumps({"settings": {}, "cases": cases}))
+    with pytest.raises(InputError, match=f"{REPORT}: is no report of this command; remove it, or name another folder"):
+        postprocess(prediction, output)
+
+
 def test_folders_that_are_read_are_not_written(folders, tmp_path):
     prediction, output = folders
     (tmp_path / "link").symlink_to(prediction)

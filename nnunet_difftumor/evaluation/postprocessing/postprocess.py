@@ -21,7 +21,7 @@ from nnunet_difftumor.evaluation.labels import find_dataset_json
 from nnunet_difftumor.evaluation.postprocessing.organ_rule import MIN_OVERLAP, TOLERANCE_MM, judge, region_of
 from nnunet_difftumor.evaluation.postprocessing.owners import Owner, check_occurrence, choose_owners
 from nnunet_difftumor.files import atomic_path, only_writer, write_json
-from nnunet_difftumor.json_checks import read_json
+from nnunet_difftumor.json_checks import is_integer, is_number, read_json
 
 REPORT = "postprocessing.json"
 
@@ -162,9 +162,9 @@ def _cases_before(
             output / REPORT, dict, expected="an object", missing="", fix="remove it, or name another folder"
         )
         cases = before.get("cases")
-        if not isinstance(cases, dict) or not all(isinstance(case, dict) for case in cases.values()):
+        if not isinstance(cases, dict) or not all(map(_is_case, cases.values())):
             raise InputError(f"{output / REPORT}: is no report of this command; remove it, or name another folder")
-    ours = {case.get("file") for case in cases.values()}
+    ours = {case["file"] for case in cases.values()}
     if foreign := sorted(there - ours):
         raise InputError(f"{output}: holds {some(foreign)}, which this command has not made; name another folder")
     if overwrite:
@@ -180,6 +180,20 @@ def _cases_before(
             f"{output}: holds {some(gone)}, which are not predicted any more; name another folder, or `overwrite`"
         )
     return cases
+
+
+def _is_case(case: Any) -> bool:
+    """Whether this is what `postprocess` writes of a case."""
+    try:
+        found = [(record["organ_voxels"], record["components"]) for record in case["organs"].values()]
+        components = [component for _, components in found for component in components]
+        return (
+            isinstance(case["file"], str)
+            and all(is_integer(voxels) for voxels, _ in found)
+            and all(is_number(item["volume_ml"]) and isinstance(item["kept"], bool) for item in components)
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
 
 
 def _hashes(*paths: Path | None) -> list[str]:
