@@ -17,12 +17,12 @@ def __getattr__(name: str):
     # A child of a process that knows this folder may be a Python of another environment, without the package.
     if name.startswith(_OURS) and importlib.util.find_spec("nnunet_difftumor") is not None:
         from nnunet_difftumor.backbones import BACKBONES
-        from nnunet_difftumor.trainers import TRAINERS
+        from nnunet_difftumor.trainers import module_of
 
-        modules = TRAINERS | BACKBONES
-        if name in modules:
+        module = BACKBONES.get(name) or module_of(name)
+        if module is not None:
             try:
-                return getattr(importlib.import_module(modules[name]), name)
+                return getattr(importlib.import_module(module), name)
             except AttributeError as error:  # nnU-Net asks with hasattr(), which would turn it into "not found"
-                raise ImportError(f"{modules[name]} could not be imported: {error}") from error
+                raise ImportError(f"{module} could not be imported: {error}") from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,11 +11,15 @@ from nnunet_difftumor.pipeline.loader import SamplingPlan, SyntheticTumorDataLoa
 
 
 @contextmanager
-def synthetic_training_loader(plan: SamplingPlan) -> Iterator[None]:
+def synthetic_training_loader(plan: SamplingPlan) -> Iterator[list[SyntheticTumorDataLoader]]:
     """Within the block, loaders that nnU-Net makes for a `SyntheticTumorDataset` follow `plan` and deliver in order.
 
     Every other loader, validation's above all, makes its batches as nnU-Net's own.
+
+    Yields:
+        The loaders that were made to follow the plan.
     """
+    made: list[SyntheticTumorDataLoader] = []
     stock_loader, stock_augmenter = module.nnUNetDataLoader, module.NonDetMultiThreadedAugmenter
 
     def make_loader(data, *args, **kwargs):
@@ -23,6 +27,7 @@ def synthetic_training_loader(plan: SamplingPlan) -> Iterator[None]:
             return WatchedDataLoader(data, *args, **kwargs)
         loader = SyntheticTumorDataLoader(data, *args, **kwargs)
         loader.plan = plan
+        made.append(loader)
         return loader
 
     def make_augmenter(data_loader, transform, num_processes, num_cached, **kwargs):
@@ -34,6 +39,6 @@ def synthetic_training_loader(plan: SamplingPlan) -> Iterator[None]:
 
     module.nnUNetDataLoader, module.NonDetMultiThreadedAugmenter = make_loader, make_augmenter
     try:
-        yield
+        yield made
     finally:
         module.nnUNetDataLoader, module.NonDetMultiThreadedAugmenter = stock_loader, stock_augmenter

@@ -15,3 +15,13 @@ TRAINERS = {
     "nnUNetTrainerDiffTumorLabelFreeDemo": "nnunet_difftumor.trainers.demo",
     "nnUNetTrainerDiffTumorLabelFreeTiny": "nnunet_difftumor.trainers.tiny",
 }
+# Before the name of any other trainer, these put synthetic tumors into it.
+ON = "nnUNetTrainerDiffTumor_on_"
+LABEL_FREE_ON = "nnUNetTrainerDiffTumorLabelFree_on_"
+
+
+def module_of(name: str) -> str | None:
+    """The module that has a trainer of this name; None if it is not one of this package."""
+    if name.startswith((ON, LABEL_FREE_ON)):
+        return "nnunet_difftumor.trainers.composed"
+    return TRAINERS.get(name)

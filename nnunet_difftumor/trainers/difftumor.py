@@ -10,7 +10,7 @@ class nnUNetTrainerDiffTumor(SyntheticTumors, nnUNetTrainer):
 
     When to use: there are some annotated tumors, and healthy CT scans with organ masks. `difftumor prepare` first.
     Limits: one CT channel; 3D configurations that are not the second stage of a cascade.
-    Differences to nnU-Net: training samples (share `synthetic_probability` of difftumor.json), their order is
+    Differences to nnU-Net: training samples (`shares` of difftumor.json), their order is
     reproducible, and mirroring is off unless `mirror_axes` says otherwise. Validation is nnU-Net's own, on real cases.
     """
 

@@ -1,11 +1,13 @@
-"""Makes a trained model independent of this package: nnU-Net predicts with it as with one of its own."""
+"""Makes a trained model independent of this package: nnU-Net predicts with it as with one of the trainer's own."""
 
 import os
 import pickle
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +15,29 @@ import numpy as np
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_folder
-from nnunet_difftumor.trainers import TRAINERS
+from nnunet_difftumor.trainers import LABEL_FREE_ON, ON, TRAINERS
 
 STOCK_TRAINER = "nnUNetTrainer"
 REQUIRED_FILES = ("plans.json", "dataset.json")
 
 
-def export(model_folder: str | os.PathLike, output: str | os.PathLike | None = None) -> Path:
-    """Copies a trained model and names nnU-Net's own trainer in its checkpoints.
+def export(
+    model_folder: str | os.PathLike,
+    output: str | os.PathLike | None = None,
+    *,
+    report: Callable[[str], None] = print,
+) -> Path:
+    """Copies a trained model and names the trainer without synthetic tumors in its checkpoints.
 
-    The trainers of this package change the training only, so the networks are nnU-Net's, and the copy predicts the
-    same. Copied are the JSON files of the model and, of every fold, the checkpoints, progress.png and the summary of
-    the validation (what `nnUNetv2_export_model_to_zip` asks for). The checkpoints keep the trainer's name as
-    `original_trainer_name`.
+    The trainers of this package change the training only, so the networks are nnU-Net's, or those of the trainer that
+    synthetic tumors were put into (`nnUNetTrainerDiffTumor_on_NAME`), and the copy predicts the same. Copied are the
+    JSON files of the model and, of every fold, the checkpoints, progress.png and the summary of the validation (what
+    `nnUNetv2_export_model_to_zip` asks for). The checkpoints keep the trainer's name as `original_trainer_name`.
 
     Args:
         model_folder: TRAINER__PLANS__CONFIGURATION in nnU-Net's results.
         output: must not exist; default: beside the model, with "_exported" behind its name.
+        report: gets a line if predicting needs more than nnU-Net.
 
     Returns:
         The output folder, which appears whole or not at all.
@@ -52,6 +60,7 @@ def export(model_folder: str | os.PathLike, output: str | os.PathLike | None = N
         _check_regular(path)
     if output.exists():
         raise InputError(f"{output}: exists already; remove it or name another folder")
+    needed: set[str] = set()
 
     try:
         with atomic_folder(output) as temporary:
@@ -62,9 +71,12 @@ def export(model_folder: str | os.PathLike, output: str | os.PathLike | None = N
             for path in checkpoints:
                 target = temporary / path.relative_to(model)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                _export_checkpoint(path, target)
+                needed.add(_export_checkpoint(path, target))
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise InputError(f"{output}: cannot be written ({error}); nothing was left there") from error
+    for name in sorted(needed - {STOCK_TRAINER}):
+        if (home := _home_beside_nnunet(name)) is not None:
+            report(f"predicting needs the trainer {name}, which is in {home}, beside nnU-Net")
     return output
 
 
@@ -83,17 +95,37 @@ def _check_regular(path: Path) -> None:
         raise InputError(f"{path}: is a link or no regular file; put the file itself there, if it is yours")
 
 
-def _export_checkpoint(source: Path, target: Path) -> None:
+def _home_beside_nnunet(name: str) -> str | None:
+    """What has a trainer that nnU-Net itself does not have."""
+    from nnunet_difftumor.trainers.composed import find_base
+
+    module = find_base(name).__module__
+    package = module.split(".")[0]
+    if package == "nnunetv2":
+        return None
+    if distributions := metadata.packages_distributions().get(package):
+        return f"the package {distributions[0]}"
+    loaded = sys.modules.get(module)
+    return f"the module {module}" + (f" ({loaded.__file__})" if loaded is not None else "")
+
+
+def _export_checkpoint(source: Path, target: Path) -> str:
+    """Returns the name of the trainer that the copy names."""
     import torch
 
     checkpoint = load_checkpoint(source)
     name = checkpoint.get("original_trainer_name", checkpoint["trainer_name"])
-    if name not in TRAINERS and name != STOCK_TRAINER:
+    if name.startswith((ON, LABEL_FREE_ON)):
+        named = name.removeprefix(ON).removeprefix(LABEL_FREE_ON)
+    elif name in TRAINERS or name == STOCK_TRAINER:
+        named = STOCK_TRAINER
+    else:
         raise InputError(
             f"{source}: was trained by {name}, which may build other networks than {STOCK_TRAINER}; expected one of "
-            f"{', '.join(TRAINERS)}"
+            f"{ON}NAME, {LABEL_FREE_ON}NAME, {', '.join(TRAINERS)}"
         )
-    torch.save(checkpoint | {"trainer_name": STOCK_TRAINER, "original_trainer_name": name}, target)
+    torch.save(checkpoint | {"trainer_name": named, "original_trainer_name": name}, target)
+    return named
 
 
 def load_checkpoint(path: Path) -> dict:

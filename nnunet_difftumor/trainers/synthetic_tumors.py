@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from nnunet_difftumor.checks.gate import check_before
+from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.injection import synthetic_training_loader
 from nnunet_difftumor.pipeline.spatial import with_quick_spatial_transform
 from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
@@ -20,16 +21,18 @@ from nnunet_difftumor.runs.synthesis_log import LOG_FOLDER
 class SyntheticTumors:
     """Puts synthetic tumors into the training batches of the trainer that it is mixed into, before it in the bases.
 
-    What it takes over: the training cases and their loader, whose order is reproducible; mirroring, which is off unless
-    `mirror_axes` of difftumor.json says otherwise; log, pictures and the synthesis server. Loss, optimizer, schedule,
+    What it takes over: the training cases and their loader, whose order is reproducible; mirroring, along the
+    `mirror_axes` of difftumor.json; log, pictures and the synthesis server. Loss, optimizer, schedule, transforms,
     network and validation are those of the trainer.
 
     Attributes:
+        mirrors_as_trainer: whether mirroring is the trainer's where `mirror_axes` names no axis, instead of off.
         epochs: instead of the trainer's; None: the trainer's.
         synthesis: of the run; made by `initialize` from the dataset's difftumor.json, unless it is set before.
         recorder: of the run, from the start of the training on.
     """
 
+    mirrors_as_trainer = False
     epochs: int | None = None
     synthesis: TrainingSynthesis | None = None
     recorder: SynthesisRecorder | None = None
@@ -82,8 +85,14 @@ class SyntheticTumors:
         plan = self.synthesis.plan(
             roles, rank=self.local_rank, first_batch=first, batches_per_epoch=self.num_iterations_per_epoch
         )
-        with synthetic_training_loader(plan):
-            return super().get_dataloaders()
+        with synthetic_training_loader(plan) as made:
+            loaders = super().get_dataloaders()
+        if not made:
+            raise InputError(
+                f"trainer {type(self).__name__}: the get_dataloaders of what it is made of does not make its batches "
+                "by nnU-Net's, so that no tumor would ever be in them; take a trainer without it"
+            )
+        return loaders
 
     def get_training_transforms(self, *args, **kwargs):
         # nnU-Net's is static and does not know the labels; it calls it of the instance.
@@ -91,7 +100,10 @@ class SyntheticTumors:
         return with_quick_spatial_transform(transforms, self.synthesis.tumor_labels)
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):  # noqa: N802 (nnU-Net's name)
-        rotation, dummy_2d, initial_patch_size, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        theirs = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        if self.mirrors_as_trainer and not self.synthesis.config.mirror_axes:
+            return theirs
+        rotation, dummy_2d, initial_patch_size, _ = theirs
         roles = self.roles()
         axes = self.synthesis.mirror_axes([*roles.train, *roles.bases]) or None
         self.inference_allowed_mirroring_axes = axes
@@ -128,7 +140,9 @@ class SyntheticTumors:
             )
             self.print_to_log_file(f"The synthesis server draws {live.drawn_as}")
         super().on_train_start()
-        self.recorder = SynthesisRecorder.of(self.synthesis, self.output_folder, rank=self.local_rank)
+        self.recorder = SynthesisRecorder.of(
+            self.synthesis, self.output_folder, rank=self.local_rank, roles=self.roles()
+        )
         write_run(self.output_folder, rank=self.local_rank, trainer=self)
         if self.local_rank == 0:
             self.synthesis.config.save(f"{self.output_folder}/{FILE_NAME}")

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from live_training import consistent, drawn, loader_of, make_trainer, samples_of, voxels, write_settings
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.nn.parallel import DistributedDataParallel
+from trainer_of import trainer_of
 
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.errors import InputError
@@ -24,6 +25,9 @@ from nnunet_difftumor.pipeline.live import synthesis as synthesis_module
 from nnunet_difftumor.preparation.lesion_bank import make_bank
 from nnunet_difftumor.runs.synthesis_log import read_log
 from nnunet_difftumor.synthesis.networks import view as network_view
+from nnunet_difftumor.trainers import ON
+from nnunet_difftumor.trainers.composed import composed_trainer
+from nnunet_difftumor.trainers.tiny import shrink_plans
 
 pytestmark = pytest.mark.slow(file_seconds=60)
 # The real networks, shown small patches, to be quick.
@@ -268,10 +272,12 @@ def test_a_whole_training_says_what_it_takes_and_can_be_replayed(
     assert RunReplay(trainer.output_folder).sample(logged["number"]).reproduced
 
 
-def _rank(rank: int, dataset: Path, settings: Path, folder: Path, port: int, queue) -> None:
+def _rank(rank: int, trainer_class: type, dataset: Path, settings: Path, folder: Path, port: int, queue) -> None:
     """One process of a distributed training on CPUs: nnU-Net's own set-up is for CUDA alone."""
     synthesis_module.FACTORY = stand_in_renderer.FACTORY
-    trainer = make_trainer(dataset, settings)
+    trainer = trainer_of(
+        dataset, trainer_class, settings=settings, edit_plans=lambda plans: shrink_plans(plans, "3d_fullres")
+    )
     trainer.local_rank = rank
     # A trainer that finds a group takes CUDA.
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -288,16 +294,19 @@ def _rank(rank: int, dataset: Path, settings: Path, folder: Path, port: int, que
     dist.destroy_process_group()
 
 
-def test_two_ranks_train_with_a_server_each_and_see_different_samples(prepared_phantom, tmp_path, monkeypatch):
+def test_two_ranks_of_a_composed_trainer_see_different_samples(prepared_phantom, tmp_path, monkeypatch):
     monkeypatch.setenv("nnUNet_n_proc_DA", "1")
     settings = write_settings(prepared_phantom.preprocessed, tmp_path)
+    trainer_class = composed_trainer(ON + "nnUNetTrainerVanillaAdam")
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     dataset = prepared_phantom.preprocessed
     ranks = [
-        context.Process(target=_rank, args=(rank, dataset, settings, tmp_path / f"log_{rank}", port, queue))
+        context.Process(
+            target=_rank, args=(rank, trainer_class, dataset, settings, tmp_path / f"log_{rank}", port, queue)
+        )
         for rank in range(2)
     ]
     for process in ranks:
