@@ -35,6 +35,7 @@ from nnunet_difftumor.demonstration.pictures import draw_predictions
 from nnunet_difftumor.demonstration.small_plan import SMALL_PLANS_NAME, write_small_plans
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.prepared.config import FILE_NAME, DiffTumorConfig
+from nnunet_difftumor.synthesis.look.sample_shares import SampleShares
 
 BASES = {"liver_healthy": 1, "abdomen_3mm": 5}  # value of the liver in their label maps
 TEST_CASE = "liver_tumors"
@@ -42,7 +43,7 @@ LABELS = {"liver": 1, "liver_tumor": 2}
 SPACING_MM, PATCH_SIZE, FEATURES = (2.0, 2.0, 2.0), (32, 64, 64), (8, 16, 32, 64)
 # A voxel of 2 mm shows little of a tiny tumor.
 SIZE_WEIGHTS = {"tiny": 0.1, "small": 0.35, "medium": 0.35, "large": 0.2}
-SYNTHETIC_PROBABILITY = 0.7
+SHARES = SampleShares(real=0.3, synthetic=0.7, healthy=0.0)
 DATASET_ID, DATASET_NAME, CONFIGURATION = 9, "Healthy", "3d_fullres"
 DATASET = f"Dataset{DATASET_ID:03d}_{DATASET_NAME}"
 TRAINER = "nnUNetTrainerDiffTumorLabelFreeDemo"
@@ -70,7 +71,7 @@ KINDS = {
     "hu2023": Kind(preset="hu2023"),
     "realistic_early": Kind(settings={"size_weights": EARLY_WEIGHTS}),
     "diffusion_bank": Kind(settings={"size_weights": EARLY_WEIGHTS}, bank=True),
-    "without": Kind(settings={"synthetic_probability": 0.0}),
+    "without": Kind(settings={"shares": SampleShares(real=1.0, synthetic=0.0, healthy=0.0)}),
 }
 _PROGRESS = r"^\S+ \S+ (Epoch \d+|Epoch time: .*)"
 
@@ -135,7 +136,7 @@ def prepare(commands: Commands, preprocessed: Path, bases: Path, kind: Kind, tra
         show=r"^prepared:",
     )
     settings = preprocessed / FILE_NAME
-    changed = {"size_weights": SIZE_WEIGHTS, "synthetic_probability": SYNTHETIC_PROBABILITY, **kind.settings}
+    changed = {"size_weights": SIZE_WEIGHTS, "shares": SHARES, **kind.settings}
     replace(DiffTumorConfig.load(settings), seed=training["seed"], **changed).save(settings)
     write_small_plans(preprocessed, **training, patch_size=PATCH_SIZE, features=FEATURES)
 
@@ -218,7 +219,7 @@ def report(
             "features": FEATURES,
             "size_weights": SIZE_WEIGHTS,
             "size_weights_early": EARLY_WEIGHTS,
-            "synthetic_probability": SYNTHETIC_PROBABILITY,
+            "shares": SHARES.to_dict(),
         },
         "runs": {
             name: {

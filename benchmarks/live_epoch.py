@@ -136,7 +136,7 @@ def prepared(root: Path, scale: Scale) -> Path:
             write_random_weights(weights)
     settings = json.loads((folder / "difftumor.json").read_text())
     live = settings["live"] | {"weights_folder": str(weights)}
-    settings |= {"source": "live", "live": live, "synthetic_probability": 0.5}
+    settings |= {"source": "live", "live": live, "shares": {"real": 0.5, "synthetic": 0.5, "healthy": 0.0}}
     (folder / "difftumor.json").write_text(json.dumps(settings))
     return folder
 

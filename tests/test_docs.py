@@ -24,6 +24,7 @@ from nnunet_difftumor.prepared.config import PLANS_NAME, DiffTumorConfig
 from nnunet_difftumor.prepared.live_settings import LiveSettings
 from nnunet_difftumor.synthesis import spec as spec_module
 from nnunet_difftumor.synthesis.look.realistic import ORGANS
+from nnunet_difftumor.synthesis.look.sample_shares import SampleShares
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.spec import TumorSpec
@@ -156,6 +157,7 @@ def test_parameters_has_every_key_with_the_codes_default_and_range():
         _, default, allowed, _ = settings[field.name]
         if field.default is not dataclasses.MISSING:
             value = list(field.default) if isinstance(field.default, tuple) else field.default
+            value = value.to_dict() if isinstance(value, SampleShares) else value
             assert default == f"`{json.dumps(value)}`"
         wrong = 5 if field.name == "bank_folder" else "no such thing"
         with pytest.raises(InputError) as caught:

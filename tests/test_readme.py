@@ -11,6 +11,7 @@ from nnunet_difftumor.cli.main import VERBS, main
 from nnunet_difftumor.dataset_conversion import CONVERTERS
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.look.realistic import ORGANS
+from nnunet_difftumor.synthesis.look.sample_shares import SampleShares
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.trainers import TRAINERS
 
@@ -57,7 +58,11 @@ def test_preset_table_gives_the_presets_own_figures(name):
 
     assert diameters == ", ".join(interval(size) for size in SIZE_BANDS_MM)
     assert mix == ", ".join(f"{100 * preset.weights[size]:g}" for size in SIZE_BANDS_MM)
-    assert share == f"{preset.probability:g}"
+    if isinstance(preset.shares, SampleShares):
+        expected = "/".join(f"{100 * part:g}" for part in preset.shares.to_dict().values())
+    else:
+        expected = "as the public code"
+    assert share == expected
     if name == "realistic":
         low, high = LIVER.enhancement
         assert contrast.startswith(f"{100 * (1 - high):.0f} to {100 * (1 - low):.0f} % (liver)")

@@ -15,6 +15,7 @@ from nnunet_difftumor.demonstration.commands import Commands, nnunet_variables, 
 from nnunet_difftumor.demonstration.small_plan import SMALL_PLANS_NAME, coarse_spacing_mm, write_small_plans
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
+from nnunet_difftumor.synthesis.look.sample_shares import SampleShares
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 
@@ -25,7 +26,10 @@ CONFIGURATION = "3d_fullres"
 PHANTOM_OPTIONS = ("--cases", 4, "--tumor-cases", 11, "--spacing", 4, 3, 3)
 # Set in difftumor.json, so that hundreds of iterations learn tumors: no tiny ones, which have a handful of voxels on a
 # grid of 3 mm or coarser, and more of the samples whose crop is sure to show a tumor.
-SYNTHESIS = {"size_weights": {"small": 0.5, "medium": 0.35, "large": 0.15}, "synthetic_probability": 0.6}
+SYNTHESIS = {
+    "size_weights": {"small": 0.5, "medium": 0.35, "large": 0.15},
+    "shares": SampleShares(real=0.4, synthetic=0.6, healthy=0.0),
+}
 # Where all tumors are synthetic, those in an organ without contrast agent would be 8 HU darker than it: realistic, and
 # less than a small network finds.
 LABEL_FREE_CONTRAST_HU = (-50.0, -25.0)

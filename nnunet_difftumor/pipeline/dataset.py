@@ -36,16 +36,20 @@ class TrainingSample(str):
     Attributes:
         tumor_rng: makes the tumors; None: the case as it is.
         epoch: of the training.
+        kind: what it shows, for the log.
         begun: what has been done for it already.
     """
 
     tumor_rng: np.random.Generator | None
     epoch: int
+    kind: str
     begun: _Begun | None = None
 
-    def __new__(cls, identifier: str, tumor_rng: np.random.Generator | None, epoch: int = 0) -> "TrainingSample":
+    def __new__(
+        cls, identifier: str, tumor_rng: np.random.Generator | None, epoch: int = 0, *, kind: str = ""
+    ) -> "TrainingSample":
         sample = super().__new__(cls, identifier)
-        sample.tumor_rng, sample.epoch = tumor_rng, epoch
+        sample.tumor_rng, sample.epoch, sample.kind = tumor_rng, epoch, kind
         return sample
 
 

@@ -11,7 +11,10 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunet_difftumor.pipeline.dataset import SteeredLocations, TrainingSample
 from nnunet_difftumor.pipeline.orphans import EndsWithTrainer
 from nnunet_difftumor.pipeline.seeding import seeded_generators
+from nnunet_difftumor.synthesis.look.sample_shares import SampleShares
 from nnunet_difftumor.synthesis.visibility import count_faint
+
+SYNTHETIC = "synthetic"
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,10 @@ class SamplingPlan:
         rank: of this process in distributed training.
         first_batch: number of the first batch to make (above 0 when a run goes on).
         workers: how many processes make batches; worker w of n makes first_batch + w, first_batch + w + n, ...
-        synthetic_probability: share of samples that get synthetic tumors.
-        real_cases: drawn for the other samples; may be empty, then bases as they are.
+        shares: of what samples show.
+        real_cases: with their own tumors; may be empty, if their share is 0.
         bases: cases into which tumors are put.
+        healthy: cases without any tumor; may be empty, if their share is 0.
         batches_per_epoch: of the training, for the curriculum of sizes.
         regions: label values of each channel of the target, if the dataset trains on regions.
     """
@@ -34,9 +38,10 @@ class SamplingPlan:
     rank: int
     first_batch: int
     workers: int
-    synthetic_probability: float
+    shares: SampleShares
     real_cases: tuple[str, ...]
     bases: tuple[str, ...]
+    healthy: tuple[str, ...]
     batches_per_epoch: int = 250
     regions: tuple[tuple[int, ...], ...] | None = None
 
@@ -44,12 +49,20 @@ class SamplingPlan:
         """Which case sample `position` of a batch shows, and whether tumors are put into it."""
         entropy = (*self.run_seed, self.rank, batch, position)
         rng = np.random.default_rng((*entropy, 0))
-        synthetic = bool(rng.random() < self.synthetic_probability)
-        cases = self.bases if synthetic or not self.real_cases else self.real_cases
+        kind, cases = self._kind(float(rng.random()))
         case = cases[int(rng.integers(len(cases)))]
         # nnU-Net throws the first batch away: batch 1 is the first one of epoch 0.
         epoch = max(0, batch - 1) // self.batches_per_epoch
-        return TrainingSample(case, np.random.default_rng((*entropy, 1)) if synthetic else None, epoch)
+        tumor_rng = np.random.default_rng((*entropy, 1)) if kind == SYNTHETIC else None
+        return TrainingSample(case, tumor_rng, epoch, kind=kind)
+
+    def _kind(self, number: float) -> tuple[str, tuple[str, ...]]:
+        """What a sample shows, by a number from 0 to below 1, and the cases that do."""
+        if number < self.shares.synthetic:
+            return SYNTHETIC, self.bases
+        if number < self.shares.synthetic + self.shares.healthy or not self.real_cases:
+            return "healthy", self.healthy
+        return "real", self.real_cases
 
 
 class WatchedDataLoader(EndsWithTrainer, nnUNetDataLoader):
@@ -64,6 +77,7 @@ class SyntheticTumorDataLoader(WatchedDataLoader):
     Beside nnU-Net's `data`, `target` and `keys` a batch has
 
     - `index`: its number;
+    - `kinds`: what each sample shows, "real", "synthetic" or "healthy";
     - `samples`: for each sample that was to be synthetic a dict with `number` (index * batch size + position),
       `sample` (position in the batch), `case`, `source`, `tumors` and `look_alikes` (specs), `refused` (reasons),
       `faint` (how many of the tumors nobody could see), `in_target` (whether the target that the network gets has a
@@ -102,6 +116,7 @@ class SyntheticTumorDataLoader(WatchedDataLoader):
         with seeded_generators((*self.plan.run_seed, self.plan.rank, number)):
             batch = super().generate_train_batch()
         positions = [i for i, sample in enumerate(batch["keys"]) if sample.tumor_rng is not None]
+        batch["kinds"] = [sample.kind for sample in batch["keys"]]
         batch["keys"] = [str(key) for key in batch["keys"]]
         batch["index"] = number
         batch["samples"] = []

@@ -25,6 +25,7 @@ from nnunet_difftumor.prepared.orientation import array_axes
 from nnunet_difftumor.prepared.pools import PooledDataset
 from nnunet_difftumor.prepared.roles import Roles
 from nnunet_difftumor.prepared.statistics import StatisticsStore
+from nnunet_difftumor.synthesis.look.sample_shares import PUBLIC_CODE, SampleShares
 
 # Enters the run seed, so that folds do not see the same random numbers.
 _FOLD_ALL = 1_000
@@ -163,12 +164,21 @@ class TrainingSynthesis:
             rank=rank,
             first_batch=first_batch,
             workers=max(1, get_allowed_n_proc_DA()),
-            synthetic_probability=self.config.synthetic_probability,
+            shares=self.shares(roles),
             real_cases=roles.train,
             bases=roles.bases,
+            healthy=roles.healthy,
             batches_per_epoch=batches_per_epoch,
             regions=self.regions,
         )
+
+    def shares(self, roles: Roles) -> SampleShares:
+        """Of what the samples of a run show.
+
+        Raises:
+            InputError: healthy samples are asked for, and no case is healthy.
+        """
+        return self.config.shares_for(real=len(roles.train), healthy=len(roles.healthy))
 
     def mirror_axes(self, cases: Sequence[str]) -> tuple[int, ...]:
         """Array axes along which training mirrors."""
@@ -183,5 +193,6 @@ class TrainingSynthesis:
         return [
             f"Synthetic tumors: {describe_source(config, self.live)}; preset {config.preset}; organs: {organs}",
             f"{len(roles.train)} real training cases, {len(roles.bases)} bases, {len(roles.validation)} validation "
-            f"cases; synthetic share asked: {config.synthetic_probability}",
+            f"cases; shares of samples asked: {self.shares(roles).in_words()}"
+            + (" (as DiffTumor's public code)" if config.shares == PUBLIC_CODE else ""),
         ]

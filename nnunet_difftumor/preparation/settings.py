@@ -30,7 +30,7 @@ def kept_settings(
     check_declared([*(organs or ()), *config.organs], dataset_json)
     differing = {}
     if preset and preset != config.preset:
-        differing["`preset`"] = ("preset", "synthetic_probability")
+        differing["`preset`"] = ("preset", "shares")
     if organs and {*organs} != {*config.organs}:
         differing["`organ`"] = ("organs",)
     if differing:
@@ -60,4 +60,4 @@ def new_settings(
 
 def _settings(organs: Sequence[Organ], preset: str | None) -> DiffTumorConfig:
     config = DiffTumorConfig(organs=tuple(organs))
-    return replace(config, preset=preset, synthetic_probability=PRESETS[preset].probability) if preset else config
+    return replace(config, preset=preset, shares=PRESETS[preset].shares) if preset else config

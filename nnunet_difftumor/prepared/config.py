@@ -16,6 +16,7 @@ from nnunet_difftumor.files import write_json
 from nnunet_difftumor.json_checks import Checker, check_keys, is_integer, is_number, is_share, load_json
 from nnunet_difftumor.prepared.live_settings import LiveSettings
 from nnunet_difftumor.synthesis.look.presets import PRESETS
+from nnunet_difftumor.synthesis.look.sample_shares import PUBLIC_CODE, SampleShares
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.visibility import MOST_CONTRAST_TO_NOISE
@@ -26,6 +27,7 @@ WINDOW_HU = (-175.0, 250.0)
 SCHEMA_VERSION = 1
 SOURCES = ("handcrafted", "live", "bank")
 ON_WRONG_DATA = ("stop", "warn")
+_SHARES = f'"{PUBLIC_CODE}", or shares that add up to 1'
 MIRROR_AXES = ("left-right", "front-back", "head-foot")
 
 
@@ -54,7 +56,8 @@ class DiffTumorConfig:
         contrast_hu: least and greatest contrast to the tissue around, instead of the preset's; None: the preset's.
         minimum_contrast_to_noise: tumors with less contrast, in units of the noise around, are refused and drawn again
             (`synthesis.visibility`); None: none is.
-        synthetic_probability: share of training samples that get synthetic tumors, 0 to 1.
+        shares: of what training samples show: real cases, cases with synthetic tumors, healthy cases as they are;
+            "public_code" has them follow from the numbers of cases, as in DiffTumor's public code.
         look_alike_probability: share of the synthetic samples that also get a benign look-alike without a label (cyst,
             haemangioma), 0 to 1.
         real_cases_as_bases: whether cases with real tumors get synthetic ones too (never touching a real lesion).
@@ -76,7 +79,7 @@ class DiffTumorConfig:
     curriculum: tuple[CurriculumStep, ...] = ()
     contrast_hu: tuple[float, float] | None = None
     minimum_contrast_to_noise: float | None = None
-    synthetic_probability: float = 0.5
+    shares: SampleShares | str = SampleShares(real=0.5, synthetic=0.5, healthy=0.0)  # noqa: RUF009 (frozen)
     look_alike_probability: float = 0.0
     real_cases_as_bases: bool = False
     source: str = "handcrafted"
@@ -92,6 +95,27 @@ class DiffTumorConfig:
     def needs_server(self) -> bool:
         """Whether any tumor is drawn live."""
         return self.source == "live" and self.handcrafted_share < 1
+
+    def shares_for(self, *, real: int, healthy: int) -> SampleShares:
+        """The shares of a training.
+
+        Args:
+            real, healthy: numbers of its cases with real tumors, and without.
+
+        Raises:
+            InputError: healthy samples are asked for, and no case is healthy.
+        """
+        if isinstance(self.shares, SampleShares):
+            shares = self.shares
+        else:
+            shares = SampleShares.as_public_code(real=real, healthy=healthy)
+        shares = shares if real else shares.without_real_cases()
+        if shares.healthy and not healthy:
+            raise InputError(
+                f"{FILE_NAME}: shares ask for healthy samples ({shares.in_words()}), but every case has real tumors; "
+                'set "healthy" to 0, or add healthy cases'
+            )
+        return shares
 
     def sizes(self) -> set[str]:
         """The size classes that a training may draw."""
@@ -136,6 +160,7 @@ class DiffTumorConfig:
     @classmethod
     def from_dict(cls, record: Any, *, where: str = FILE_NAME) -> "DiffTumorConfig":
         """Checks a record; `where` names its origin in errors."""
+        record = _with_shares(record, where)
         check_keys(record, cls, where)
         check = Checker(record, where)
         check.value("schema_version", lambda v: is_integer(v) and v == SCHEMA_VERSION, f"{SCHEMA_VERSION}")
@@ -145,7 +170,7 @@ class DiffTumorConfig:
         check.value("curriculum", lambda v: isinstance(v, list), "a list of mixes with the epochs that they begin in")
         check.value("contrast_hu", _good_contrast, "null, or two numbers within -300 to 300, the smaller one first")
         check.value("minimum_contrast_to_noise", _good_ratio, f"null, or a number from 0 to {MOST_CONTRAST_TO_NOISE:g}")
-        check.value("synthetic_probability", is_share, "a number from 0 to 1")
+        check.value("shares", lambda v: v == PUBLIC_CODE or isinstance(v, dict), _SHARES)
         check.value("look_alike_probability", is_share, "a number from 0 to 1")
         check.value("real_cases_as_bases", lambda v: isinstance(v, bool), "true or false")
         check.value("source", lambda v: v in SOURCES, f"one of {', '.join(SOURCES)}")
@@ -175,7 +200,30 @@ class DiffTumorConfig:
         if len(set(names)) < len(names):
             raise InputError(f"{where}: organs have the names {names}; each must have its own")
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+        if isinstance(record.get("shares"), dict):
+            values["shares"] = _shares(record["shares"], f"{where}: shares")
         return cls(**{**values, "organs": organs, "live": live, "curriculum": tuple(steps)})
+
+
+def _with_shares(record: Any, where: str) -> Any:
+    """Datasets that were prepared before there were shares have `synthetic_probability`, of the rest of real cases."""
+    if not isinstance(record, dict) or "synthetic_probability" not in record or "shares" in record:
+        return record
+    Checker(record, where).value("synthetic_probability", is_share, "a number from 0 to 1")
+    rest = {key: value for key, value in record.items() if key != "synthetic_probability"}
+    synthetic = record["synthetic_probability"]
+    return rest | {"shares": {"real": 1 - synthetic, "synthetic": synthetic, "healthy": 0.0}}
+
+
+def _shares(record: Any, where: str) -> SampleShares:
+    check_keys(record, SampleShares, where)
+    check = Checker(record, where)
+    for kind in ("real", "synthetic", "healthy"):
+        check.value(kind, is_share, "a number from 0 to 1")
+    try:
+        return SampleShares(**record)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def _curriculum_step(record: Any, where: str) -> CurriculumStep:

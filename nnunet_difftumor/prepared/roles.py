@@ -25,6 +25,11 @@ class Roles:
     validation: tuple[str, ...]
     bases: tuple[str, ...]
 
+    @property
+    def healthy(self) -> tuple[str, ...]:
+        """Bases without a real tumor."""
+        return tuple(case for case in self.bases if case not in self.train)
+
 
 def roles_with_real_cases(splits: Sequence[Mapping[str, Any]], fold: int | str, *, real_as_bases: bool) -> Roles:
     """Real cases train and validate as in nnU-Net; bases never enter validation.

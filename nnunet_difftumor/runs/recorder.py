@@ -12,6 +12,7 @@ from nnunet_difftumor.pipeline.live.account import quantiles
 from nnunet_difftumor.pipeline.loader import sample_arrays
 from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
 from nnunet_difftumor.prepared.intensity import CTIntensity
+from nnunet_difftumor.prepared.roles import Roles
 from nnunet_difftumor.runs.synthesis_log import (
     SAMPLES_PICTURE,
     log_path,
@@ -19,6 +20,7 @@ from nnunet_difftumor.runs.synthesis_log import (
     summary_path,
     write_log,
 )
+from nnunet_difftumor.synthesis.look.sample_shares import SampleShares
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 
 # A run whose samples are synthetic less than half as often as asked, over two epochs, is not what the user wanted.
@@ -34,6 +36,7 @@ class TooFewSyntheticSamplesError(RuntimeError):
 class _Epoch:
     batches: int = 0
     samples: int = 0
+    kinds: Counter = field(default_factory=Counter)
     records: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -43,7 +46,7 @@ class SynthesisRecorder:
     Args:
         output_folder: of the run's fold.
         rank: of this process in distributed training.
-        asked: share of samples that shall be synthetic.
+        asked: shares of what samples shall show.
         intensity: of the plans, for pictures in HU.
         tumor_labels: of all organs, for contours in pictures.
         regions: label values of each channel of region-based targets.
@@ -54,7 +57,7 @@ class SynthesisRecorder:
         output_folder: str | Path,
         *,
         rank: int,
-        asked: float,
+        asked: SampleShares,
         intensity: CTIntensity,
         tumor_labels: tuple[int, ...],
         regions: tuple[tuple[int, ...], ...] | None,
@@ -67,12 +70,14 @@ class SynthesisRecorder:
         self._drawn = False
 
     @classmethod
-    def of(cls, synthesis: TrainingSynthesis, output_folder: str | Path, *, rank: int) -> "SynthesisRecorder":
-        """For a run with this synthetic side."""
+    def of(
+        cls, synthesis: TrainingSynthesis, output_folder: str | Path, *, rank: int, roles: Roles
+    ) -> "SynthesisRecorder":
+        """For a run with this synthetic side, and these cases."""
         return cls(
             output_folder,
             rank=rank,
-            asked=synthesis.config.synthetic_probability,
+            asked=synthesis.shares(roles),
             intensity=synthesis.grid.intensity,
             tumor_labels=synthesis.tumor_labels,
             regions=synthesis.regions,
@@ -82,6 +87,7 @@ class SynthesisRecorder:
         """Counts a training batch."""
         self._epoch.batches += 1
         self._epoch.samples += len(batch["keys"])
+        self._epoch.kinds.update(batch["kinds"])
         for sample in batch["samples"]:
             self._epoch.records.append({"batch": batch["index"], **sample})
         if not self._drawn and self.rank == 0 and any(sample["in_target"] for sample in batch["samples"]):
@@ -126,7 +132,10 @@ class SynthesisRecorder:
             "epoch": number,
             "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
             "samples": epoch.samples,
-            "asked": self.asked,
+            "asked": self.asked.synthetic,
+            "kinds": {
+                kind: {"asked": share, "samples": epoch.kinds[kind]} for kind, share in self.asked.to_dict().items()
+            },
             "drawn": len(records),
             "reached": reached,
             "share": round(reached / epoch.samples, 4) if epoch.samples else 0.0,

@@ -110,18 +110,23 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         f"Synthetic share: {summary['share']:.3f} achieved, {summary['asked']:.3f} asked ({summary['drawn']} of "
         f"{summary['samples']} samples were drawn to be synthetic, {summary['reached']} have a synthetic tumor in the "
         "target)",
+        "Samples: "
+        + ", ".join(
+            f"{kind} {found['samples'] / max(summary['samples'], 1):.3f} ({found['asked']:.3f} asked)"
+            for kind, found in summary["kinds"].items()
+        ),
         "Synthetic tumors: " + (", ".join(f"{count} {size}" for size, count in summary["sizes"].items()) or "none"),
     ]
     if summary.get("faint"):  # summaries of earlier versions do not have it
-        lines[1] += f"; {summary['faint']} of them hardly to be seen"
+        lines[-1] += f"; {summary['faint']} of them hardly to be seen"
     if len(summary["sources"]) > 1:
-        lines[1] += "; samples: " + ", ".join(f"{count} {source}" for source, count in summary["sources"].items())
+        lines[-1] += "; samples: " + ", ".join(f"{count} {source}" for source, count in summary["sources"].items())
     if summary["synthesis_ms"]:
         times = summary["synthesis_ms"]
-        lines[1] += f"; {times['p50']:.0f} ms per synthetic sample (most {times['max']:.0f})"
+        lines[-1] += f"; {times['p50']:.0f} ms per synthetic sample (most {times['max']:.0f})"
     if summary["waited_ms"]:
         times = summary["waited_ms"]
-        lines[1] += f", of these {times['p50']:.0f} ms waiting (95 %: {times['p95']:.0f}, most {times['max']:.0f})"
+        lines[-1] += f", of these {times['p50']:.0f} ms waiting (95 %: {times['p95']:.0f}, most {times['max']:.0f})"
     if summary["server"] is not None:
         lines.append(server_line(summary["server"]))
     if summary["refused"]:

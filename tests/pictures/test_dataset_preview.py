@@ -122,9 +122,12 @@ def test_seed_chooses_the_samples(prepared_phantom):
     assert specs(3) == specs(3) != specs(4)
 
 
+ONLY_REAL = {"real": 1, "synthetic": 0, "healthy": 0}
+
+
 def test_settings_of_the_dataset_are_followed(prepared_phantom, copy_of_prepared_phantom):
     path = copy_of_prepared_phantom / "difftumor.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "contrast_hu": [20, 25], "synthetic_probability": 0}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "contrast_hu": [20, 25], "shares": ONLY_REAL}))
     montage = Montage(copy_of_prepared_phantom, configuration="3d_fullres")
     (sample,) = montage.row(montage.config.organs[0], "small", columns=1)
     assert all(20 <= tumor.spec.contrast_hu <= 25 for tumor in sample.outcome.tumors)

@@ -143,7 +143,7 @@ def test_server_that_always_dies_is_given_up_and_training_stops_with_a_sentence(
     trainer = run.trainer()
     with run.loader(trainer) as loader:
         run.switch("crash")
-        recorder = SynthesisRecorder.of(trainer.synthesis, run.folder / "run", rank=0)
+        recorder = SynthesisRecorder.of(trainer.synthesis, run.folder / "run", rank=0, roles=trainer.roles())
         with pytest.raises(TooFewSyntheticSamplesError, match=r"live: no answer: the synthesis server ended with stat"):
             for epoch in range(4):
                 for batch in take(loader, 8):
@@ -389,7 +389,7 @@ def test_200_batches_under_random_kills_of_servers_and_connections_end_with_cons
     # Far more than the crashes of one cause that it puts up with.
     run.monkeypatch.setattr(keeper_module, "_WITHIN_S", 0.2)
     trainer = run.trainer(live={"timeout_s": 20.0})
-    recorder = SynthesisRecorder.of(trainer.synthesis, run.folder / "run", rank=0)
+    recorder = SynthesisRecorder.of(trainer.synthesis, run.folder / "run", rank=0, roles=trainer.roles())
     kills = 0
     with run.loader(trainer) as loader:
         for _ in range(200):

@@ -13,6 +13,7 @@ from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.preparation.plans import _set_patch_size
 from nnunet_difftumor.prepared.config import DiffTumorConfig
 from nnunet_difftumor.prepared.statistics import StatisticsStore
+from nnunet_difftumor.synthesis.look.sample_shares import SampleShares
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 
 
@@ -73,12 +74,12 @@ def test_validation_cases_carry_the_tumors_of_their_specs(prepared_phantom):
 
 def test_second_run_keeps_everything_and_the_users_settings(prepared_phantom, copy_of_prepared_phantom, capsys):
     path = copy_of_prepared_phantom / "difftumor.json"
-    edited = {**json.loads(path.read_text()), "synthetic_probability": 0.75}
+    edited = {**json.loads(path.read_text()), "shares": {"real": 0.2, "synthetic": 0.7, "healthy": 0.1}}
     path.write_text(json.dumps(edited))
     times = {p: p.stat().st_mtime_ns for p in copy_of_prepared_phantom.rglob("*.b2nd")}
     assert prepare(*SAME_REQUEST) == 0
     assert times == {p: p.stat().st_mtime_ns for p in copy_of_prepared_phantom.rglob("*.b2nd")}
-    assert DiffTumorConfig.load(path).synthetic_probability == 0.75
+    assert DiffTumorConfig.load(path).shares == SampleShares(0.2, 0.7, 0.1)
     assert "preprocessing: kept" in capsys.readouterr().out
 
 
@@ -99,8 +100,8 @@ def test_options_that_say_what_the_settings_say_pass_in_any_order(prepared_phant
         (
             ("--preset", "hu2023"),
             (
-                '{"preset": "realistic", "synthetic_probability": 0.5}, which',
-                '{"preset": "hu2023", "synthetic_probability": 0.9} is asked for',
+                '{"preset": "realistic", "shares": {"real": 0.5, "synthetic": 0.5, "healthy": 0.0}}, which',
+                '{"preset": "hu2023", "shares": {"real": 0.1, "synthetic": 0.9, "healthy": 0.0}} is asked for',
                 "leave out --preset, or start again with --overwrite",
             ),
         ),

@@ -8,8 +8,10 @@ import pytest
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.prepared.config import CurriculumStep, DiffTumorConfig
 from nnunet_difftumor.prepared.live_settings import LiveSettings
+from nnunet_difftumor.synthesis.look.sample_shares import SampleShares
 from nnunet_difftumor.synthesis.organ import Organ
 
+HALF = {"real": 0.5, "synthetic": 0.5, "healthy": 0.0}
 CONFIG = DiffTumorConfig(organs=(Organ("liver", (1,), 2, (2,)), Organ("kidney", (3, 4), 5, (5,))))
 
 
@@ -19,7 +21,7 @@ def test_a_saved_config_is_read_again(tmp_path):
         preset="hu2023",
         size_weights={"tiny": 1.0, "small": 2.0},
         contrast_hu=(-40.0, -20.0),
-        synthetic_probability=0.75,
+        shares=SampleShares(0.2, 0.7, 0.1),
         real_cases_as_bases=True,
         curriculum=(CurriculumStep(10, {"tiny": 1.0}),),
         handcrafted_share=0.25,
@@ -34,9 +36,17 @@ def test_a_saved_config_is_read_again(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"synthetic_probabilty": 0.5}, "unknown key 'synthetic_probabilty'; did you mean synthetic_probability"),
-        ({"synthetic_probability": 1.5}, "synthetic_probability is 1.5, expected a number from 0 to 1"),
-        ({"synthetic_probability": True}, "synthetic_probability is true, expected a number"),
+        ({"look_alike_probabilty": 0.5}, "unknown key 'look_alike_probabilty'; did you mean look_alike_probability"),
+        ({"look_alike_probability": 1.5}, "look_alike_probability is 1.5, expected a number from 0 to 1"),
+        ({"look_alike_probability": True}, "look_alike_probability is true, expected a number"),
+        ({"shares": 0.5}, 'shares is 0.5, expected "public_code", or shares that add'),
+        ({"shares": "public"}, 'shares is "public", expected "public_code", or shares'),
+        ({"shares": {"real": 1, "synthetic": 0}}, "shares: healthy is missing"),
+        ({"shares": {**HALF, "synthetic": -0.5}}, "shares: synthetic is -0.5, expected a number from 0 to 1"),
+        (
+            {"shares": {**HALF, "healthy": 0.2}},
+            "shares: real 0.5, synthetic 0.5, healthy 0.2: expected shares from 0 to 1 that add up to 1",
+        ),
         ({"preset": "real"}, 'preset is "real", expected one of realistic, hu2023, hu2023_visual, difftumor'),
         ({"size_weights": {"huge": 1}}, "size_weights .*expected null, or shares of tiny, small, medium, large"),
         ({"size_weights": {"tiny": 0}}, "size_weights"),

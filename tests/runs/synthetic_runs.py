@@ -11,6 +11,7 @@ from nnunet_difftumor.files import write_json
 from nnunet_difftumor.prepared.intensity import CTIntensity
 from nnunet_difftumor.runs.recorder import SynthesisRecorder
 from nnunet_difftumor.runs.synthesis_log import LOG_FOLDER, summary_path
+from nnunet_difftumor.synthesis.look.sample_shares import SampleShares
 
 # When epoch 0 was finished, in s since 1970.
 BEGIN = 1.8e9
@@ -22,7 +23,8 @@ SERVER |= {"render_ms_per_tumor": {"p50": 55.0, "p95": 60.0, "max": 70.0}}
 def recorder(folder) -> SynthesisRecorder:
     """Of a run on one GPU that asks for half of the samples."""
     intensity = CTIntensity((-175.0, 250.0), 100.0, 40.0)
-    return SynthesisRecorder(folder, rank=0, asked=0.5, intensity=intensity, tumor_labels=(2,), regions=None)
+    asked = SampleShares(0.5, 0.5, 0.0)
+    return SynthesisRecorder(folder, rank=0, asked=asked, intensity=intensity, tumor_labels=(2,), regions=None)
 
 
 def batch(index: int, *, in_target: bool, refused: tuple[str, ...] = (), faint: int = 0) -> dict:
@@ -35,6 +37,7 @@ def batch(index: int, *, in_target: bool, refused: tuple[str, ...] = (), faint: 
         "data": torch.from_numpy(np.random.default_rng(index).normal(size=(2, 1, 8, 8, 8)).astype(np.float32)),
         "target": [target],
         "keys": ["a", "b"],
+        "kinds": ["real", "synthetic"],
         "index": index,
         "samples": [
             {

@@ -12,8 +12,9 @@ def test_epoch_lines_give_shares_sizes_times_and_reasons(tmp_path):
     account.add(batch(1, in_target=True))
     account.add(batch(2, in_target=False, refused=("large: no room",)))
     account.add(batch(3, in_target=True, refused=("large: no room", "tiny: a vessel is in the way")))
-    share, tumors, refused = account.finish_epoch(0)
+    share, samples, tumors, refused = account.finish_epoch(0)
     assert "0.333 achieved, 0.500 asked" in share and "3 of 6 samples were drawn" in share
+    assert samples == "Samples: real 0.500 (0.500 asked), synthetic 0.500 (0.500 asked), healthy 0.000 (0.000 asked)"
     assert "2 tiny, 2 small" in tumors and "20 ms per synthetic sample (most 30)" in tumors
     assert refused == "Refused: 2 x large: no room; 1 x tiny: a vessel is in the way"
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnunet_difftumor.synthesis.look.preset import Preset, SizeDistribution, draw_seed, random_rotation, uniform
+from nnunet_difftumor.synthesis.look.sample_shares import PUBLIC_CODE, SampleShares
 from nnunet_difftumor.synthesis.look.texture import attenuation
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 from nnunet_difftumor.synthesis.spec import TumorSpec
@@ -84,11 +85,13 @@ def _sizes(counts: Mapping[str, tuple[int, int]]) -> Mapping[str, SizeDistributi
 
 _EQUAL = {"tiny": 0.25, "small": 0.25, "medium": 0.25, "large": 0.25}
 _COUNTS = {"tiny": (3, 10), "small": (3, 10), "medium": (2, 5), "large": (1, 3)}
-HU2023 = HuPreset(_sizes(_COUNTS), _EQUAL, 0.9)
-HU2023_VISUAL = HuPreset(_sizes(_COUNTS), _EQUAL, 0.9, for_looking=True)
-# The mix of the public DiffTumor code (CVPR 2024; the paper does not give it), with the shapes of Hu et al.
+# The public code's; real cases take the rest where there are any, which Hu et al. do not use.
+_SHARES = SampleShares(real=0.1, synthetic=0.9, healthy=0.0)
+HU2023 = HuPreset(_sizes(_COUNTS), _EQUAL, _SHARES)
+HU2023_VISUAL = HuPreset(_sizes(_COUNTS), _EQUAL, _SHARES, for_looking=True)
+# Sizes and shares of the public DiffTumor code (CVPR 2024; the paper does not give them), with the shapes of Hu et al.
 DIFFTUMOR = HuPreset(
     _sizes({"tiny": (1, 3), "small": (1, 3), "medium": (1, 1), "large": (1, 1)}),
     {"tiny": 0.4, "small": 0.4, "medium": 0.1, "large": 0.1},
-    0.5,
+    PUBLIC_CODE,
 )

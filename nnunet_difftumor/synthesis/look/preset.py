@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nnunet_difftumor.synthesis.look.sample_shares import SampleShares
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.spec import TumorSpec
@@ -38,13 +39,13 @@ class Preset(ABC):
     Attributes:
         sizes: per size class.
         weights: share of each size class in "mix".
-        probability: share of training samples that get synthetic tumors.
+        shares: of what training samples show, or `PUBLIC_CODE`.
         contrast_hu: interval of the contrast to the tissue around; None: as the preset draws it.
     """
 
     sizes: Mapping[str, SizeDistribution]
     weights: Mapping[str, float]
-    probability: float
+    shares: SampleShares | str
     contrast_hu: tuple[float, float] | None = None
 
     @property

@@ -7,6 +7,7 @@ import numpy as np
 
 from nnunet_difftumor.synthesis.look.lesion_shapes import SHAPES
 from nnunet_difftumor.synthesis.look.preset import Preset, SizeDistribution, draw_seed, random_rotation, uniform
+from nnunet_difftumor.synthesis.look.sample_shares import SampleShares
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 from nnunet_difftumor.synthesis.spec import TumorSpec
 
@@ -167,5 +168,5 @@ REALISTIC = RealisticPreset(
         "large": SizeDistribution((21.0, 36.0), (1, 1)),
     },
     weights={"tiny": 0.3, "small": 0.4, "medium": 0.2, "large": 0.1},
-    probability=0.5,
+    shares=SampleShares(real=0.5, synthetic=0.5, healthy=0.0),
 )
