@@ -46,11 +46,18 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
     Yields:
         A folder beside `path` to fill, as `atomic_path` gives a file.
     """
+    with scratch_folder(path) as temporary:
+        yield temporary
+        temporary.rename(path)
+
+
+@contextmanager
+def scratch_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives a new folder beside `path`, on the same disk, that is removed at the end: for what `path` is made of."""
     with _temporary(path) as temporary:
         temporary.mkdir()
         with _locked(temporary, os.O_RDONLY):
             yield temporary
-            temporary.rename(path)
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:

@@ -79,12 +79,13 @@ def quick_preparation() -> Iterator[None]:
     from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor
     from nnunetv2.preprocessing.preprocessors import default_preprocessor
 
+    from nnunet_difftumor import worker_processes
     from nnunet_difftumor.preparation import preprocessed_cases
 
     forkserver = multiprocessing.get_context("forkserver")
     forkserver.set_forkserver_preload([module.__name__ for module in (fingerprint_extractor, preprocessed_cases)])
     with pytest.MonkeyPatch.context() as monkeypatch:
-        for module in (verify_dataset_integrity, fingerprint_extractor, default_preprocessor, preprocessed_cases):
+        for module in (verify_dataset_integrity, fingerprint_extractor, default_preprocessor, worker_processes):
             monkeypatch.setattr(module, "multiprocessing", SimpleNamespace(get_context=lambda method: forkserver))
         yield
 

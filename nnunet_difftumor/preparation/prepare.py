@@ -21,6 +21,7 @@ from nnunet_difftumor import __version__
 from nnunet_difftumor.checks.examine import Remembered
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path, only_writer, write_json
+from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.preparation.datasets import check_channel, dataset_folders
 from nnunet_difftumor.preparation.folds import drop_from_folds, make_splits
 from nnunet_difftumor.preparation.healthy import HealthyPools
@@ -253,6 +254,7 @@ class _Preparation:
 
     def _plan(self, request: dict[str, Any], log: Path) -> None:
         self.report("[1/6] fingerprint, with nnU-Net's check of the dataset")
+        _remove_half_written(self.folder / "dataset_fingerprint.json")
         try:
             extract_fingerprints(
                 [self.dataset_id],
@@ -271,6 +273,7 @@ class _Preparation:
         if self.overwrite:
             for name in self.made.names():
                 self.made.forget(name)
+        self.made.remove_unfinished()
         withdrawn = sorted(self.made.names() - set(self.raw_cases))
         changes = self.made.changes(self.raw_cases)
         if withdrawn or changes:
@@ -430,6 +433,15 @@ class _Preparation:
                 continue
             if not maker.make(case, self.versions[case], files[case]):
                 self.report(f"      {case}: no tumor found room, it validates as a healthy case")
+
+
+def _remove_half_written(path: Path) -> None:
+    """A file of nnU-Net's, which it writes in place, and reads if it is there."""
+    try:
+        if path.is_file():
+            load_json(path)
+    except ValueError:
+        path.unlink()
 
 
 def _real_cases(splits: Sequence[dict[str, Any]]) -> list[str]:

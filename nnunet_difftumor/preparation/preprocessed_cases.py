@@ -3,11 +3,10 @@
 import contextlib
 import hashlib
 import io
-import multiprocessing
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from nnunet_difftumor.prepared.made_from.records import (
     write_case_record,
 )
 from nnunet_difftumor.prepared.orientation import axis_codes
+from nnunet_difftumor.worker_processes import worker_processes
 
 _ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")
 
@@ -116,22 +116,22 @@ class PreprocessedCases:
             for name, files in cases.items()
         ]
         self._hashes.save()
-        # Spawned, as nnU-Net does: its libraries have threads, which a fork would not survive.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(processes, len(jobs)), context) as executor:
-            waiting = {
-                executor.submit(_preprocess, job, self._plans, self._key, dict(dataset_json)): job for job in jobs
-            }
-            try:
+        try:
+            with worker_processes(min(processes, len(jobs))) as executor:
+                waiting = {
+                    executor.submit(_preprocess, job, self._plans, self._key, dict(dataset_json)): job for job in jobs
+                }
                 for future in tqdm(as_completed(waiting), total=len(waiting), unit="case", disable=None):
                     job = waiting[future]
                     _check(future, job)
                     for name, (_, digest) in self.record(job.name).arrays.items():
                         self._hashes.remember(self.folder / name, digest)
-            except BaseException:
-                executor.shutdown(wait=True, cancel_futures=True)
-                raise
+        finally:
+            self.remove_unfinished()
         self._hashes.save()
+
+    def remove_unfinished(self) -> None:
+        """Removes what was being made, by this process or by one that was killed."""
         shutil.rmtree(_unfinished(self.folder), ignore_errors=True)
 
     def _path(self, name: str) -> Path:

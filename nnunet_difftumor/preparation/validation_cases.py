@@ -68,15 +68,15 @@ class ValidationCaseMaker:
 
             def run_case_npy(inner, data, seg, properties, *args):  # noqa: N805
                 specs.extend(self._insert(case, data[0], seg[0], tuple(properties["spacing"])))
-                truth = self.folder / "gt_segmentations" / f"{case}{self._dataset_json['file_ending']}"
-                truth.parent.mkdir(parents=True, exist_ok=True)
-                self._plans.image_reader_writer_class().write_seg(seg[0], str(truth), properties)
+                self._plans.image_reader_writer_class().write_seg(seg[0], str(unfinished / truth.name), properties)
                 return super().run_case_npy(data, seg, properties, *args)
 
         final = self.folder / self._configuration.data_identifier
-        unfinished = self.folder / "unfinished" / case
-        unfinished.mkdir(parents=True, exist_ok=True)
-        final.mkdir(parents=True, exist_ok=True)
+        truth = self.folder / "gt_segmentations" / f"{case}{self._dataset_json['file_ending']}"
+        unfinished = self.folder / ".unfinished" / case
+        shutil.rmtree(unfinished.parent, ignore_errors=True)
+        for folder in (unfinished, final, truth.parent):
+            folder.mkdir(parents=True, exist_ok=True)
         PreprocessorWithTumors(verbose=False).run_case_save(
             str(unfinished / case),
             [str(path) for path in files.images],
@@ -85,10 +85,11 @@ class ValidationCaseMaker:
             self._configuration,
             self._dataset_json,
         )
-        made = [self.folder / "gt_segmentations" / f"{case}{self._dataset_json['file_ending']}"]
+        made = []
         for file in sorted(unfinished.iterdir()):
-            file.replace(final / file.name)
-            made.append(final / file.name)
+            target = truth if file.name == truth.name else final / file.name
+            file.replace(target)
+            made.append(target)
         shutil.rmtree(unfinished.parent)
         sizes = {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in made}
         content = {"case": case, "tumors": specs, "made_for": self._made_for(version), "bytes": sizes}

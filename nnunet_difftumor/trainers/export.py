@@ -1,18 +1,19 @@
 """Makes a trained model independent of this package: nnU-Net predicts with it as with one of its own."""
 
+import filecmp
 import os
 import pickle
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.files import atomic_folder
+from nnunet_difftumor.files import atomic_folder, only_writer
 from nnunet_difftumor.trainers import TRAINERS
 
 STOCK_TRAINER = "nnUNetTrainer"
@@ -29,14 +30,15 @@ def export(model_folder: str | os.PathLike, output: str | os.PathLike | None = N
 
     Args:
         model_folder: TRAINER__PLANS__CONFIGURATION in nnU-Net's results.
-        output: must not exist; default: beside the model, with "_exported" behind its name.
+        output: must not exist, or hold this export already; default: beside the model, with "_exported" behind its
+            name.
 
     Returns:
         The output folder, which appears whole or not at all.
 
     Raises:
         InputError: this is no model folder, a file of it is a link or a pipe, a checkpoint is broken or of a foreign
-            trainer, or the output exists.
+            trainer, or the output exists and is not what would be written.
     """
     model = Path(model_folder).resolve()
     output = Path(output) if output is not None else model.with_name(f"{model.name}_exported")
@@ -50,22 +52,49 @@ def export(model_folder: str | os.PathLike, output: str | os.PathLike | None = N
     small = list(_small_files(model))
     for path in (*small, *checkpoints):
         _check_regular(path)
-    if output.exists():
-        raise InputError(f"{output}: exists already; remove it or name another folder")
-
-    try:
-        with atomic_folder(output) as temporary:
-            for path in small:
-                target = temporary / path.relative_to(model)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target)
-            for path in checkpoints:
-                target = temporary / path.relative_to(model)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                _export_checkpoint(path, target)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise InputError(f"{output}: cannot be written ({error}); nothing was left there") from error
+    with only_writer(output):
+        if output.exists():
+            if not _is_export(output, model, small=small, checkpoints=checkpoints):
+                raise InputError(f"{output}: exists already; remove it or name another folder")
+            return output
+        try:
+            with atomic_folder(output) as temporary:
+                for path in small:
+                    target = temporary / path.relative_to(model)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, target)
+                for path in checkpoints:
+                    target = temporary / path.relative_to(model)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    _export_checkpoint(path, target)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            raise InputError(f"{output}: cannot be written ({error}); nothing was left there") from error
     return output
+
+
+def _is_export(folder: Path, model: Path, *, small: Sequence[Path], checkpoints: Sequence[Path]) -> bool:
+    """Whether a folder holds what would be written, and nothing else."""
+    wanted = {path.relative_to(model) for path in (*small, *checkpoints)}
+    if {path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()} != wanted:
+        return False
+    return all(filecmp.cmp(path, folder / path.relative_to(model), shallow=False) for path in small) and all(
+        _equal(_exported(path), load_checkpoint(folder / path.relative_to(model))) for path in checkpoints
+    )
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Of what checkpoints hold."""
+    import torch
+
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(_equal(value, other[key]) for key, value in one.items())
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return bool(one == other or (one != one and other != other))  # NaN
 
 
 def _small_files(model: Path) -> Iterator[Path]:
@@ -86,6 +115,11 @@ def _check_regular(path: Path) -> None:
 def _export_checkpoint(source: Path, target: Path) -> None:
     import torch
 
+    torch.save(_exported(source), target)
+
+
+def _exported(source: Path) -> dict:
+    """A checkpoint with the name of nnU-Net's own trainer."""
     checkpoint = load_checkpoint(source)
     name = checkpoint.get("original_trainer_name", checkpoint["trainer_name"])
     if name not in TRAINERS and name != STOCK_TRAINER:
@@ -93,7 +127,7 @@ def _export_checkpoint(source: Path, target: Path) -> None:
             f"{source}: was trained by {name}, which may build other networks than {STOCK_TRAINER}; expected one of "
             f"{', '.join(TRAINERS)}"
         )
-    torch.save(checkpoint | {"trainer_name": STOCK_TRAINER, "original_trainer_name": name}, target)
+    return checkpoint | {"trainer_name": STOCK_TRAINER, "original_trainer_name": name}
 
 
 def load_checkpoint(path: Path) -> dict:

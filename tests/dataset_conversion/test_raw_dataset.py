@@ -16,8 +16,8 @@ from nnunet_difftumor.ct import read_ct
 from nnunet_difftumor.ct.geometry import is_header_unset
 from nnunet_difftumor.dataset_conversion.folder import convert
 from nnunet_difftumor.dataset_conversion.phantom import convert as convert_phantom
-from nnunet_difftumor.dataset_conversion.unfinished import unfinished_dataset
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import only_writer
 
 LABELS = {"liver": [1], "tumor": [2]}
 
@@ -236,8 +236,8 @@ def test_an_interrupted_replacement_leaves_the_old_dataset(tmp_path, raw, save_c
 def test_two_processes_do_not_make_one_dataset(tmp_path, raw, save_case):
     save_case(tmp_path / "in" / "a")
     with (
-        unfinished_dataset(raw / "Dataset007_in", {}),
-        pytest.raises(InputError, match="another process is making it"),
+        only_writer(raw / "Dataset007_in"),
+        pytest.raises(InputError, match="another process is writing there"),
     ):
         convert(tmp_path / "in", 7, labels=LABELS)
 
