@@ -81,6 +81,7 @@ def commands(inputs: Path, output: Path) -> dict[str, Command]:
     phantoms = ["--cases", "3", "--tumor-cases", "0", "--spacing", "6", "5", "5"]
     small = ["--spacing", "6", "5", "5", "--patch-size", "16", "16", "16", "-np", "1"]
     training = ["-d", "700", "--preset", "tiny", "--device", "cpu"]
+    truth = str(inputs / "raw" / "Dataset702_Small" / "labelsTr")
     found = {
         "synthesize": ["synthesize", ct, *organ, "--organ", "liver", "--count", "3", "-o", str(output)],
         "synthesize folder": ["synthesize", str(inputs / "scans"), *of_folder, "--count", "1", "-o", str(output)],
@@ -97,7 +98,7 @@ def commands(inputs: Path, output: Path) -> dict[str, Command]:
         "preprocess-generative": ["preprocess-generative", "-d", "702", "-np", "2"],
         "export": ["export", str(inputs / MODEL), "-o", str(output)],
         "evaluate": [
-            *("evaluate", str(inputs / "scans" / "a"), str(inputs / "scans" / "b"), "--tumor-label", "1"),
+            *("evaluate", truth, truth, "--tumor-label", "2"),
             *("-o", str(output / "figures.json")),
         ],
         "demo": ["demo", "--out", str(output)],

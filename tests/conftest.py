@@ -97,12 +97,12 @@ def prepared_phantom(nnunet_folders: Path, tmp_path_factory: pytest.TempPathFact
     With several processes the first one that needs them makes them, and the others take a copy.
     """
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        return _prepare_phantom(nnunet_folders)
+        return prepare_phantom(nnunet_folders)
     dataset = _dataset(nnunet_folders, "Dataset501_Phantom")
     shared = tmp_path_factory.getbasetemp().parent / dataset.raw.name
     with FileLock(f"{shared}.lock"):
         if not shared.is_dir():
-            _prepare_phantom(nnunet_folders)
+            prepare_phantom(nnunet_folders)
             for folder in (dataset.raw, dataset.preprocessed):
                 shutil.copytree(folder, shared.with_suffix(".part") / folder.parent.name)
             shared.with_suffix(".part").rename(shared)
@@ -112,7 +112,7 @@ def prepared_phantom(nnunet_folders: Path, tmp_path_factory: pytest.TempPathFact
     return dataset
 
 
-def _prepare_phantom(root: Path) -> PreparedDataset:
+def prepare_phantom(root: Path) -> PreparedDataset:
     from nnunet_difftumor.dataset_conversion import phantom
     from nnunet_difftumor.preparation.prepare import prepare
 

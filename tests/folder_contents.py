@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import blosc2
+import numpy as np
+
 # Times of change, and what nnU-Net says while it plans.
 _SKIPPED = ("hashes.json", ".log")
 
@@ -28,6 +31,23 @@ def hidden(folder: Path) -> list[str]:
 
 def _content(path: Path) -> Any:
     if path.suffix == ".json":
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        return _told(path, content) if path.parent.name == "cases" else content
+    if path.suffix == ".b2nd":  # packed in any order
+        return _sha256(np.ascontiguousarray(blosc2.open(str(path), mode="r")[:]).tobytes())
     content = path.read_bytes()
-    return hashlib.sha256(gzip.decompress(content) if path.suffix == ".gz" else content).hexdigest()
+    return _sha256(gzip.decompress(content) if path.suffix == ".gz" else content)
+
+
+def _told(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """The record of a preprocessed case: whether its hashes are those of the files, instead of the hashes."""
+    dataset = path.parent.parent.parent
+    arrays = {
+        name: digest == _sha256(next(dataset.glob(f"nnUNetPlans*/{name}")).read_bytes())
+        for name, (_, digest) in record["arrays"].items()
+    }
+    return record | {"arrays": arrays}
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -106,13 +106,13 @@ def preprocess_generative(
     settings_sha256 = _settings_sha256(volumes, organs, margin_mm)
     pools = [dataset_folders(pool, argument="healthy")[0] for pool in healthy]
     sources = _sources(raw, [*pools, *_prepared_pools(preprocessed, raw.parent)], dataset_json)
-    hashes = file_hashes(preprocessed)
-    jobs = [
-        _Job(name, files, reader, organs, volumes, margin_mm, folder, _made_from(files, settings_sha256, hashes))
-        for name, (files, reader) in sources.items()
-    ]
-    hashes.save()
     with only_writer(folder):
+        hashes = file_hashes(preprocessed)
+        jobs = [
+            _Job(name, files, reader, organs, volumes, margin_mm, folder, _made_from(files, settings_sha256, hashes))
+            for name, (files, reader) in sources.items()
+        ]
+        hashes.save()
         cases, rejected = _make(jobs, processes or min(4, os.cpu_count() or 1), raw.name, report)
         if not cases:
             raise InputError(f"{raw}: no case is left")
