@@ -44,6 +44,7 @@ from nnunet_difftumor.prepared.nnunet.preprocessed_dataset import PreprocessedDa
 from nnunet_difftumor.prepared.pools import PooledDataset
 from nnunet_difftumor.prepared.statistics import StatisticsStore
 from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.worker_processes import worker_errors_in
 
 _PLANNER = "nnUNetPlannerResEncM"
 
@@ -255,17 +256,20 @@ class _Preparation:
     def _plan(self, request: dict[str, Any], log: Path) -> None:
         self.report("[1/6] fingerprint, with nnU-Net's check of the dataset")
         _remove_half_written(self.folder / "dataset_fingerprint.json")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        log.unlink(missing_ok=True)
         try:
-            extract_fingerprints(
-                [self.dataset_id],
-                num_processes=self.processes,
-                check_dataset_integrity=True,
-                clean=self.overwrite,
-            )
+            with worker_errors_in(log):
+                extract_fingerprints(
+                    [self.dataset_id],
+                    num_processes=self.processes,
+                    check_dataset_integrity=True,
+                    clean=self.overwrite,
+                )
         except (AssertionError, RuntimeError) as error:
             raise InputError(f"nnU-Net's check of dataset {self.dataset_id} failed: {error}") from error
         self.report(f"[2/6] plans: {request['planner']}; what nnU-Net says of them: {log}")
-        with open(log, "w") as file, redirect_stdout(file):
+        with open(log, "a") as file, redirect_stdout(file):
             plan(self.dataset_id, str(self.plans_file), request)
 
     def _preprocess(self, *, newly_planned: bool) -> None:
