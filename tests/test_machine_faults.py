@@ -51,7 +51,7 @@ def run_with_one_line(verb: str, inputs: Path, output: Path, **process) -> str:
     command = commands(inputs, output)[verb]
     said = one_line_of(command.words, command.environment, **process)
     assert str(output) in said, said
-    assert not list(output.parent.rglob(".tmp-*")) + list(output.parent.rglob("*.lock"))
+    assert not hidden(output.parent)
     return said
 
 
@@ -59,6 +59,8 @@ def run_with_one_line(verb: str, inputs: Path, output: Path, **process) -> str:
 @pytest.mark.parametrize("verb", ALL)
 def test_a_full_disk_is_one_line(inputs, tmp_path, verb):
     """No file can have more than 200 bytes, which fails as a full disk does."""
+    if verb == "check":
+        pytest.skip("its findings of a good dataset are shorter")
     if commands(inputs, tmp_path / "out")[verb].variables:
         (tmp_path / "out").mkdir()
     run_with_one_line(

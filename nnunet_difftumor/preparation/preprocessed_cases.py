@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from nnunet_difftumor.ct.whole_files import check_is_whole
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import DiskError, blaming_the_disk
 from nnunet_difftumor.preparation.plans import CONFIGURATION
 from nnunet_difftumor.preparation.raw_images import check_case_hu
 from nnunet_difftumor.prepared.made_from.hashes import FileHashes
@@ -217,9 +218,10 @@ def _preprocess(job: _Job, plans: dict, key: str, dataset_json: dict) -> None:
     unfinished = _unfinished(job.folder) / job.name
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    ObservedPreprocessor(verbose=False).run_case_save(
-        str(unfinished / job.name), images, label, manager, configuration, dataset_json
-    )
+    with blaming_the_disk(unfinished):
+        ObservedPreprocessor(verbose=False).run_case_save(
+            str(unfinished / job.name), images, label, manager, configuration, dataset_json
+        )
     if found["unknown"]:
         raise InputError(f"{label}: has label values {found['unknown']} that dataset.json does not declare")
     arrays = {}
@@ -242,6 +244,8 @@ def _check_as_nnunet_does(images: list[str], label: str, manager: PlansManager) 
 def _check(future: Future, job: _Job) -> None:
     try:
         future.result()
+    except DiskError:
+        raise
     except InputError as error:
         raise WrongCaseError(str(error)) from error
     except BrokenProcessPool as error:

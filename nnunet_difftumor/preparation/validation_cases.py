@@ -9,7 +9,7 @@ import numpy as np
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_difftumor.files import write_json
+from nnunet_difftumor.files import blaming_the_disk, write_json
 from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.preparation.plans import CONFIGURATION
 from nnunet_difftumor.prepared.config import DiffTumorConfig
@@ -77,14 +77,15 @@ class ValidationCaseMaker:
         shutil.rmtree(unfinished.parent, ignore_errors=True)
         for folder in (unfinished, final, truth.parent):
             folder.mkdir(parents=True, exist_ok=True)
-        PreprocessorWithTumors(verbose=False).run_case_save(
-            str(unfinished / case),
-            [str(path) for path in files.images],
-            str(files.label),
-            self._plans,
-            self._configuration,
-            self._dataset_json,
-        )
+        with blaming_the_disk(unfinished):
+            PreprocessorWithTumors(verbose=False).run_case_save(
+                str(unfinished / case),
+                [str(path) for path in files.images],
+                str(files.label),
+                self._plans,
+                self._configuration,
+                self._dataset_json,
+            )
         made = []
         for file in sorted(unfinished.iterdir()):
             target = truth if file.name == truth.name else final / file.name
