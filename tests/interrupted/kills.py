@@ -49,6 +49,8 @@ def run(command: Command, log: Path, *, kill: tuple[int, float] | None = None) -
             stdout=subprocess.DEVNULL,
             stderr=file,
             start_new_session=True,
+            # Shells let what they start in the background ignore it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     try:
         if kill is not None:
