@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM end a command alike: temporary files go, what is done is kept.
 
-Both raise KeyboardInterrupt. Libraries may make another error of it, which `received` tells, or lose it in a callback: then
-it is raised again.
+Both raise KeyboardInterrupt. Libraries may make another error of it, which `received` tells, or lose it in a callback:
+then it is raised again.
 """
 
 import os
