@@ -85,3 +85,22 @@ def test_a_pool_s_worker_that_is_ended_while_it_begins_does_end():
     """Else the pool would wait for it for ever."""
     done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("-15 set()\n", "")
+
+
+EXIT = """
+import atexit, sys, time
+atexit.register(lambda: (print("at exit", flush=True), time.sleep(60)))
+from nnunet_difftumor.cli.main import main
+sys.argv = ["difftumor", "env"]
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_while_a_command_exits_is_silent():
+    words = [sys.executable, "-c", EXIT]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while process.stdout.readline() != "at exit\n":
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=10)[1]
+    assert (process.returncode, said) == (-signal.SIGINT, "")

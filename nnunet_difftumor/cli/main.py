@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("verb", choices=VERBS, metavar="VERB", help="one of the verbs below")
     verb = parser.parse_args(arguments[:1]).verb
 
-    with ending_on_signals():
+    with ending_on_signals(exits=argv is None):
         try:
             return _run(verb, arguments[1:])
         except KeyboardInterrupt:

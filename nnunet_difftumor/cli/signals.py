@@ -18,8 +18,13 @@ _received: list[int] = []
 
 
 @contextmanager
-def ending_on_signals() -> Iterator[None]:
-    """Lets both signals raise KeyboardInterrupt within it; one that is ignored, as behind `nohup`, stays ignored."""
+def ending_on_signals(*, exits: bool = False) -> Iterator[None]:
+    """Lets both signals raise KeyboardInterrupt within it; one that is ignored, as behind `nohup`, stays ignored.
+
+    Args:
+        exits: whether the process ends afterwards. All is done then, and Ctrl-C ends it without a word: what libraries
+            do at exit would answer with tracebacks.
+    """
     _received.clear()
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -36,7 +41,7 @@ def ending_on_signals() -> Iterator[None]:
         sys.unraisablehook = hook
         for number, handler in before.items():
             if signal.getsignal(number) is _end:
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_DFL if exits else handler)
 
 
 def received() -> int | None:
