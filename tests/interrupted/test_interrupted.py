@@ -23,7 +23,7 @@ def trials(nnunet_folders, prepared_phantom, tmp_path_factory):
     return of
 
 
-@pytest.mark.slow(file_seconds=60)
+@pytest.mark.slow(file_seconds=110)
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_command_that_is_killed_by_each_signal_in_turn_ends_well(trials, verb):
     trial = trials(verb)

@@ -8,7 +8,7 @@ from zlib import crc32
 
 from nnunet_difftumor.ct import SUFFIXES
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.files import only_writer
+from nnunet_difftumor.files import DiskError, only_writer
 from nnunet_difftumor.synthesis.renderers import recorded_renderer
 from nnunet_difftumor.synthesis.scans.manifest import MANIFEST, altered_outputs, hashes_of_inputs, read_manifest
 from nnunet_difftumor.synthesis.scans.settings import SynthesisOptions, SynthesisSettings
@@ -55,7 +55,8 @@ def synthesize_folder(
         report: gets a line per scan.
 
     Raises:
-        InputError: if there is no scan, a mask is missing, or the renderer cannot draw what is asked for.
+        InputError: if there is no scan, a mask is missing, the renderer cannot draw what is asked for, or the disk is
+            full.
     """
     settings, output = SynthesisSettings.of(options), Path(output)
     with only_writer(output):
@@ -77,6 +78,8 @@ def synthesize_folder(
                     done.manifests[name] = manifest
                     line = summary(output / name, manifest)
             except InputError as error:
+                if isinstance(error.__cause__, DiskError):
+                    raise  # so would all others
                 done.failed[name] = str(error)
                 line = f"{name}: {error}"
             report(f"[{number}/{len(cases)}] {line}")
