@@ -7,7 +7,6 @@ import argparse
 import functools
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from nnunet_difftumor.dataset_conversion.raw_dataset import (
     write_raw_dataset,
 )
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import scratch_folder
 from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.nnunet_folders import FOLDER_VARIABLES, RAW
 
@@ -59,10 +59,10 @@ def convert(
     input_folder = Path(input_folder).absolute()
     task = _read_task(input_folder)
     name = input_folder.name.split("_")[1] if name is None else name
-    target = dataset_folder(dataset_id, name, overwrite=overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".tmp-msd-") as temporary:
-        converted = _run_nnunets_converter(input_folder, Path(temporary), processes)
+    # One that is there may be the one that is asked for.
+    target = dataset_folder(dataset_id, name, overwrite=True)
+    with scratch_folder(target) as temporary:
+        converted = _run_nnunets_converter(input_folder, temporary, processes)
         labels = load_json(converted / "dataset.json")["labels"]
         files = sorted((converted / "imagesTr").glob("*_0000.nii.gz"))
         load = functools.partial(

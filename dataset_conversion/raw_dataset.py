@@ -1,5 +1,7 @@
 """Writes an nnU-Net raw dataset from cases, whole or not at all, and reports on every case."""
 
+import hashlib
+import json
 import re
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,9 +17,16 @@ from nnunet_difftumor.ct.anonymous import anonymous_name, without_text
 from nnunet_difftumor.ct.hounsfield import check_organs_hu
 from nnunet_difftumor.dataset_conversion.checks.case_names import unusable_names
 from nnunet_difftumor.dataset_conversion.checks.two_readers import difference_for_simpleitk
-from nnunet_difftumor.dataset_conversion.unfinished import FILE_ENDING, UnfinishedDataset, unfinished_dataset
+from nnunet_difftumor.dataset_conversion.unfinished import (
+    FILE_ENDING,
+    UnfinishedDataset,
+    remove_traces,
+    state_of,
+    unfinished_dataset,
+)
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.files import atomic_path, write_json
+from nnunet_difftumor.files import atomic_path, only_writer, write_json
+from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.nnunet_folders import RAW, dataset_name, nnunet_folder
 
 
@@ -94,7 +103,8 @@ def write_raw_dataset(
     """Writes `nnUNet_raw/DatasetXXX_Name` with one channel, CT, and `conversion_report.json` beside dataset.json.
 
     The dataset is built in a hidden folder beside its place and renamed at the end. After an interruption the same call
-    keeps the cases that are there. Prints a line for each case.
+    keeps the cases that are there; when it was finished before, from the same files, nothing is done. Prints a line for
+    each case.
 
     Args:
         cases: what to convert, by case name.
@@ -113,29 +123,59 @@ def write_raw_dataset(
     Raises:
         InputError: nnUNet_raw is not set, id or name are not free, no case is left, or the disk is full.
     """
-    target = dataset_folder(dataset_id, name, overwrite=overwrite)
-    report: dict[str, Any] = {"converted_by": f"difftumor {__version__}", "labels": dict(labels)}
-    request = {"converted_by": report["converted_by"], "labels": dict(labels), "settings": dict(settings or {})}
+    converted_by = f"difftumor {__version__}"
+    request = {"converted_by": converted_by, "labels": dict(labels), "settings": dict(settings or {})}
+    made_from = _made_from(request, cases)
+    target = dataset_folder(dataset_id, name, overwrite=True)
     try:
-        with unfinished_dataset(target, request) as unfinished:
+        with only_writer(target):
+            if not overwrite and _made_from_of(target) == made_from:
+                remove_traces(target)
+                print(f"{target}: finished before", flush=True)
+                return target
+            dataset_folder(dataset_id, name, overwrite=overwrite)
+            unfinished = unfinished_dataset(target, request)
             reader = (about or {}).get("overwrite_image_reader_writer")
-            report["cases"], report["rejected"] = _convert(cases, unfinished, labels, reader=reader)
-            if not report["cases"]:
+            facts, rejected = _convert(cases, unfinished, labels, reader=reader)
+            if not facts:
                 unfinished.discard()
-                reasons = "".join(f"\n  {case}: {reason}" for case, reason in report["rejected"].items())
+                reasons = "".join(f"\n  {case}: {reason}" for case, reason in rejected.items())
                 raise InputError(
                     f"no case is left for {target.name}, nothing was written{reasons or ': none was found'}"
                 )
+            report = {
+                "converted_by": converted_by,
+                "made_from_sha256": made_from,
+                "labels": dict(labels),
+                "cases": facts,
+                "rejected": rejected,
+            }
             if test_images is not None:
                 shutil.rmtree(unfinished.folder / "imagesTs", ignore_errors=True)
                 shutil.move(test_images, unfinished.folder / "imagesTs")
             _write_dataset_json(unfinished.folder, name, report, about or {})
             write_json(unfinished.folder / "conversion_report.json", report)
-            unfinished.finish(report["cases"])
+            unfinished.finish(facts)
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error}); {_RESUMES}") from error
-    print(f"{target}: {len(report['cases'])} cases, {len(report['rejected'])} rejected", flush=True)
+    print(f"{target}: {len(facts)} cases, {len(rejected)} rejected", flush=True)
     return target
+
+
+def _made_from(request: Mapping[str, Any], cases: Mapping[str, SourceCase]) -> str:
+    """Changes with the request, and with the files of any case."""
+    files = {name: state_of(case.files) for name, case in cases.items()}
+    # 6 mm are 6.0 mm.
+    content = json.loads(json.dumps([request, files]), parse_int=float)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _made_from_of(target: Path) -> str | None:
+    """What a finished dataset was made from; None if there is none, or of an earlier version."""
+    try:
+        return load_json(target / "conversion_report.json").get("made_from_sha256")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 # They see what this package does, which reads by nibabel too.

@@ -2,12 +2,10 @@
 
 import json
 import shutil
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.json_checks import load_json
 
@@ -35,11 +33,11 @@ class UnfinishedDataset:
         """What `record` stored of a case that is there already, made from the same files as they are now."""
         record = _read_json(self._record(case))
         complete = record is not None and self.image(case).is_file() and self.labels(case).is_file()
-        return record["facts"] if complete and record["files"] == _state_of(files) else None
+        return record["facts"] if complete and record["files"] == state_of(files) else None
 
     def record(self, case: str, files: Collection[Path], facts: Mapping[str, Any]) -> None:
         """Says that the case's two files are complete."""
-        write_json(self._record(case), {"files": _state_of(files), "facts": facts})
+        write_json(self._record(case), {"files": state_of(files), "facts": facts})
 
     def finish(self, cases: Collection[str]) -> None:
         """Puts the dataset into its place; an older one there is removed last. Other cases' files are left out."""
@@ -48,8 +46,9 @@ class UnfinishedDataset:
             for path in (self.folder / part).iterdir():
                 if path not in wanted:
                     path.unlink()
-        old = self.folder.with_name(f"{self.folder.name}-replaced")
+        old = _replaced(self._target)
         if self._target.exists():
+            shutil.rmtree(old, ignore_errors=True)
             self._target.rename(old)
         try:
             self.folder.rename(self._target)
@@ -58,9 +57,7 @@ class UnfinishedDataset:
                 old.rename(self._target)
             raise
         # Only now: killed before, the run is gone on with.
-        shutil.rmtree(self._target / "records")
-        (self._target / "request.json").unlink()
-        shutil.rmtree(old, ignore_errors=True)
+        remove_traces(self._target)
 
     def discard(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -69,45 +66,39 @@ class UnfinishedDataset:
         return self.folder / "records" / f"{case}.json"
 
 
-@contextmanager
-def unfinished_dataset(target: Path, request: Mapping[str, Any]) -> Iterator[UnfinishedDataset]:
-    """The unfinished dataset of an interrupted run with the same request, or a new one; for one process at a time.
+def remove_traces(target: Path) -> None:
+    """Removes what only making it needed from a dataset that is in its place."""
+    shutil.rmtree(target / "records", ignore_errors=True)
+    (target / "request.json").unlink(missing_ok=True)
+    shutil.rmtree(_replaced(target), ignore_errors=True)
+
+
+def unfinished_dataset(target: Path, request: Mapping[str, Any]) -> UnfinishedDataset:
+    """The unfinished dataset of an interrupted run with the same request, or a new one; for whoever has the lock.
 
     Args:
         target: the place of the finished dataset.
         request: JSON; what decides the content of all cases. An unfinished dataset of another request is removed.
-
-    Raises:
-        InputError: another process is making this dataset.
     """
-    from filelock import FileLock, Timeout
-
     unfinished = UnfinishedDataset(target)
-    folder = unfinished.folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(f"{target}: another process is making it; wait for it, or choose another id") from error
-    try:
-        request = json.loads(json.dumps(request))
-        if folder.exists() and _read_json(folder / "request.json") != request:
-            unfinished.discard()
-        for part in ("imagesTr", "labelsTr", "records"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        write_json(folder / "request.json", request)
-        yield unfinished
-    finally:
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
+    request = json.loads(json.dumps(request))
+    if unfinished.folder.exists() and _read_json(unfinished.folder / "request.json") != request:
+        unfinished.discard()
+    for part in ("imagesTr", "labelsTr", "records"):
+        (unfinished.folder / part).mkdir(parents=True, exist_ok=True)
+    write_json(unfinished.folder / "request.json", request)
+    return unfinished
 
 
 def _folder_of(target: Path) -> Path:
     return target.with_name(f".unfinished-{target.name}")
 
 
-def _state_of(files: Collection[Path]) -> list[list]:
+def _replaced(target: Path) -> Path:
+    return target.with_name(f".unfinished-{target.name}-replaced")
+
+
+def state_of(files: Collection[Path]) -> list[list]:
     """Path, size and time of last change of each file; None for both where there is no such file."""
     states = []
     for path in files:

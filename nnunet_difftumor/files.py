@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,8 @@ try:
     import fcntl
 except ImportError:  # Windows: what killed processes leave stays
     fcntl = None  # type: ignore[assignment]
+
+_PROBE_BYTES = 1 << 20
 
 
 @contextmanager
@@ -34,7 +37,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         killed process leaves at most a file whose name starts with ".tmp-", which the next one for `path` removes.
     """
     with _temporary(path) as temporary, _locked_file(temporary):
-        yield temporary
+        with blaming_the_disk(path):
+            yield temporary
         _flush(temporary)
         os.replace(temporary, path)
 
@@ -46,11 +50,18 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
     Yields:
         A folder beside `path` to fill, as `atomic_path` gives a file.
     """
+    with scratch_folder(path) as temporary:
+        yield temporary
+        temporary.rename(path)
+
+
+@contextmanager
+def scratch_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives a new folder beside `path`, on the same disk, that is removed at the end: for what `path` is made of."""
     with _temporary(path) as temporary:
         temporary.mkdir()
         with _locked(temporary, os.O_RDONLY):
             yield temporary
-            temporary.rename(path)
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
@@ -72,6 +83,35 @@ def write_json_once(path: str | os.PathLike, content: Any) -> None:
         except OSError:  # a file system without hard links
             if not path.exists():
                 os.replace(temporary, path)
+
+
+class DiskError(OSError):
+    """A disk that cannot be written, full for instance, whatever the library that found out calls it."""
+
+
+@contextmanager
+def blaming_the_disk(path: str | os.PathLike) -> Iterator[None]:
+    """Libraries that write by themselves (torch, blosc2, safetensors) do not say that the disk is full.
+
+    Args:
+        path: what is written, in a folder that is there.
+
+    Raises:
+        DiskError: instead of an error of theirs, if nothing more can be written there.
+    """
+    path = Path(path)
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        try:
+            # What was written before the error is still there.
+            with tempfile.TemporaryFile(dir=path.parent) as file:
+                file.write(bytes(_PROBE_BYTES))
+        except OSError as of_disk:
+            raise DiskError(of_disk.errno, of_disk.strerror, str(path)) from error
+        raise
 
 
 @contextmanager
@@ -98,7 +138,8 @@ def only_writer(target: str | os.PathLike) -> Iterator[None]:
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(target)) from error
     try:
-        yield
+        with _named(target):
+            yield
     finally:
         # While it is held: who opened it before does not take it for a lock any more.
         Path(lock.lock_file).unlink(missing_ok=True)
@@ -120,13 +161,21 @@ def _temporary(path: str | os.PathLike) -> Iterator[Path]:
     _remove_stale(path)
     temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
     try:
-        yield temporary
+        with _named(path):
+            yield temporary
+    finally:
+        _remove(temporary)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of writing alone do not say where."""
+    try:
+        yield
     except OSError as error:
         if error.errno is None or error.filename is not None:
             raise
-        raise OSError(error.errno, error.strerror, str(path)) from error  # writing alone does not say where
-    finally:
-        _remove(temporary)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _locked_file(path: Path) -> AbstractContextManager[None]:

@@ -79,12 +79,13 @@ def quick_preparation() -> Iterator[None]:
     from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor
     from nnunetv2.preprocessing.preprocessors import default_preprocessor
 
+    from nnunet_difftumor import worker_processes
     from nnunet_difftumor.preparation import preprocessed_cases
 
     forkserver = multiprocessing.get_context("forkserver")
     forkserver.set_forkserver_preload([module.__name__ for module in (fingerprint_extractor, preprocessed_cases)])
     with pytest.MonkeyPatch.context() as monkeypatch:
-        for module in (verify_dataset_integrity, fingerprint_extractor, default_preprocessor, preprocessed_cases):
+        for module in (verify_dataset_integrity, fingerprint_extractor, default_preprocessor, worker_processes):
             monkeypatch.setattr(module, "multiprocessing", SimpleNamespace(get_context=lambda method: forkserver))
         yield
 
@@ -96,12 +97,12 @@ def prepared_phantom(nnunet_folders: Path, tmp_path_factory: pytest.TempPathFact
     With several processes the first one that needs them makes them, and the others take a copy.
     """
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        return _prepare_phantom(nnunet_folders)
+        return prepare_phantom(nnunet_folders)
     dataset = _dataset(nnunet_folders, "Dataset501_Phantom")
     shared = tmp_path_factory.getbasetemp().parent / dataset.raw.name
     with FileLock(f"{shared}.lock"):
         if not shared.is_dir():
-            _prepare_phantom(nnunet_folders)
+            prepare_phantom(nnunet_folders)
             for folder in (dataset.raw, dataset.preprocessed):
                 shutil.copytree(folder, shared.with_suffix(".part") / folder.parent.name)
             shared.with_suffix(".part").rename(shared)
@@ -111,7 +112,7 @@ def prepared_phantom(nnunet_folders: Path, tmp_path_factory: pytest.TempPathFact
     return dataset
 
 
-def _prepare_phantom(root: Path) -> PreparedDataset:
+def prepare_phantom(root: Path) -> PreparedDataset:
     from nnunet_difftumor.dataset_conversion import phantom
     from nnunet_difftumor.preparation.prepare import prepare
 

@@ -95,3 +95,42 @@ with only_writer({str(tmp_path / "out")!r}):
     with only_writer(tmp_path / "out"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from nnunet_difftumor.files import DiskError, atomic_path
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+try:
+    with atomic_path(Path(sys.argv[1]) / "weights.bin") as path:
+        values = np.random.default_rng(0).standard_normal(100_000)
+        WRITE
+except DiskError as error:
+    print(error, [file.name for file in Path(sys.argv[1]).iterdir()])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="file size limits are POSIX")
+@pytest.mark.parametrize(
+    "write",
+    [
+        "import torch; torch.save(torch.from_numpy(values), path)",
+        "from safetensors.numpy import save_file; save_file({'a': values}, path)",
+        "import blosc2; path.unlink(); blosc2.asarray(values, urlpath=str(path))",
+        "path.write_bytes(values.tobytes())",
+    ],
+    ids=["torch", "safetensors", "blosc2", "Python"],
+)
+def test_a_full_disk_is_the_disk_s_error_whoever_writes(tmp_path, write):
+    words = [sys.executable, "-c", FULL.replace("WRITE", write), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout == f"[Errno 27] File too large: '{tmp_path / 'weights.bin'}' []\n"
+
+
+def test_an_error_of_a_library_on_a_good_disk_stays_what_it_is(tmp_path):
+    with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / "a"):
+        _ = 1 / 0

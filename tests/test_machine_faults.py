@@ -1,56 +1,36 @@
 """Full disks, folders that cannot be, readers that leave, signals and second writers: one line, and nothing mixed."""
 
-import os
+import ctypes
 import resource
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
-import tiny_networks
+from commands_that_write import DIFFTUMOR, commands, make_inputs, make_run
+from folder_contents import contents, differences, hidden
 
 from nnunet_difftumor.cli.main import main
-from nnunet_difftumor.dataset_conversion.phantom import phantom_case
+from nnunet_difftumor.files import only_writer
 
-DIFFTUMOR = Path(sys.executable).with_name("difftumor")
+VERBS = ("synthesize", "reconstruct", "import-weights", "preview", "check", "postprocess", "bank")
+# As they are named in `commands`; those that are quick, before they write, and the others.
+QUICK = ("synthesize", "import-weights", "convert", "export", "evaluate", "postprocess", "demo")
+OTHERS = (
+    *("synthesize folder", "reconstruct", "preview", "check", "bank", "prepare", "preprocess-generative", "replay"),
+    *("train-autoencoder", "train-diffusion"),
+)
+ALL = [*QUICK, *(pytest.param(verb, marks=pytest.mark.long) for verb in OTHERS)]
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory) -> Path:
-    """A phantom, its organs, and weights."""
-    folder = tmp_path_factory.mktemp("inputs")
-    hu, labels = phantom_case([0, 0, 1], spacing_mm=(6.0, 5.0, 5.0))
-    affine = np.diag([-5.0, -5.0, 6.0, 1.0])
-    nib.save(nib.Nifti1Image(hu.T, affine), folder / "ct.nii.gz")
-    nib.save(nib.Nifti1Image(labels.T.astype(np.uint8), affine), folder / "labels.nii.gz")
-    tiny_networks.write_weights(folder / "weights", "liver_early")
-    (folder / "predicted").mkdir()
-    values = np.random.default_rng(0).integers(0, 3, (12, 12, 12)).astype(np.uint8)
-    nib.save(nib.Nifti1Image(values, np.diag([-2.0, -2.0, 3.0, 1.0])), folder / "predicted" / "case.nii.gz")
+def inputs(prepared_phantom, tmp_path_factory) -> Path:
+    folder = make_inputs(tmp_path_factory.mktemp("inputs"))
+    make_run(folder / "run", prepared_phantom.preprocessed)
     return folder
-
-
-def commands(inputs: Path, output: Path) -> dict[str, list[str]]:
-    """Of verbs that write, by name; each writes `output`, or into it."""
-    ct, labels, weights = (str(inputs / name) for name in ("ct.nii.gz", "labels.nii.gz", "weights"))
-    organ = ["--organ-mask", labels, "--organ-label", "1"]
-    both = ["--organ-label", "1", "--tumor-label", "2"]
-    return {
-        "synthesize": ["synthesize", ct, *organ, "--organ", "liver", "-o", str(output)],
-        "reconstruct": ["reconstruct", ct, *organ, "--weights", weights, "-o", str(output)],
-        "import-weights": ["import-weights", f"{weights}/autoencoder.safetensors", "-o", str(output)],
-        "preview": ["preview", "-d", "501", "-o", str(output)],
-        "check": ["check", "-d", "501", "-np", "1", "-o", str(output / "findings.json")],
-        "postprocess": ["postprocess", str(inputs / "predicted"), *both, "-o", str(output)],
-        "bank": ["synthesize", "--bank", "-d", "501", "--per-case", "1", "-o", str(output)],
-    }
-
-
-VERBS = ("synthesize", "reconstruct", "import-weights", "preview", "check", "postprocess", "bank")
 
 
 def lines_of(stderr: str) -> list[str]:
@@ -58,24 +38,87 @@ def lines_of(stderr: str) -> list[str]:
     return [line for line in stderr.replace("\r", "\n").splitlines() if line.strip() and "%|" not in line]
 
 
-# The others take long before they write, or write less than that.
+def one_line_of(words: list[str], environment: dict[str, str], **process) -> str:
+    """What a command says that ends with status 2."""
+    done = subprocess.run([DIFFTUMOR, *words], capture_output=True, text=True, timeout=300, env=environment, **process)
+    said = lines_of(done.stderr)
+    assert done.returncode == 2 and len(said) == 1, done.stderr
+    return said[0]
+
+
+def run_with_one_line(verb: str, inputs: Path, output: Path, **process) -> str:
+    """Runs a verb that is to fail; nothing temporary is left."""
+    command = commands(inputs, output)[verb]
+    said = one_line_of(command.words, command.environment, **process)
+    assert str(output) in said, said
+    # A conversion is gone on with from there.
+    assert {Path(name).name for name in hidden(output.parent)} <= {".unfinished-Dataset701_Phantom"}
+    return said
+
+
 @pytest.mark.slow(file_seconds=60)
-@pytest.mark.parametrize("verb", ["synthesize", "import-weights", "preview", "postprocess", "bank"])
-def test_a_full_disk_is_one_line(prepared_phantom, inputs, tmp_path, verb):
+@pytest.mark.parametrize("verb", ALL)
+def test_a_full_disk_is_one_line(inputs, tmp_path, verb):
     """No file can have more than 200 bytes, which fails as a full disk does."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
-
-    words = commands(inputs, tmp_path / "out")[verb]
-    # Python itself would leave half a .pyc behind, on a full disk too.
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [DIFFTUMOR, *words], capture_output=True, text=True, preexec_fn=limit, timeout=120, env=environment
+    if verb == "check":
+        pytest.skip("its findings of a good dataset are shorter")
+    if commands(inputs, tmp_path / "out")[verb].variables:
+        (tmp_path / "out").mkdir()
+    run_with_one_line(
+        verb, inputs, tmp_path / "out", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
     )
-    (said,) = lines_of(done.stderr)
-    assert done.returncode == 2 and str(tmp_path / "out") in said, done.stderr
-    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize("verb", ALL)
+def test_no_right_to_write_is_one_line(inputs, tmp_path, verb):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    said = run_with_one_line(verb, inputs, place_in(closed, verb, inputs), preexec_fn=_obey_rights)
+    assert "ermission denied" in said
+    assert not list(closed.iterdir())
+
+
+def place_in(folder: Path, verb: str, inputs: Path) -> Path:
+    """A new folder in it; nnU-Net's own folders are there."""
+    return folder if str(folder) in commands(inputs, folder)[verb].variables.values() else folder / "out"
+
+
+def _obey_rights() -> None:
+    """Root's right to write everywhere is given up, for whatever is executed then."""
+    pr_capbset_drop, cap_dac_override = 24, 1
+    ctypes.CDLL(None).prctl(pr_capbset_drop, cap_dac_override, 0, 0, 0)
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """64 KB of memory as a file system."""
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], capture_output=True).returncode:
+        pytest.skip("only root can mount")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("verb", [*QUICK, *OTHERS])
+def test_a_disk_without_a_free_byte_is_one_line(inputs, tmp_path, verb):
+    with small_disk(tmp_path / "disk") as disk:
+        (disk / "filled").write_bytes(bytes(64 * 1024))
+        run_with_one_line(verb, inputs, place_in(disk, verb, inputs))
+        # What nnU-Net says, and the lock of a training, are there while they are empty.
+        left = [path for path in disk.rglob("*") if path.is_file() and path.suffix not in (".log", ".lock")]
+        assert [path.name for path in left] == ["filled"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("verb", [*QUICK, *OTHERS])
+def test_a_disk_that_is_only_for_reading_is_one_line(inputs, tmp_path, verb):
+    with small_disk(tmp_path / "disk") as disk:
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        said = run_with_one_line(verb, inputs, place_in(disk, verb, inputs))
+        assert "ead-only file system" in said
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -88,17 +131,9 @@ def test_a_folder_that_cannot_be_is_one_line(prepared_phantom, inputs, tmp_path,
         output.parent.symlink_to(output.parent)
     else:
         output = tmp_path / ("n" * 300)
-    assert main(commands(inputs, output)[verb]) == 2
+    assert main(commands(inputs, output)[verb].words) == 2
     (said,) = lines_of(capsys.readouterr().err)
     assert str(output) in said or str(output.parent) in said
-
-
-def test_no_right_to_write_is_one_line(inputs, tmp_path, capsys):
-    if os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
-    (tmp_path / "closed").mkdir(mode=0o555)
-    assert main(commands(inputs, tmp_path / "closed" / "out")["synthesize"]) == 2
-    assert "permission denied; name a file or folder" in capsys.readouterr().err
 
 
 def test_a_reader_that_leaves_is_no_error(nnunet_folders):
@@ -113,7 +148,7 @@ def test_a_reader_that_leaves_is_no_error(nnunet_folders):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_command_in_one_line_and_leaves_nothing_temporary(inputs, tmp_path, number):
-    words = commands(inputs, tmp_path / "out")["synthesize"]
+    words = commands(inputs, tmp_path / "out")["synthesize"].words
     for wait_s in (0.2, 1.0, 1.6):
         with subprocess.Popen([DIFFTUMOR, *words], stderr=subprocess.PIPE, text=True) as process:
             time.sleep(wait_s)
@@ -125,9 +160,44 @@ def test_a_signal_ends_a_command_in_one_line_and_leaves_nothing_temporary(inputs
     assert not [path for path in tmp_path.iterdir() if path.name != "out"]
 
 
-def test_the_second_of_two_writers_is_refused(inputs, tmp_path):
-    words = [*commands(inputs, tmp_path / "out")["synthesize"], "--count", "3"]
-    both = [subprocess.Popen([DIFFTUMOR, *words], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+# A bank may have any number of writers; `evaluate` and `check` write one file, whole; trainings are in `generative`.
+ONE_WRITER = (
+    *("synthesize", "synthesize folder", "import-weights", "convert", "export", "demo", "reconstruct", "preview"),
+    *("prepare", "preprocess-generative", "replay"),
+)
+
+
+@pytest.mark.parametrize("verb", ONE_WRITER)
+def test_a_folder_that_another_process_is_writing_is_refused(inputs, tmp_path, monkeypatch, capsys, verb):
+    output, command = tmp_path / "out", commands(inputs, tmp_path / "out")[verb]
+    for name, value in command.variables.items():
+        monkeypatch.setenv(name, value)
+    inside = {"convert": "Dataset701_Phantom", "prepare": "Dataset702_Small"}
+    inside["preprocess-generative"] = "Dataset702_Small/generative"
+    if verb in inside:
+        output.mkdir()
+    with only_writer(output / inside.get(verb, "")):
+        before = sorted(tmp_path.rglob("*"))
+        assert main(command.words) == 2
+        assert sorted(tmp_path.rglob("*")) == before
+    (said,) = lines_of(capsys.readouterr().err)
+    assert "another process is writing there" in said
+
+
+@pytest.mark.parametrize("verb", ["synthesize", *(pytest.param(verb, marks=pytest.mark.long) for verb in ("prepare",))])
+def test_what_two_writers_leave_is_what_one_of_them_alone_would_have_written(inputs, tmp_path, verb):
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    for folder in (alone, together):
+        place = folder / "out"
+        (place if commands(inputs, place)[verb].variables else folder).mkdir(parents=True)
+    command = commands(inputs, alone / "out")[verb]
+    subprocess.run([DIFFTUMOR, *command.words], env=command.environment, check=True)
+    command = commands(inputs, together / "out")[verb]
+    both = [
+        subprocess.Popen([DIFFTUMOR, *command.words], env=command.environment, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     said = [process.communicate()[1] for process in both]
     assert sorted(process.returncode for process in both) == [0, 2], said
-    assert "out: another process is writing there" in "".join(said)
+    assert "another process is writing there" in "".join(said)
+    assert not differences(contents(alone), contents(together)) and not hidden(together)

@@ -12,7 +12,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model_folder", type=Path, metavar="MODEL_FOLDER", help="TRAINER__PLANS__CONFIGURATION in nnU-Net's results"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FOLDER", help="must not exist (default: MODEL_FOLDER_exported)"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="new, or holding this export (default: MODEL_FOLDER_exported)",
     )
 
 

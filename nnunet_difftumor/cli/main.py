@@ -7,11 +7,10 @@ import os
 import re
 import signal
 import sys
-import threading
 from collections.abc import Sequence
-from typing import Any
 
 from nnunet_difftumor import __version__
+from nnunet_difftumor.cli.signals import ending_on_signals, received
 from nnunet_difftumor.errors import InputError
 
 VERBS = {
@@ -86,48 +85,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("verb", choices=VERBS, metavar="VERB", help="one of the verbs below")
     verb = parser.parse_args(arguments[:1]).verb
 
-    before = _end_as_interrupted()
-    try:
-        return _run(verb, arguments[1:])
-    except KeyboardInterrupt as error:
-        more = "; the same command resumes where it stopped" if verb in RESUMABLE else ""
-        print(f"\ndifftumor {verb}: interrupted{more}", file=sys.stderr)
-        return 128 + (signal.SIGTERM if isinstance(error, _TerminatedError) else signal.SIGINT)
-    except BrokenPipeError:
-        # Who read the output has had enough, such as `head`. Nothing more can be said there, at the exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + _SIGPIPE
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+    with ending_on_signals(exits=argv is None):
+        try:
+            return _run(verb, arguments[1:])
+        except KeyboardInterrupt:
+            more = "; the same command resumes where it stopped" if verb in RESUMABLE else ""
+            print(f"\ndifftumor {verb}: interrupted{more}", file=sys.stderr)
+            return 128 + (received() or signal.SIGINT)
+        except BrokenPipeError:
+            # Who read the output has had enough, such as `head`. Nothing more can be said there, at the exit either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + _SIGPIPE
 
 
 def _run(verb: str, arguments: Sequence[str]) -> int:
-    # Only the chosen verb is imported: `difftumor --help` stays quick, and one broken verb does not break the others.
-    module = importlib.import_module(f"nnunet_difftumor.cli.{module_name(verb)}")
-    parser = argparse.ArgumentParser(
-        prog=f"difftumor {verb}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    module.add_arguments(parser)
-    parsed = parser.parse_args(arguments)
-    # Prints lines of the library as errors are printed.
-    parsed.say = lambda line: print(with_options(line, parser), flush=True)
     try:
+        # Only the chosen verb is imported: `difftumor --help` stays quick, and a broken verb does not break others.
+        module = importlib.import_module(f"nnunet_difftumor.cli.{module_name(verb)}")
+        parser = argparse.ArgumentParser(
+            prog=f"difftumor {verb}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        module.add_arguments(parser)
+        parsed = parser.parse_args(arguments)
+        # Prints lines of the library as errors are printed.
+        parsed.say = lambda line: print(with_options(line, parser), flush=True)
         return module.run(parsed) or 0
-    except InputError as error:
+    except Exception as error:
+        if received():
+            # Libraries in C make other errors of an interruption, while they are imported for instance.
+            raise KeyboardInterrupt from error
+        said = _in_a_line(error)
+        if said is None:
+            raise
+        print(f"difftumor {verb}: {with_options(said, parser)}", file=sys.stderr)
+        return 2
+
+
+def _in_a_line(error: Exception) -> str | None:
+    """What is wrong with the input or the machine; None for a fault of the program."""
+    if isinstance(error, InputError):
         if isinstance(error.__cause__, BrokenPipeError):
             raise error.__cause__ from None
-        said = with_options(str(error), parser)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        if error.errno not in _OF_THE_MACHINE:
-            raise
-        said = _machine_error(error)
-    except MemoryError as error:
-        said = f"not enough memory{f' ({error})' if str(error) else ''}; close other programs, or give less at a time"
-    print(f"difftumor {verb}: {said}", file=sys.stderr)
-    return 2
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        return _machine_error(error)
+    if isinstance(error, MemoryError):
+        return f"not enough memory{f' ({error})' if str(error) else ''}; close other programs, or give less at a time"
+    return None
 
 
 def _machine_error(error: OSError) -> str:
@@ -136,31 +140,6 @@ def _machine_error(error: OSError) -> str:
     # Of a temporary file, the one that it was to become.
     where = f"{_TEMPORARY.sub('', os.fsdecode(name))}: " if isinstance(name, str | bytes | os.PathLike) else ""
     return f"{where}{(error.strerror or str(error)).lower()}{_OF_THE_MACHINE[error.errno]}"
-
-
-class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does: temporary files go, what is done is kept."""
-
-
-def _end(*_: Any) -> None:
-    raise _TerminatedError
-
-
-def _end_as_interrupted() -> Any:
-    """Lets SIGTERM interrupt; returns what handled it before, None where nothing may be changed."""
-    if threading.current_thread() is not threading.main_thread():
-        return None
-    return signal.signal(signal.SIGTERM, _end)
-
-
-def _forget_in_child() -> None:
-    """Pools end their workers by SIGTERM, and wait: one that has just begun to wait itself would not come to `_end`."""
-    if signal.getsignal(signal.SIGTERM) is _end:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def with_options(message: str, parser: argparse.ArgumentParser) -> str:

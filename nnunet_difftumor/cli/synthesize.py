@@ -265,6 +265,7 @@ def _synthesize_again(args: argparse.Namespace) -> int:
 
 
 def _synthesize(args: argparse.Namespace) -> int:
+    from nnunet_difftumor.files import only_writer
     from nnunet_difftumor.synthesis.scans.folder import is_finished, summary
     from nnunet_difftumor.synthesis.scans.settings import SynthesisSettings
     from nnunet_difftumor.synthesis.scans.synthesize import synthesize
@@ -272,7 +273,9 @@ def _synthesize(args: argparse.Namespace) -> int:
     options = _options(args)
     settings = SynthesisSettings.of(options)
     common = {"weights": args.weights, "spacing_mm": args.spacing_mm, "anonymous": bool(args.anonymous)}
-    if is_finished(args.ct, args.organ_mask, args.output, settings=settings, **common):
+    with only_writer(args.output):
+        finished = is_finished(args.ct, args.organ_mask, args.output, settings=settings, **common)
+    if finished:
         print(f"{args.output}: finished before")
         return 0
     manifest = synthesize(args.ct, args.organ_mask, args.output, device=args.device, **common, **options)

@@ -89,7 +89,7 @@ def check_folder(variable: str) -> Finding:
         return Finding("problem", f"{variable}={value} is not a folder", f'mkdir -p "{value}"')
     try:
         # Rights alone do not tell: a drive may be read-only, full, or not obey root.
-        with tempfile.NamedTemporaryFile(dir=value, prefix=".difftumor-doctor-") as file:
+        with tempfile.TemporaryFile(dir=value) as file:
             file.write(b"written")
             file.flush()
     except OSError as error:

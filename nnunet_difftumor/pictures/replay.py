@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.files import write_json
+from nnunet_difftumor.files import only_writer, write_json
 from nnunet_difftumor.installation import trainer_folders
 from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.nnunet_folders import PREPROCESSED, nnunet_folder
@@ -57,10 +57,12 @@ def replay(run: str | Path, sample: int, *, rank: int = 0, output: str | Path | 
     Raises:
         InputError: as `RunReplay` and `RunReplay.sample`.
     """
-    again = RunReplay(run, rank=rank)
-    made = again.sample(sample)
-    write_sample(made, Path(run) / "replay" / str(sample) if output is None else output, again)
-    return made
+    output = Path(run) / "replay" / str(sample) if output is None else Path(output)
+    with only_writer(output):
+        again = RunReplay(run, rank=rank)
+        made = again.sample(sample)
+        write_sample(made, output, again)
+        return made
 
 
 class RunReplay:

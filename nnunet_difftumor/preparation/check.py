@@ -1,9 +1,8 @@
 """`check`: everything that can be wrong with a dataset without anything failing, case by case."""
 
-import multiprocessing
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from nnunet_difftumor.prepared.nnunet.dataset_json import read_dataset_json
 from nnunet_difftumor.prepared.nnunet.plans_and_folds import read_plans_file, read_pools, read_splits
 from nnunet_difftumor.prepared.pools import pool_list, pools_folder
 from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.worker_processes import worker_processes
 
 _CONFIGURATION = "3d_fullres"
 # Fewer are looked at sooner than processes start.
@@ -146,15 +146,12 @@ class _Checked:
         jobs = [(case, self.cases[case].files.images[0], self.cases[case].files.label, self.organs) for case in missing]
         seen = {}
         quiet = None if jobs else True
-        if self.processes == 1 or len(jobs) < _WORTH_PROCESSES:
-            results = map(_examine, jobs)
-        else:
-            # Spawned: libraries have threads, which a fork would not survive.
-            executor = ProcessPoolExecutor(min(self.processes, len(jobs)), multiprocessing.get_context("spawn"))
-            results = executor.map(_examine, jobs)
-        for case, found in zip(missing, tqdm(results, total=len(jobs), unit="case", disable=quiet), strict=True):
-            self.remembered.write(f"cases/{case}", self.cases[case].key, found)
-            seen[case] = found
+        alone = self.processes == 1 or len(jobs) < _WORTH_PROCESSES
+        with nullcontext() if alone else worker_processes(min(self.processes, len(jobs))) as executor:
+            results = map(_examine, jobs) if executor is None else executor.map(_examine, jobs)
+            for case, found in zip(missing, tqdm(results, total=len(jobs), unit="case", disable=quiet), strict=True):
+                self.remembered.write(f"cases/{case}", self.cases[case].key, found)
+                seen[case] = found
         return seen
 
     def _listed(self) -> tuple[list[Finding], dict[str, RawFiles]]:

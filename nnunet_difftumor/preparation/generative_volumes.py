@@ -6,10 +6,9 @@ is written (generative/stored_cases.py) is read without nnU-Net.
 
 import hashlib
 import json
-import multiprocessing
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,6 +41,7 @@ from nnunet_difftumor.prepared.nnunet.plans_and_folds import read_pools
 from nnunet_difftumor.prepared.orientation import directions
 from nnunet_difftumor.prepared.pools import pool_list
 from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.worker_processes import worker_processes
 
 FOLDER = "generative"
 # Half a patch of the published models: a patch around any voxel of an organ then has tissue, not padding, where the
@@ -106,13 +106,13 @@ def preprocess_generative(
     settings_sha256 = _settings_sha256(volumes, organs, margin_mm)
     pools = [dataset_folders(pool, argument="healthy")[0] for pool in healthy]
     sources = _sources(raw, [*pools, *_prepared_pools(preprocessed, raw.parent)], dataset_json)
-    hashes = file_hashes(preprocessed)
-    jobs = [
-        _Job(name, files, reader, organs, volumes, margin_mm, folder, _made_from(files, settings_sha256, hashes))
-        for name, (files, reader) in sources.items()
-    ]
-    hashes.save()
     with only_writer(folder):
+        hashes = file_hashes(preprocessed)
+        jobs = [
+            _Job(name, files, reader, organs, volumes, margin_mm, folder, _made_from(files, settings_sha256, hashes))
+            for name, (files, reader) in sources.items()
+        ]
+        hashes.save()
         cases, rejected = _make(jobs, processes or min(4, os.cpu_count() or 1), raw.name, report)
         if not cases:
             raise InputError(f"{raw}: no case is left")
@@ -215,8 +215,7 @@ def _run(jobs: Sequence[_Job], processes: int) -> dict[str, str]:
         for job, reason in tqdm(results, total=len(jobs), unit="case", disable=None if jobs else True):
             rejected |= {job.name: reason} if reason else {}
         return rejected
-    # Spawned, as nnU-Net does: its libraries have threads, which a fork would not survive.
-    with ProcessPoolExecutor(min(processes, len(jobs)), multiprocessing.get_context("spawn")) as executor:
+    with worker_processes(min(processes, len(jobs))) as executor:
         waiting = {executor.submit(_preprocess, job): job for job in jobs}
         try:
             for future in tqdm(as_completed(waiting), total=len(waiting), unit="case", disable=None):
@@ -227,9 +226,6 @@ def _run(jobs: Sequence[_Job], processes: int) -> dict[str, str]:
                 "a process was killed while it preprocessed, most likely for want of memory; give fewer processes "
                 "(`processes` 1), the same command resumes"
             ) from error
-        except BaseException:
-            executor.shutdown(wait=True, cancel_futures=True)
-            raise
     return dict(sorted(rejected.items()))
 
 

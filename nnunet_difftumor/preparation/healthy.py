@@ -56,6 +56,7 @@ class HealthyPools:
         write_json(self._list, self.names)
         final = self.folder / plans["configurations"][CONFIGURATION]["data_identifier"]
         made = PreprocessedCases(final, pool_cases_folder(self._dataset_folder), hashes=hashes, plans=plans)
+        made.remove_unfinished()
         for name in sorted(made.names() - set(self.cases)):
             report(f"      {name}: withdrawn from its pool; removed")
             Remembered(self._dataset_folder).forget(name)

@@ -1,8 +1,10 @@
 """nnU-Net's own plans with the generator's HU window, and, if asked for, another spacing or patch size."""
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.errors import InputError
@@ -13,6 +15,7 @@ from nnunet_difftumor.prepared.nnunet.plans_and_folds import read_plans_file
 CONFIGURATION = "3d_fullres"
 # In the plans file, so that a second `prepare` knows what the first was asked for. nnU-Net ignores it.
 _REQUEST_KEY = "difftumor_request"
+_UNFINISHED = f".unfinished-{PLANS_NAME}"
 # nnU-Net's planners do not let feature maps become smaller than this (UNet_featuremap_min_edge_length).
 _SMALLEST_FEATURE_MAP = 4
 
@@ -22,7 +25,7 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
 
     Args:
         dataset_id: with a fingerprint already extracted.
-        plans_file: where nnU-Net writes plans named `PLANS_NAME`.
+        plans_file: of the plans named `PLANS_NAME`, which appears whole.
         request: `planner` (class name), `spacing_mm` and `patch_size` (three numbers or None).
 
     Raises:
@@ -30,17 +33,22 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
     """
     from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiments
 
+    # Under another name, until they are whole.
+    unfinished = Path(plans_file).with_name(f"{_UNFINISHED}.json")
+    unfinished.unlink(missing_ok=True)
+    if os.path.isfile(plans_file):
+        shutil.copyfile(plans_file, unfinished)  # nnU-Net keeps what users have added to them
     try:
         with _at_least_one_thread():
             plan_experiments(
                 [dataset_id],
                 request["planner"],
                 overwrite_target_spacing=request["spacing_mm"],
-                overwrite_plans_name=PLANS_NAME,
+                overwrite_plans_name=_UNFINISHED,
             )
     except TypeError as error:
         raise InputError(f"`planner` {request['planner']}: nnU-Net has no such planner ({error})") from error
-    plans = read_plans_file(plans_file)
+    plans = read_plans_file(str(unfinished))
     if CONFIGURATION not in plans["configurations"]:
         raise InputError(f"{plans_file}: has no configuration {CONFIGURATION}; are the images two-dimensional?")
     statistics = plans["foreground_intensity_properties_per_channel"]["0"]
@@ -51,8 +59,10 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
         # ResEnc planners reuse the cases of nnUNetPlans; ours have another window and must not replace those.
         if "data_identifier" in configuration:
             configuration["data_identifier"] = f"{PLANS_NAME}_{name}"
+    plans["plans_name"] = PLANS_NAME
     plans[_REQUEST_KEY] = request
     write_json(plans_file, plans)
+    unfinished.unlink()
 
 
 def stored_request(plans_file: str) -> dict[str, Any] | None:

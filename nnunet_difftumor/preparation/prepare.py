@@ -21,6 +21,7 @@ from nnunet_difftumor import __version__
 from nnunet_difftumor.checks.examine import Remembered
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path, only_writer, write_json
+from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.preparation.datasets import check_channel, dataset_folders
 from nnunet_difftumor.preparation.folds import drop_from_folds, make_splits
 from nnunet_difftumor.preparation.healthy import HealthyPools
@@ -43,6 +44,7 @@ from nnunet_difftumor.prepared.nnunet.preprocessed_dataset import PreprocessedDa
 from nnunet_difftumor.prepared.pools import PooledDataset
 from nnunet_difftumor.prepared.statistics import StatisticsStore
 from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.worker_processes import worker_errors_in
 
 _PLANNER = "nnUNetPlannerResEncM"
 
@@ -253,17 +255,21 @@ class _Preparation:
 
     def _plan(self, request: dict[str, Any], log: Path) -> None:
         self.report("[1/6] fingerprint, with nnU-Net's check of the dataset")
+        _remove_half_written(self.folder / "dataset_fingerprint.json")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        log.unlink(missing_ok=True)
         try:
-            extract_fingerprints(
-                [self.dataset_id],
-                num_processes=self.processes,
-                check_dataset_integrity=True,
-                clean=self.overwrite,
-            )
+            with worker_errors_in(log):
+                extract_fingerprints(
+                    [self.dataset_id],
+                    num_processes=self.processes,
+                    check_dataset_integrity=True,
+                    clean=self.overwrite,
+                )
         except (AssertionError, RuntimeError) as error:
             raise InputError(f"nnU-Net's check of dataset {self.dataset_id} failed: {error}") from error
         self.report(f"[2/6] plans: {request['planner']}; what nnU-Net says of them: {log}")
-        with open(log, "w") as file, redirect_stdout(file):
+        with open(log, "a") as file, redirect_stdout(file):
             plan(self.dataset_id, str(self.plans_file), request)
 
     def _preprocess(self, *, newly_planned: bool) -> None:
@@ -271,6 +277,7 @@ class _Preparation:
         if self.overwrite:
             for name in self.made.names():
                 self.made.forget(name)
+        self.made.remove_unfinished()
         withdrawn = sorted(self.made.names() - set(self.raw_cases))
         changes = self.made.changes(self.raw_cases)
         if withdrawn or changes:
@@ -430,6 +437,15 @@ class _Preparation:
                 continue
             if not maker.make(case, self.versions[case], files[case]):
                 self.report(f"      {case}: no tumor found room, it validates as a healthy case")
+
+
+def _remove_half_written(path: Path) -> None:
+    """A file of nnU-Net's, which it writes in place, and reads if it is there."""
+    try:
+        if path.is_file():
+            load_json(path)
+    except ValueError:
+        path.unlink()
 
 
 def _real_cases(splits: Sequence[dict[str, Any]]) -> list[str]:

@@ -3,11 +3,10 @@
 import contextlib
 import hashlib
 import io
-import multiprocessing
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from nnunet_difftumor.ct.whole_files import check_is_whole
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import DiskError, blaming_the_disk
 from nnunet_difftumor.preparation.plans import CONFIGURATION
 from nnunet_difftumor.preparation.raw_images import check_case_hu
 from nnunet_difftumor.prepared.made_from.hashes import FileHashes
@@ -32,6 +32,7 @@ from nnunet_difftumor.prepared.made_from.records import (
     write_case_record,
 )
 from nnunet_difftumor.prepared.orientation import axis_codes
+from nnunet_difftumor.worker_processes import worker_processes
 
 _ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")
 
@@ -116,22 +117,22 @@ class PreprocessedCases:
             for name, files in cases.items()
         ]
         self._hashes.save()
-        # Spawned, as nnU-Net does: its libraries have threads, which a fork would not survive.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(processes, len(jobs)), context) as executor:
-            waiting = {
-                executor.submit(_preprocess, job, self._plans, self._key, dict(dataset_json)): job for job in jobs
-            }
-            try:
+        try:
+            with worker_processes(min(processes, len(jobs))) as executor:
+                waiting = {
+                    executor.submit(_preprocess, job, self._plans, self._key, dict(dataset_json)): job for job in jobs
+                }
                 for future in tqdm(as_completed(waiting), total=len(waiting), unit="case", disable=None):
                     job = waiting[future]
                     _check(future, job)
                     for name, (_, digest) in self.record(job.name).arrays.items():
                         self._hashes.remember(self.folder / name, digest)
-            except BaseException:
-                executor.shutdown(wait=True, cancel_futures=True)
-                raise
+        finally:
+            self.remove_unfinished()
         self._hashes.save()
+
+    def remove_unfinished(self) -> None:
+        """Removes what was being made, by this process or by one that was killed."""
         shutil.rmtree(_unfinished(self.folder), ignore_errors=True)
 
     def _path(self, name: str) -> Path:
@@ -217,9 +218,10 @@ def _preprocess(job: _Job, plans: dict, key: str, dataset_json: dict) -> None:
     unfinished = _unfinished(job.folder) / job.name
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    ObservedPreprocessor(verbose=False).run_case_save(
-        str(unfinished / job.name), images, label, manager, configuration, dataset_json
-    )
+    with blaming_the_disk(unfinished):
+        ObservedPreprocessor(verbose=False).run_case_save(
+            str(unfinished / job.name), images, label, manager, configuration, dataset_json
+        )
     if found["unknown"]:
         raise InputError(f"{label}: has label values {found['unknown']} that dataset.json does not declare")
     arrays = {}
@@ -242,6 +244,8 @@ def _check_as_nnunet_does(images: list[str], label: str, manager: PlansManager) 
 def _check(future: Future, job: _Job) -> None:
     try:
         future.result()
+    except DiskError:
+        raise
     except InputError as error:
         raise WrongCaseError(str(error)) from error
     except BrokenProcessPool as error:

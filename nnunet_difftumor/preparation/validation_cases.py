@@ -9,7 +9,7 @@ import numpy as np
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_difftumor.files import write_json
+from nnunet_difftumor.files import blaming_the_disk, write_json
 from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.preparation.plans import CONFIGURATION
 from nnunet_difftumor.prepared.config import DiffTumorConfig
@@ -68,27 +68,29 @@ class ValidationCaseMaker:
 
             def run_case_npy(inner, data, seg, properties, *args):  # noqa: N805
                 specs.extend(self._insert(case, data[0], seg[0], tuple(properties["spacing"])))
-                truth = self.folder / "gt_segmentations" / f"{case}{self._dataset_json['file_ending']}"
-                truth.parent.mkdir(parents=True, exist_ok=True)
-                self._plans.image_reader_writer_class().write_seg(seg[0], str(truth), properties)
+                self._plans.image_reader_writer_class().write_seg(seg[0], str(unfinished / truth.name), properties)
                 return super().run_case_npy(data, seg, properties, *args)
 
         final = self.folder / self._configuration.data_identifier
-        unfinished = self.folder / "unfinished" / case
-        unfinished.mkdir(parents=True, exist_ok=True)
-        final.mkdir(parents=True, exist_ok=True)
-        PreprocessorWithTumors(verbose=False).run_case_save(
-            str(unfinished / case),
-            [str(path) for path in files.images],
-            str(files.label),
-            self._plans,
-            self._configuration,
-            self._dataset_json,
-        )
-        made = [self.folder / "gt_segmentations" / f"{case}{self._dataset_json['file_ending']}"]
+        truth = self.folder / "gt_segmentations" / f"{case}{self._dataset_json['file_ending']}"
+        unfinished = self.folder / ".unfinished" / case
+        shutil.rmtree(unfinished.parent, ignore_errors=True)
+        for folder in (unfinished, final, truth.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        with blaming_the_disk(unfinished):
+            PreprocessorWithTumors(verbose=False).run_case_save(
+                str(unfinished / case),
+                [str(path) for path in files.images],
+                str(files.label),
+                self._plans,
+                self._configuration,
+                self._dataset_json,
+            )
+        made = []
         for file in sorted(unfinished.iterdir()):
-            file.replace(final / file.name)
-            made.append(final / file.name)
+            target = truth if file.name == truth.name else final / file.name
+            file.replace(target)
+            made.append(target)
         shutil.rmtree(unfinished.parent)
         sizes = {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in made}
         content = {"case": case, "tumors": specs, "made_for": self._made_for(version), "bytes": sizes}

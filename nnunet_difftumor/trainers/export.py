@@ -1,12 +1,13 @@
 """Makes a trained model independent of this package: nnU-Net predicts with it as with one of the trainer's own."""
 
+import filecmp
 import os
 import pickle
 import re
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.files import atomic_folder
+from nnunet_difftumor.files import atomic_folder, only_writer
 from nnunet_difftumor.trainers import LABEL_FREE_ON, ON, TRAINERS
 
 STOCK_TRAINER = "nnUNetTrainer"
@@ -36,7 +37,8 @@ def export(
 
     Args:
         model_folder: TRAINER__PLANS__CONFIGURATION in nnU-Net's results.
-        output: must not exist; default: beside the model, with "_exported" behind its name.
+        output: must not exist, or hold this export already; default: beside the model, with "_exported" behind its
+            name.
         report: gets a line if predicting needs more than nnU-Net.
 
     Returns:
@@ -44,7 +46,7 @@ def export(
 
     Raises:
         InputError: this is no model folder, a file of it is a link or a pipe, a checkpoint is broken or of a foreign
-            trainer, or the output exists.
+            trainer, or the output exists and is not what would be written.
     """
     model = Path(model_folder).resolve()
     output = Path(output) if output is not None else model.with_name(f"{model.name}_exported")
@@ -58,26 +60,73 @@ def export(
     small = list(_small_files(model))
     for path in (*small, *checkpoints):
         _check_regular(path)
-    if output.exists():
-        raise InputError(f"{output}: exists already; remove it or name another folder")
-    needed: set[str] = set()
+    with only_writer(output):
+        if output.exists():
+            if not _is_export(output, model, small=small, checkpoints=checkpoints):
+                raise InputError(f"{output}: exists already; remove it or name another folder")
+            names = {load_checkpoint(output / path.relative_to(model))["trainer_name"] for path in checkpoints}
+            _say_what_predicting_needs(names, report)
+            return output
+        names = set()
+        try:
+            with atomic_folder(output) as temporary:
+                for path in small:
+                    target = temporary / path.relative_to(model)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, target)
+                for path in checkpoints:
+                    target = temporary / path.relative_to(model)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    names.add(_export_checkpoint(path, target))
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            raise InputError(f"{output}: cannot be written ({error}); nothing was left there") from error
+    _say_what_predicting_needs(names, report)
+    return output
 
-    try:
-        with atomic_folder(output) as temporary:
-            for path in small:
-                target = temporary / path.relative_to(model)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target)
-            for path in checkpoints:
-                target = temporary / path.relative_to(model)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                needed.add(_export_checkpoint(path, target))
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise InputError(f"{output}: cannot be written ({error}); nothing was left there") from error
-    for name in sorted(needed - {STOCK_TRAINER}):
+
+def _say_what_predicting_needs(names: set[str], report: Callable[[str], None]) -> None:
+    for name in sorted(names - {STOCK_TRAINER}):
         if (home := _home_beside_nnunet(name)) is not None:
             report(f"predicting needs the trainer {name}, which is in {home}, beside nnU-Net")
-    return output
+
+
+def _home_beside_nnunet(name: str) -> str | None:
+    """What has a trainer that nnU-Net itself does not have."""
+    from nnunet_difftumor.trainers.composed import find_base
+
+    module = find_base(name).__module__
+    package = module.split(".")[0]
+    if package == "nnunetv2":
+        return None
+    if distributions := metadata.packages_distributions().get(package):
+        return f"the package {distributions[0]}"
+    loaded = sys.modules.get(module)
+    return f"the module {module}" + (f" ({loaded.__file__})" if loaded is not None else "")
+
+
+def _is_export(folder: Path, model: Path, *, small: Sequence[Path], checkpoints: Sequence[Path]) -> bool:
+    """Whether a folder holds what would be written, and nothing else."""
+    wanted = {path.relative_to(model) for path in (*small, *checkpoints)}
+    if {path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()} != wanted:
+        return False
+    return all(filecmp.cmp(path, folder / path.relative_to(model), shallow=False) for path in small) and all(
+        _equal(_exported(path), load_checkpoint(folder / path.relative_to(model))) for path in checkpoints
+    )
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Of what checkpoints hold."""
+    import torch
+
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(_equal(value, other[key]) for key, value in one.items())
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return bool(one == other or (one != one and other != other))  # NaN
 
 
 def _small_files(model: Path) -> Iterator[Path]:
@@ -95,24 +144,17 @@ def _check_regular(path: Path) -> None:
         raise InputError(f"{path}: is a link or no regular file; put the file itself there, if it is yours")
 
 
-def _home_beside_nnunet(name: str) -> str | None:
-    """What has a trainer that nnU-Net itself does not have."""
-    from nnunet_difftumor.trainers.composed import find_base
-
-    module = find_base(name).__module__
-    package = module.split(".")[0]
-    if package == "nnunetv2":
-        return None
-    if distributions := metadata.packages_distributions().get(package):
-        return f"the package {distributions[0]}"
-    loaded = sys.modules.get(module)
-    return f"the module {module}" + (f" ({loaded.__file__})" if loaded is not None else "")
-
-
 def _export_checkpoint(source: Path, target: Path) -> str:
     """Returns the name of the trainer that the copy names."""
     import torch
 
+    checkpoint = _exported(source)
+    torch.save(checkpoint, target)
+    return checkpoint["trainer_name"]
+
+
+def _exported(source: Path) -> dict:
+    """A checkpoint with the name of the trainer without synthetic tumors."""
     checkpoint = load_checkpoint(source)
     name = checkpoint.get("original_trainer_name", checkpoint["trainer_name"])
     if name.startswith((ON, LABEL_FREE_ON)):
@@ -124,8 +166,7 @@ def _export_checkpoint(source: Path, target: Path) -> str:
             f"{source}: was trained by {name}, which may build other networks than {STOCK_TRAINER}; expected one of "
             f"{ON}NAME, {LABEL_FREE_ON}NAME, {', '.join(TRAINERS)}"
         )
-    torch.save(checkpoint | {"trainer_name": named, "original_trainer_name": name}, target)
-    return named
+    return checkpoint | {"trainer_name": named, "original_trainer_name": name}
 
 
 def load_checkpoint(path: Path) -> dict:

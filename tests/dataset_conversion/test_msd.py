@@ -151,3 +151,14 @@ def test_the_liver_and_the_pancreas_task_convert_and_their_tumors_are_found(
     assert "state the voxel size" in report["rejected"][case.format(28)]
     dataset = convert(task, 10, processes=1, spacing_mm=(1, 1, 1))
     assert len(report_of(dataset)["cases"]) == 2
+
+
+@pytest.mark.slow
+def test_what_a_killed_conversion_left_is_removed_and_a_finished_one_is_success(task, raw, capsys):
+    left = raw / ".tmp-0123abcd-Dataset009_Mini"
+    left.mkdir()
+    (left / "of nnU-Net").write_text("")
+    arguments = ["convert", "msd", "-i", str(task), "-d", "9", "--processes", "1"]
+    assert main(arguments) == main(arguments) == 0
+    assert "Dataset009_Mini: finished before" in capsys.readouterr().out
+    assert [path.name for path in raw.iterdir()] == ["Dataset009_Mini"]

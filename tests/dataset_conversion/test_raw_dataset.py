@@ -16,8 +16,8 @@ from nnunet_difftumor.ct import read_ct
 from nnunet_difftumor.ct.geometry import is_header_unset
 from nnunet_difftumor.dataset_conversion.folder import convert
 from nnunet_difftumor.dataset_conversion.phantom import convert as convert_phantom
-from nnunet_difftumor.dataset_conversion.unfinished import unfinished_dataset
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import only_writer
 
 LABELS = {"liver": [1], "tumor": [2]}
 
@@ -44,6 +44,40 @@ def test_an_existing_dataset_is_replaced_only_on_request(tmp_path, raw, save_cas
     assert main([*arguments, "--overwrite"]) == 0
     assert sorted(path.name for path in (dataset / "labelsTr").iterdir()) == ["a.nii.gz", "b.nii.gz"]
     assert [path.name for path in raw.iterdir()] == ["Dataset007_in"]
+
+
+def test_a_conversion_that_was_finished_before_is_success_unless_a_file_has_changed(tmp_path, raw, save_case, capsys):
+    """It may have been stopped when all was done, or when only traces of the work were left to remove."""
+    save_case(tmp_path / "in" / "a")
+    arguments = ["convert", "folder", "-i", str(tmp_path / "in"), "-d", "7", "--labels", "liver=1", "tumor=2"]
+    assert main(arguments) == 0
+    before = snapshot(raw)
+    (raw / "Dataset007_in" / "records").mkdir()
+    (raw / "Dataset007_in" / "request.json").write_text("{}")
+    (raw / ".unfinished-Dataset007_in-replaced").mkdir()
+    assert main(arguments) == 0
+    assert "Dataset007_in: finished before" in capsys.readouterr().out
+    assert snapshot(raw) == before
+    assert sorted(path.name for path in raw.rglob("*") if path.is_dir()) == ["Dataset007_in", "imagesTr", "labelsTr"]
+    os.utime(tmp_path / "in" / "a" / "labels.nii.gz", ns=(1, 1))
+    assert main(arguments) == 2
+    assert "Dataset007_in exists; choose another id" in capsys.readouterr().err
+    assert main([*arguments, "--overwrite"]) == 0
+    save_case(tmp_path / "in" / "b")
+    assert main(arguments) == 2
+    assert "Dataset007_in exists; choose another id" in capsys.readouterr().err
+
+
+def test_a_replacement_that_was_killed_between_its_two_renames_is_gone_on_with(tmp_path, raw, save_case):
+    save_case(tmp_path / "in" / "a")
+    dataset = convert(tmp_path / "in", 7, labels=LABELS)
+    expected = snapshot(raw)
+    shutil.copytree(dataset, raw / ".unfinished-Dataset007_in-replaced")
+    convert(tmp_path / "in", 7, labels=LABELS, overwrite=True)
+    assert snapshot(raw) == expected
+    dataset.rename(raw / ".unfinished-Dataset007_in-replaced")
+    convert(tmp_path / "in", 7, labels=LABELS, overwrite=True)
+    assert snapshot(raw) == expected
 
 
 def test_a_failed_replacement_leaves_the_old_dataset(tmp_path, raw, save_case):
@@ -236,8 +270,8 @@ def test_an_interrupted_replacement_leaves_the_old_dataset(tmp_path, raw, save_c
 def test_two_processes_do_not_make_one_dataset(tmp_path, raw, save_case):
     save_case(tmp_path / "in" / "a")
     with (
-        unfinished_dataset(raw / "Dataset007_in", {}),
-        pytest.raises(InputError, match="another process is making it"),
+        only_writer(raw / "Dataset007_in"),
+        pytest.raises(InputError, match="another process is writing there"),
     ):
         convert(tmp_path / "in", 7, labels=LABELS)
 

@@ -9,7 +9,7 @@ from zlib import crc32
 from nnunet_difftumor.ct import SUFFIXES
 from nnunet_difftumor.ct.anonymous import anonymous_name
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.files import only_writer
+from nnunet_difftumor.files import DiskError, only_writer
 from nnunet_difftumor.synthesis.renderers import recorded_renderer
 from nnunet_difftumor.synthesis.scans.manifest import MANIFEST, altered_outputs, hashes_of_inputs, read_manifest
 from nnunet_difftumor.synthesis.scans.settings import SynthesisOptions, SynthesisSettings
@@ -58,7 +58,8 @@ def synthesize_folder(
         report: gets a line per scan.
 
     Raises:
-        InputError: if there is no scan, a mask is missing, or the renderer cannot draw what is asked for.
+        InputError: if there is no scan, a mask is missing, the renderer cannot draw what is asked for, or the disk is
+            full.
     """
     settings, output = SynthesisSettings.of(options), Path(output)
     with only_writer(output):
@@ -79,6 +80,8 @@ def synthesize_folder(
                     done.manifests[name] = manifest
                     line = summary(output / name, manifest)
             except InputError as error:
+                if isinstance(error.__cause__, DiskError):
+                    raise  # so would all others
                 said = str(error)
                 if anonymous:
                     said = said.replace(str(file), f"the CT of {name}").replace(str(mask), f"the mask of {name}")

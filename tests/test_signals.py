@@ -1,0 +1,106 @@
+"""Signals end a command in one line, wherever they come, and whatever libraries make of them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import weakref
+
+import pytest
+
+from nnunet_difftumor.cli import env
+from nnunet_difftumor.cli.main import main
+
+
+def wait_for_the_end() -> None:
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        time.sleep(0.01)
+
+
+class Thing:
+    pass
+
+
+def lost_in_a_callback(number: int) -> None:
+    """As in the callbacks of Python's own locks of modules."""
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), number))
+    del thing
+    wait_for_the_end()
+    del reference
+
+
+def lost_in_a_destructor(number: int) -> None:
+    class Last:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), number)
+
+    Last()
+    wait_for_the_end()
+
+
+def made_another_error(number: int) -> None:
+    """As numpy does while it is imported."""
+    try:
+        os.kill(os.getpid(), number)
+        wait_for_the_end()
+    except KeyboardInterrupt as error:
+        raise ImportError("numpy._core.multiarray failed to import") from error
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [lost_in_a_callback, lost_in_a_destructor, made_another_error])
+def test_a_signal_that_libraries_lose_or_change_ends_the_command(monkeypatch, capsys, how, number):
+    monkeypatch.setattr(env, "run", lambda _: how(number))
+    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    assert main(["env"]) == 128 + number
+    assert capsys.readouterr().err == "\ndifftumor env: interrupted\n"
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_an_import_error_without_a_signal_stays_one(monkeypatch):
+    def fail(_):
+        raise ImportError("no such module")
+
+    monkeypatch.setattr(env, "run", fail)
+    with pytest.raises(ImportError, match="no such module"):
+        main(["env"])
+
+
+FORK = """
+import os, signal, sys
+os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))  # runs before the command's own
+from nnunet_difftumor.cli.signals import ending_on_signals
+with ending_on_signals():
+    child = os.fork()
+    if child == 0:
+        os._exit(7)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+
+
+def test_a_pool_s_worker_that_is_ended_while_it_begins_does_end():
+    """Else the pool would wait for it for ever."""
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("-15 set()\n", "")
+
+
+EXIT = """
+import atexit, sys, time
+atexit.register(lambda: (print("at exit", flush=True), time.sleep(60)))
+from nnunet_difftumor.cli.main import main
+sys.argv = ["difftumor", "env"]
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_while_a_command_exits_is_silent():
+    words = [sys.executable, "-c", EXIT]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while process.stdout.readline() != "at exit\n":
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=10)[1]
+    assert (process.returncode, said) == (-signal.SIGINT, "")
