@@ -21,7 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from nnunet_difftumor.prepared.recipes import RECIPES
     from nnunet_difftumor.trainers.export import export
 
     output = export(args.model_folder, args.output)
-    print(f"exported to {output}\npredict: nnUNetv2_predict_from_modelfolder -i IN -o OUT -m {output}")
+    trainer = args.model_folder.resolve().name.split("__")[0]
+    steps = [f" -step_size {recipe.tile_step:g}" for recipe in RECIPES.values() if recipe.trainer == trainer]
+    options = f"-i IN -o OUT -m {output}{''.join(steps)}"
+    print(f"exported to {output}\npredict: nnUNetv2_predict_from_modelfolder {options}")

@@ -10,6 +10,7 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from nnunet_difftumor.prepared.recipes import RECIPES
     from nnunet_difftumor.synthesis.look.presets import PRESETS
 
     parser.add_argument("-d", "--dataset-id", type=int, required=True, help="of a dataset in nnUNet_raw")
@@ -35,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="label values of a pair, for example liver=1:2; several allowed (default: found in dataset.json)",
     )
     parser.add_argument("--preset", choices=list(PRESETS), help="of the tumors (default: realistic)")
+    parser.add_argument(
+        "--recipe",
+        choices=list(RECIPES),
+        help="a paper's voxel size, patch, window, batch, preset and shares, for the trainer that is then named "
+        "(default: nnU-Net's own planning)",
+    )
     parser.add_argument(
         "--healthy",
         type=int,
@@ -62,6 +69,7 @@ def run(args: argparse.Namespace) -> None:
         patch_size=args.patch_size,
         organ=args.organ,
         preset=args.preset,
+        recipe=args.recipe,
         healthy=args.healthy,
         processes=args.processes,
         overwrite=args.overwrite,

@@ -1,4 +1,4 @@
-"""nnU-Net's own plans with the generator's HU window, and, if asked for, another spacing or patch size."""
+"""nnU-Net's own plans with the generator's HU window, and, if asked for, another spacing, patch size, or a recipe."""
 
 import os
 import shutil
@@ -11,10 +11,9 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.prepared.config import PLANS_NAME, WINDOW_HU
 from nnunet_difftumor.prepared.nnunet.plans_and_folds import read_plans_file
+from nnunet_difftumor.prepared.recipes import RECIPES, REQUEST_KEY
 
 CONFIGURATION = "3d_fullres"
-# In the plans file, so that a second `prepare` knows what the first was asked for. nnU-Net ignores it.
-_REQUEST_KEY = "difftumor_request"
 _UNFINISHED = f".unfinished-{PLANS_NAME}"
 # nnU-Net's planners do not let feature maps become smaller than this (UNet_featuremap_min_edge_length).
 _SMALLEST_FEATURE_MAP = 4
@@ -26,7 +25,8 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
     Args:
         dataset_id: with a fingerprint already extracted.
         plans_file: of the plans named `PLANS_NAME`, which appears whole.
-        request: `planner` (class name), `spacing_mm` and `patch_size` (three numbers or None).
+        request: `planner` (class name), `spacing_mm` and `patch_size` (three numbers or None), `recipe` (a name in
+            `RECIPES`, or None).
 
     Raises:
         InputError: if the planner does not exist, or the images are two-dimensional.
@@ -52,7 +52,14 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
     if CONFIGURATION not in plans["configurations"]:
         raise InputError(f"{plans_file}: has no configuration {CONFIGURATION}; are the images two-dimensional?")
     statistics = plans["foreground_intensity_properties_per_channel"]["0"]
-    statistics["percentile_00_5"], statistics["percentile_99_5"] = WINDOW_HU
+    recipe = RECIPES.get(request["recipe"])
+    low, high = WINDOW_HU if recipe is None else recipe.window_hu
+    statistics["percentile_00_5"], statistics["percentile_99_5"] = low, high
+    if recipe is not None:
+        plans["configurations"][CONFIGURATION]["batch_size"] = recipe.batch_size
+        if recipe.unit_interval:
+            # nnU-Net subtracts the mean and divides by the standard deviation: the window becomes [0, 1].
+            statistics["mean"], statistics["std"] = low, high - low
     if request["patch_size"] is not None:
         _set_patch_size(plans["configurations"][CONFIGURATION], request["patch_size"])
     for name, configuration in plans["configurations"].items():
@@ -60,14 +67,14 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
         if "data_identifier" in configuration:
             configuration["data_identifier"] = f"{PLANS_NAME}_{name}"
     plans["plans_name"] = PLANS_NAME
-    plans[_REQUEST_KEY] = request
+    plans[REQUEST_KEY] = request
     write_json(plans_file, plans)
     unfinished.unlink()
 
 
 def stored_request(plans_file: str) -> dict[str, Any] | None:
     """What the plans were made for; None if `prepare` did not make them."""
-    return read_plans_file(plans_file).get(_REQUEST_KEY)
+    return read_plans_file(plans_file).get(REQUEST_KEY)
 
 
 @contextmanager

@@ -2,9 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -42,6 +42,7 @@ from nnunet_difftumor.prepared.nnunet.dataset_json import read_dataset_json
 from nnunet_difftumor.prepared.nnunet.plans_and_folds import read_plans_file, read_splits
 from nnunet_difftumor.prepared.nnunet.preprocessed_dataset import PreprocessedDataset
 from nnunet_difftumor.prepared.pools import PooledDataset
+from nnunet_difftumor.prepared.recipes import RECIPES, REQUEST_KEY
 from nnunet_difftumor.prepared.statistics import StatisticsStore
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.worker_processes import worker_errors_in
@@ -57,6 +58,7 @@ def prepare(
     patch_size: Sequence[int] | None = None,
     organ: Sequence[Organ | str] | None = None,
     preset: str | None = None,
+    recipe: str | None = None,
     healthy: Sequence[int] = (),
     processes: int | None = None,
     overwrite: bool = False,
@@ -79,6 +81,8 @@ def prepare(
         organ: organ and tumor label pairs, as `Organ` or as text such as "liver=1:2" (`parse_organ`), instead of those
             found in dataset.json; those of a difftumor.json that is there, if any.
         preset: of the tumors' distributions, instead of "realistic"; that of a difftumor.json that is there, if any.
+        recipe: a paper's, by its name in `RECIPES`: voxel size, patch, window, batch, preset and shares; None: that of
+            plans that are there, or nnU-Net's own.
         healthy: datasets in nnUNet_raw with the same labels, all of whose cases become bases: tumors are put into them,
             and they never train or validate as they are with real cases. Those of earlier calls stay.
         processes: for nnU-Net's preprocessing; None: as many as nnUNet_def_n_proc says (8 unless set), at most one
@@ -93,12 +97,16 @@ def prepare(
     Raises:
         InputError: for whatever is missing or does not fit in the dataset.
     """
+    if recipe is not None:
+        spacing_mm, patch_size, preset = _by_recipe(recipe, spacing_mm, patch_size, preset)
     raw, folder = dataset_folders(dataset_id)
     with only_writer(folder):
         dataset_json = read_dataset_json(raw / "dataset.json")
         check_channel(raw, dataset_json)
         config_path = folder / FILE_NAME
-        config, said = _settings(config_path, dataset_json, organ=organ, preset=preset, overwrite=overwrite)
+        config, said = _settings(
+            config_path, dataset_json, organ=organ, preset=preset, recipe=recipe, overwrite=overwrite
+        )
         cases = raw_cases(raw, dataset_json)
         for note in check_case_list(raw, dataset_json, cases):
             report(f"NOTE: {note}")
@@ -120,6 +128,7 @@ def prepare(
                 "planner": planner,
                 "spacing_mm": [float(value) for value in spacing_mm] if spacing_mm else None,
                 "patch_size": [int(value) for value in patch_size] if patch_size else None,
+                "recipe": recipe,
             }
         )
         report(f"[4/6] settings: {said}")
@@ -130,7 +139,7 @@ def prepare(
         preparation.write_record()
         # Last: trainers take this file as the sign that the dataset is prepared.
         config.save(config_path)
-        report(f"prepared: {config_path}\n{_next_commands(dataset_id, splits)}")
+        report(f"prepared: {config_path}\n{_next_commands(dataset_id, splits, preparation.plans)}")
         return config_path
 
 
@@ -140,6 +149,7 @@ def _settings(
     *,
     organ: Sequence[Organ | str] | None,
     preset: str | None,
+    recipe: str | None,
     overwrite: bool,
 ) -> tuple[DiffTumorConfig, str]:
     """Those that are there, or new ones; and a line that says which."""
@@ -147,18 +157,45 @@ def _settings(
     if path.is_file() and not overwrite:
         return kept_settings(path, dataset_json, organs=organs, preset=preset), f"kept {path}"
     config = new_settings(dataset_json, organs=organs, preset=preset)
+    if recipe is not None and (shares := RECIPES[recipe].shares) is not None:
+        config = replace(config, shares=shares)
     config, tumors = with_what_is_available(config, dataset=path.parent.name)
     return config, "; ".join([*map(_describe, config.organs), f"tumors {tumors}"])
 
 
-def _next_commands(dataset_id: int, splits: Sequence[dict[str, Any]]) -> str:
-    trainer = "nnUNetTrainerDiffTumor" if _real_cases(splits) else "nnUNetTrainerDiffTumorLabelFree"
+def _by_recipe(
+    recipe: str, spacing_mm: Sequence[float] | None, patch_size: Sequence[int] | None, preset: str | None
+) -> tuple[Sequence[float], Sequence[int], str]:
+    """Voxel size, patch and preset of a recipe, of which nothing else may be asked for."""
+    if recipe not in RECIPES:
+        raise InputError(f"`recipe` is {recipe!r}, expected one of {', '.join(RECIPES)}")
+    given = [
+        name for name, value in (("spacing_mm", spacing_mm), ("patch_size", patch_size), ("preset", preset)) if value
+    ]
+    if given:
+        named = ", ".join(f"`{name}`" for name in given)
+        raise InputError(f"{named}: the recipe {recipe} decides it; leave one of the two out")
+    found = RECIPES[recipe]
+    return found.spacing_mm, found.patch_size, found.preset
+
+
+def _next_commands(dataset_id: int, splits: Sequence[dict[str, Any]], plans: Mapping[str, Any]) -> str:
+    recipe = RECIPES.get(plans[REQUEST_KEY].get("recipe"))
+    if recipe is not None:
+        trainer = recipe.trainer
+    else:
+        trainer = "nnUNetTrainerDiffTumor" if _real_cases(splits) else "nnUNetTrainerDiffTumorLabelFree"
     # nnU-Net takes CUDA unless told otherwise.
     device = "" if torch.cuda.is_available() else " -device cpu"
-    return (
-        f"look at: difftumor preview -d {dataset_id}\n"
-        f"train with: nnUNetv2_train {dataset_id} {CONFIGURATION} 0 -tr {trainer} -p {PLANS_NAME}{device}"
-    )
+    model = f"-tr {trainer} -p {PLANS_NAME}{device}"
+    lines = [
+        f"look at: difftumor preview -d {dataset_id}",
+        f"train with: nnUNetv2_train {dataset_id} {CONFIGURATION} 0 {model}",
+    ]
+    if recipe is not None:
+        where = f"-i IN -o OUT -d {dataset_id} -c {CONFIGURATION} -f 0"
+        lines.append(f"predict with: nnUNetv2_predict {where} {model} -step_size {recipe.tile_step:g}")
+    return "\n".join(lines)
 
 
 @dataclass(kw_only=True)
