@@ -28,7 +28,7 @@ from nnunet_difftumor.synthesis.look.sample_shares import SampleShares
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.spec import TumorSpec
-from nnunet_difftumor.trainers import TRAINERS
+from nnunet_difftumor.trainers import LABEL_FREE_ON, ON, TRAINERS
 
 PAGE = {page.stem: page for page in DOCS}
 NNUNET_COMMANDS = {entry.name: entry for entry in entry_points(group="console_scripts") if "nnUNetv2_" in entry.name}
@@ -95,7 +95,8 @@ def test_nnunet_line_parses_and_names_trainers_and_plans_that_exist(words, monke
     parsed = parse_nnunet(words, monkeypatch)
     if hasattr(parsed, "tr"):
         stock = (Path(nnunetv2.__path__[0]) / "training" / "nnUNetTrainer").rglob("*.py")
-        assert parsed.tr in TRAINERS | BACKBONES or any(f"class {parsed.tr}(" in path.read_text() for path in stock)
+        name = parsed.tr.removeprefix(ON).removeprefix(LABEL_FREE_ON)
+        assert name in TRAINERS | BACKBONES or any(f"class {name}(" in path.read_text() for path in stock)
         assert parsed.p == PLANS_NAME
 
 
@@ -246,3 +247,13 @@ def test_every_file_that_the_pages_name_exists():
         folders = "nnunet_difftumor|dataset_conversion|generative|kernels|benchmarks|docs|tests"
         for name in re.findall(rf"`((?:{folders})/[\w/.]+)`", page.read_text()):
             assert (REPOSITORY / name).exists(), f"{page.name}: {name}"
+
+
+def test_every_point_of_the_comparison_with_the_papers_has_code_test_and_verdict():
+    rows = [line for line in PAGE["faithful"].read_text().splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows if "| code | test |" not in row]
+    assert len(rows) > 40
+    for item, where, code, test, verdict in rows:
+        assert item and where
+        assert (REPOSITORY / code.strip("`")).is_file() and (REPOSITORY / test.strip("`")).is_file(), item
+        assert verdict.startswith("same") or re.match("different.*, because ", verdict), item
