@@ -15,7 +15,7 @@ class nnUNetTrainerForeign(nnUNetTrainer):
     def __init__(self, plans, configuration, fold, dataset_json, device=torch.device("cuda")):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.initial_lr = 3e-3
-        self.num_epochs = 7
+        self.num_epochs = 70
 
     def _build_loss(self):
         loss = super()._build_loss()

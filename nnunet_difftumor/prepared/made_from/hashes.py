@@ -46,12 +46,15 @@ class FileHashes:
         return isinstance(entry, list) and entry[:2] == [state.st_size, state.st_mtime_ns]
 
     def save(self) -> None:
-        """Remembers what was read; a folder that cannot be written to costs the next call time, and nothing else."""
-        if self._changed:
-            there = {key: entry for key, entry in self._known.items() if os.path.exists(os.path.join(self._root, key))}
+        """Remembers what was read, and forgets files that are gone.
+
+        A folder that cannot be written to costs the next call time, and nothing else.
+        """
+        there = {key: entry for key, entry in self._known.items() if os.path.exists(os.path.join(self._root, key))}
+        if self._changed or len(there) < len(self._known):
             with suppress(OSError):
                 write_json(self._store, there)
-                self._changed = False
+                self._known, self._changed = there, False
 
     def _key(self, path: Path) -> str:
         whole = os.path.abspath(path)
