@@ -14,6 +14,7 @@ import pytest
 from changeable import ChangeableDataset
 from filelock import FileLock
 from hypothesis import settings
+from phantom_dataset import NAME, make_phantom_dataset
 
 # Everywhere else hypothesis looks for new counterexamples; in CI the same commit shall give the same result.
 settings.register_profile("ci", derandomize=True)
@@ -97,12 +98,13 @@ def prepared_phantom(nnunet_folders: Path, tmp_path_factory: pytest.TempPathFact
     With several processes the first one that needs them makes them, and the others take a copy.
     """
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        return prepare_phantom(nnunet_folders)
-    dataset = _dataset(nnunet_folders, "Dataset501_Phantom")
+        make_phantom_dataset()
+        return _dataset(nnunet_folders, NAME)
+    dataset = _dataset(nnunet_folders, NAME)
     shared = tmp_path_factory.getbasetemp().parent / dataset.raw.name
     with FileLock(f"{shared}.lock"):
         if not shared.is_dir():
-            prepare_phantom(nnunet_folders)
+            make_phantom_dataset()
             for folder in (dataset.raw, dataset.preprocessed):
                 shutil.copytree(folder, shared.with_suffix(".part") / folder.parent.name)
             shared.with_suffix(".part").rename(shared)
@@ -110,15 +112,6 @@ def prepared_phantom(nnunet_folders: Path, tmp_path_factory: pytest.TempPathFact
             for folder in (dataset.raw, dataset.preprocessed):
                 shutil.copytree(shared / folder.parent.name, folder)
     return dataset
-
-
-def prepare_phantom(root: Path) -> PreparedDataset:
-    from nnunet_difftumor.dataset_conversion import phantom
-    from nnunet_difftumor.preparation.prepare import prepare
-
-    phantom.convert(501, name="Phantom", cases=4, tumor_cases=2, seed=0, spacing_mm=(4.0, 3.0, 3.0))
-    prepare(501, spacing_mm=(4.0, 3.0, 3.0), patch_size=(32, 32, 32), processes=1)
-    return _dataset(root, "Dataset501_Phantom")
 
 
 @pytest.fixture(scope="session")

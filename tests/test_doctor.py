@@ -137,7 +137,7 @@ def test_folder_that_cannot_be_written_is_a_problem(tmp_path, monkeypatch):
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setenv("nnUNet_raw", str(tmp_path))
-    monkeypatch.setattr(checks.tempfile, "NamedTemporaryFile", refuse)  # root may write everywhere
+    monkeypatch.setattr(checks.tempfile, "TemporaryFile", refuse)  # root may write everywhere
     finding = checks.check_folder("nnUNet_raw")
     assert finding.status == "problem" and "Read-only file system" in finding.text
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from commands_that_write import make_inputs
-from conftest import prepare_phantom
+from phantom_dataset import make_phantom_dataset
 from result_rows import provenance
 from trials import SIGNALS, VERBS, moments, trials_of
 
@@ -71,7 +71,7 @@ def main() -> int:
             os.environ[f"nnUNet_{name}"] = str(Path(base) / name)
         verbs = arguments.verb or VERBS
         if "bank" in verbs:
-            prepare_phantom(Path(base))
+            make_phantom_dataset()
         inputs = make_inputs(Path(base) / "inputs")
         for verb in verbs:
             (Path(base) / verb).mkdir()
