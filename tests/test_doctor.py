@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
+import nnunetv2  # noqa: F401 (its import announces the trainers, once a process: tests set the variable after it)
 import pytest
 from environments import REPOSITORY, Environment
 
