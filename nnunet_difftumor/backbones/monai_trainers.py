@@ -1,6 +1,6 @@
 """Trainers whose networks are MONAI's."""
 
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_difftumor.backbones.monai_networks import (
@@ -39,15 +39,10 @@ class _SwinUNETR(_MonaiTrainer):
     size: str
 
     @classmethod
-    def build_network_architecture(
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
+    def network_of(
+        cls, configuration: ConfigurationManager, inputs: int, outputs: int, *, deep_supervision: bool
     ) -> nn.Module:
-        return swin_unetr(num_input_channels, num_output_channels, size=cls.size)
+        return swin_unetr(inputs, outputs, size=cls.size)
 
 
 class nnUNetTrainerSwinUNETRTiny(_SwinUNETR):
@@ -74,15 +69,10 @@ class nnUNetTrainerUNETR(_MonaiTrainer):
     divides_by = 16
 
     @classmethod
-    def build_network_architecture(
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
+    def network_of(
+        cls, configuration: ConfigurationManager, inputs: int, outputs: int, *, deep_supervision: bool
     ) -> nn.Module:
-        return unetr(num_input_channels, num_output_channels, patch_size=configuration_manager.patch_size)
+        return unetr(inputs, outputs, patch_size=configuration.patch_size)
 
 
 class nnUNetTrainerSegResNet(_MonaiTrainer):
@@ -91,15 +81,10 @@ class nnUNetTrainerSegResNet(_MonaiTrainer):
     divides_by = 8
 
     @classmethod
-    def build_network_architecture(
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
+    def network_of(
+        cls, configuration: ConfigurationManager, inputs: int, outputs: int, *, deep_supervision: bool
     ) -> nn.Module:
-        return seg_res_net(num_input_channels, num_output_channels)
+        return seg_res_net(inputs, outputs)
 
 
 class nnUNetTrainerUNetPlusPlus(_MonaiTrainer):
@@ -112,15 +97,10 @@ class nnUNetTrainerUNetPlusPlus(_MonaiTrainer):
     has_deep_supervision = True
 
     @classmethod
-    def build_network_architecture(
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
+    def network_of(
+        cls, configuration: ConfigurationManager, inputs: int, outputs: int, *, deep_supervision: bool
     ) -> nn.Module:
-        return UNetPlusPlus(num_input_channels, num_output_channels, deep_supervision=enable_deep_supervision)
+        return UNetPlusPlus(inputs, outputs, deep_supervision=deep_supervision)
 
     def _get_deep_supervision_scales(self):
         return [[1.0, 1.0, 1.0]] * UNET_PLUS_PLUS_OUTPUTS if self.enable_deep_supervision else None

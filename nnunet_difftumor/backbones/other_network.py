@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
 
 from nnunet_difftumor.backbones.patch import check_patch
 
@@ -42,6 +43,32 @@ class OtherNetworkTrainer(nnUNetTrainer):
         )
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.enable_deep_supervision = self.has_deep_supervision
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        return cls.network_of(
+            configuration_manager, num_input_channels, num_output_channels, deep_supervision=enable_deep_supervision
+        )
+
+    @classmethod
+    def network_of(
+        cls, configuration: ConfigurationManager, inputs: int, outputs: int, *, deep_supervision: bool
+    ) -> nn.Module:
+        """The network.
+
+        Args:
+            configuration: of the plans.
+            inputs, outputs: channels.
+            deep_supervision: whether it gives several outputs, if it can.
+        """
+        raise NotImplementedError
 
     @staticmethod
     def check_packages() -> None:

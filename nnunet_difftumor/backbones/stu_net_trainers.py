@@ -1,7 +1,7 @@
 """Trainers of STU-Net, which takes its strides from the plans."""
 
 import numpy as np
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_difftumor.backbones.other_network import OtherNetworkTrainer
@@ -29,20 +29,15 @@ class _STUNetTrainer(OtherNetworkTrainer):
         return tuple(int(step) for step in np.prod(strides_of(configuration_manager), axis=0))
 
     @classmethod
-    def build_network_architecture(
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
+    def network_of(
+        cls, configuration: ConfigurationManager, inputs: int, outputs: int, *, deep_supervision: bool
     ) -> nn.Module:
         return STUNet(
-            num_input_channels,
-            num_output_channels,
+            inputs,
+            outputs,
             size=cls.size,
-            strides=strides_of(configuration_manager),
-            deep_supervision=enable_deep_supervision,
+            strides=strides_of(configuration),
+            deep_supervision=deep_supervision,
         )
 
     def _get_deep_supervision_scales(self):

@@ -240,7 +240,7 @@ def test_a_repeated_run_converts_again_only_what_has_changed(tmp_path, raw, save
     assert set(np.unique(nib.load(dataset / "labelsTr/a.nii.gz").dataobj)) == {0, 1}
 
 
-def test_other_settings_start_anew(tmp_path, raw, save_case, monkeypatch, capsys):
+def test_other_settings_start_again(tmp_path, raw, save_case, monkeypatch, capsys):
     for case in "ab":
         save_case(tmp_path / "in" / case)
     with monkeypatch.context() as patch:

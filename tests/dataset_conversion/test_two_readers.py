@@ -40,7 +40,7 @@ def convert(folder) -> None:
     assert main(["convert", "folder", *words]) == 0
 
 
-def test_negative_voxel_sizes_are_written_anew(case, raw, report_of):
+def test_negative_voxel_sizes_are_written_again(case, raw, report_of):
     """ITK turns the axes, nibabel does not."""
     case(80, "3f", -2.0, -2.0, -3.0)
     scan = read_ct(case.folder / "ct.nii")

@@ -26,7 +26,7 @@ class Trials:
     Attributes:
         verb: its name.
         inputs: of all commands.
-        folder: for what it writes, which is made anew for each trial.
+        folder: for what it writes, which is made again for each trial.
         expected: contents.
         seconds: that it takes.
     """
@@ -40,14 +40,14 @@ class Trials:
     def run(self, kill: Kill | None = None) -> Ended:
         return run(self._command, self.folder.with_suffix(".log"), kill=kill)
 
-    def start_anew(self) -> None:
+    def start_again(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         # nnU-Net's own folders are there.
         (self.folder / "out" if self._command.variables else self.folder).mkdir(parents=True)
 
     def killed_and_run_again(self, kills: list[Kill]) -> tuple[list[Ended], list[str]]:
         """Kills the command, as often as is said, then lets it run; returns how it ended, and what was wrong."""
-        self.start_anew()
+        self.start_again()
         ended = [self.run(kill) for kill in kills]
         again = self.run()
         wrong = [f"run again, it ended with {again.status}: {again.said}"] if again.status else []
@@ -68,7 +68,7 @@ class Trials:
 def trials_of(verb: str, inputs: Path, folder: Path) -> Trials:
     """Runs a command undisturbed, to compare with."""
     first = Trials(verb, inputs, folder, {}, 0)
-    first.start_anew()
+    first.start_again()
     done = first.run()
     assert done.status == 0, done
     return Trials(verb, inputs, folder, contents(folder), done.seconds)

@@ -77,7 +77,7 @@ def test_a_mended_base_gets_a_new_validation_case(dataset):
     assert 5 not in np.asarray(nib.load(truth).dataobj)
 
 
-def test_other_settings_of_tumors_make_the_validation_cases_anew(dataset):
+def test_other_settings_of_tumors_make_the_validation_cases_again(dataset):
     path = dataset.folder / "difftumor.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "contrast_hu": [-60, -50]}))
     assert prepare() == 0
