@@ -111,6 +111,8 @@ def prepared_phantom(nnunet_folders: Path, tmp_path_factory: pytest.TempPathFact
         else:
             for folder in (dataset.raw, dataset.preprocessed):
                 shutil.copytree(shared / folder.parent.name, folder)
+            # It remembers the raw files of the process that made them, which are there as well.
+            (dataset.preprocessed / "difftumor_made_from" / "hashes.json").unlink()
     return dataset
 
 

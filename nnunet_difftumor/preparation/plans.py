@@ -9,6 +9,7 @@ from typing import Any
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
+from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.prepared.config import PLANS_NAME, WINDOW_HU
 from nnunet_difftumor.prepared.nnunet.plans_and_folds import read_plans_file
 from nnunet_difftumor.prepared.recipes import RECIPES, REQUEST_KEY
@@ -75,6 +76,15 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
 def stored_request(plans_file: str) -> dict[str, Any] | None:
     """What the plans were made for; None if `prepare` did not make them."""
     return read_plans_file(plans_file).get(REQUEST_KEY)
+
+
+def remove_half_written(path: Path) -> None:
+    """A file of nnU-Net's, which it writes in place, and reads if it is there."""
+    try:
+        if path.is_file():
+            load_json(path)
+    except ValueError:
+        path.unlink()
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -21,15 +21,12 @@ from nnunet_difftumor import __version__
 from nnunet_difftumor.checks.examine import Remembered
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path, only_writer, write_json
-from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.preparation.datasets import check_channel, dataset_folders
 from nnunet_difftumor.preparation.folds import drop_from_folds, make_splits
 from nnunet_difftumor.preparation.healthy import HealthyPools
-from nnunet_difftumor.preparation.live import with_what_is_available
-from nnunet_difftumor.preparation.organs import parse_organ
-from nnunet_difftumor.preparation.plans import CONFIGURATION, plan, stored_request
+from nnunet_difftumor.preparation.plans import CONFIGURATION, plan, remove_half_written, stored_request
 from nnunet_difftumor.preparation.preprocessed_cases import PreprocessedCases, WrongCaseError, axes_of, in_words
-from nnunet_difftumor.preparation.settings import kept_settings, new_settings
+from nnunet_difftumor.preparation.settings import decided_by_recipe, settings_of
 from nnunet_difftumor.preparation.validation_cases import ValidationCaseMaker
 from nnunet_difftumor.prepared.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
 from nnunet_difftumor.prepared.enhancement import unenhanced_notes
@@ -98,13 +95,13 @@ def prepare(
         InputError: for whatever is missing or does not fit in the dataset.
     """
     if recipe is not None:
-        spacing_mm, patch_size, preset = _by_recipe(recipe, spacing_mm, patch_size, preset)
+        spacing_mm, patch_size, preset = decided_by_recipe(recipe, spacing_mm, patch_size, preset)
     raw, folder = dataset_folders(dataset_id)
     with only_writer(folder):
         dataset_json = read_dataset_json(raw / "dataset.json")
         check_channel(raw, dataset_json)
         config_path = folder / FILE_NAME
-        config, said = _settings(
+        config, said = settings_of(
             config_path, dataset_json, organ=organ, preset=preset, recipe=recipe, overwrite=overwrite
         )
         cases = raw_cases(raw, dataset_json)
@@ -141,42 +138,6 @@ def prepare(
         config.save(config_path)
         report(f"prepared: {config_path}\n{_next_commands(dataset_id, splits, preparation.plans)}")
         return config_path
-
-
-def _settings(
-    path: Path,
-    dataset_json: dict[str, Any],
-    *,
-    organ: Sequence[Organ | str] | None,
-    preset: str | None,
-    recipe: str | None,
-    overwrite: bool,
-) -> tuple[DiffTumorConfig, str]:
-    """Those that are there, or new ones; and a line that says which."""
-    organs = [parse_organ(pair) if isinstance(pair, str) else pair for pair in organ or ()] or None
-    if path.is_file() and not overwrite:
-        return kept_settings(path, dataset_json, organs=organs, preset=preset), f"kept {path}"
-    config = new_settings(dataset_json, organs=organs, preset=preset)
-    if recipe is not None and (shares := RECIPES[recipe].shares) is not None:
-        config = replace(config, shares=shares)
-    config, tumors = with_what_is_available(config, dataset=path.parent.name)
-    return config, "; ".join([*map(_describe, config.organs), f"tumors {tumors}"])
-
-
-def _by_recipe(
-    recipe: str, spacing_mm: Sequence[float] | None, patch_size: Sequence[int] | None, preset: str | None
-) -> tuple[Sequence[float], Sequence[int], str]:
-    """Voxel size, patch and preset of a recipe, of which nothing else may be asked for."""
-    if recipe not in RECIPES:
-        raise InputError(f"`recipe` is {recipe!r}, expected one of {', '.join(RECIPES)}")
-    given = [
-        name for name, value in (("spacing_mm", spacing_mm), ("patch_size", patch_size), ("preset", preset)) if value
-    ]
-    if given:
-        named = ", ".join(f"`{name}`" for name in given)
-        raise InputError(f"{named}: the recipe {recipe} decides it; leave one of the two out")
-    found = RECIPES[recipe]
-    return found.spacing_mm, found.patch_size, found.preset
 
 
 def _next_commands(dataset_id: int, splits: Sequence[dict[str, Any]], plans: Mapping[str, Any]) -> str:
@@ -292,7 +253,7 @@ class _Preparation:
 
     def _plan(self, request: dict[str, Any], log: Path) -> None:
         self.report("[1/6] fingerprint, with nnU-Net's check of the dataset")
-        _remove_half_written(self.folder / "dataset_fingerprint.json")
+        remove_half_written(self.folder / "dataset_fingerprint.json")
         self.folder.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)
         try:
@@ -476,22 +437,8 @@ class _Preparation:
                 self.report(f"      {case}: no tumor found room, it validates as a healthy case")
 
 
-def _remove_half_written(path: Path) -> None:
-    """A file of nnU-Net's, which it writes in place, and reads if it is there."""
-    try:
-        if path.is_file():
-            load_json(path)
-    except ValueError:
-        path.unlink()
-
-
 def _real_cases(splits: Sequence[dict[str, Any]]) -> list[str]:
     return sorted({case for split in splits for key in ("train", "val") for case in split[key]})
-
-
-def _describe(organ: Organ) -> str:
-    avoid = f", avoiding {list(organ.avoid_labels)}" if organ.avoid_labels else ""
-    return f"{organ.name} {list(organ.organ_labels)} with tumor {organ.tumor_label}{avoid}"
 
 
 def _some(names: Sequence[str], most: int = 6) -> str:

@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +99,12 @@ def postprocess(
     with only_writer(output):
         cases = _cases_before(output, settings, {path.name for path in predictions.values()}, overwrite=overwrite)
         for name, path in tqdm(predictions.items(), desc="postprocess", unit="case", disable=None):
-            inputs = _hashes(path, None if organ_masks is None else masks[name])
+            mask = None if organ_masks is None else masks[name]
+            inputs = _hashes(path, mask)
             if cases.get(name, {}).get("inputs") == inputs and (output / path.name).is_file():
                 continue
             grid = read_as_grid(path)
-            organs = grid.hu if organ_masks is None else read_labels(masks[name], like=grid)
+            organs = grid.hu if mask is None else read_labels(mask, like=grid)
             labels, found = _judged(grid, organs, owners, min_overlap=min_overlap, tolerance_mm=tolerance_mm)
             # The report first: label maps that it does not name are not this command's.
             cases[name] = {"file": path.name, "inputs": inputs, "organs": found}
@@ -112,23 +113,30 @@ def postprocess(
             if any(of_organ["components"] for of_organ in found.values()):
                 with tqdm.external_write_mode(file=sys.stderr):
                     report(_line(name, found))
-        for name in ("dataset.json", "plans.json"):
-            if (prediction / name).is_file():
-                with atomic_path(output / name) as temporary:
-                    shutil.copyfile(prediction / name, temporary)
         content = _content(settings, cases)
-        write_json(output / REPORT, content)
-    for name, total in content["summary"].items():
-        report(
-            f"{name}: {total['components']} tumor components in {len(cases)} cases, {total['removed']} removed in "
-            f"{total['cases_changed']} ({total['removed_ml']:.3g} ml)"
-            + (
-                f"; cases without the organ: {some(total['cases_without_organ'])}"
-                if total["cases_without_organ"]
-                else ""
-            )
-        )
+        _finish(output, prediction, content)
+    for line in _summary_lines(content):
+        report(line)
     return content
+
+
+def _finish(output: Path, prediction: Path, content: dict[str, Any]) -> None:
+    """What nnU-Net put to the predictions, and the report, which may have been there in part."""
+    for name in ("dataset.json", "plans.json"):
+        if (prediction / name).is_file():
+            with atomic_path(output / name) as temporary:
+                shutil.copyfile(prediction / name, temporary)
+    write_json(output / REPORT, content)
+
+
+def _summary_lines(content: dict[str, Any]) -> Iterator[str]:
+    """A line for each organ."""
+    for name, total in content["summary"].items():
+        without = total["cases_without_organ"]
+        yield (
+            f"{name}: {total['components']} tumor components in {len(content['cases'])} cases, {total['removed']} "
+            f"removed in {total['cases_changed']} ({total['removed_ml']:.3g} ml)"
+        ) + (f"; cases without the organ: {some(without)}" if without else "")
 
 
 def _check_numbers(min_overlap: float, tolerance_mm: float) -> None:
