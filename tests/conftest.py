@@ -14,7 +14,7 @@ import pytest
 from changeable import ChangeableDataset
 from filelock import FileLock
 from hypothesis import settings
-from phantom_dataset import NAME, make_phantom_dataset
+from shared_phantoms import NAME, make_phantom_dataset
 
 # Everywhere else hypothesis looks for new counterexamples; in CI the same commit shall give the same result.
 settings.register_profile("ci", derandomize=True)

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,10 @@ def test_no_folder_is_a_hall(installed):
     for folder in folders:
         modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
         assert len(modules) <= 14 or folder.name == "cli", folder
+
+
+def test_no_two_helper_modules_share_a_name():
+    """pytest imports helpers of tests by their bare names, in one process with the scripts of benchmarks/."""
+    modules = [*(REPOSITORY / "tests").rglob("*.py"), *(REPOSITORY / "benchmarks").glob("*.py")]
+    names = Counter(path.stem for path in modules if path.stem != "conftest" and not path.stem.startswith("test_"))
+    assert [name for name, count in names.items() if count > 1] == []

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from commands_that_write import make_inputs
-from phantom_dataset import make_phantom_dataset
 from result_rows import provenance
+from shared_phantoms import make_phantom_dataset
 from trials import SIGNALS, VERBS, moments, trials_of
 
 RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "killed_commands.json"
