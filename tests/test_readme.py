@@ -15,7 +15,7 @@ from nnunet_difftumor.synthesis.look.sample_shares import SampleShares
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.trainers import TRAINERS
 
-LIVER = ORGANS["liver"]
+LIVER = ORGANS["liver"].contrast
 README = pages.README.read_text()
 
 
@@ -64,9 +64,9 @@ def test_preset_table_gives_the_presets_own_figures(name):
         expected = "as the public code"
     assert share == expected
     if name == "realistic":
-        low, high = LIVER.enhancement
-        assert contrast.startswith(f"{100 * (1 - high):.0f} to {100 * (1 - low):.0f} % (liver)")
-        assert f"{100 * LIVER.hyperdense:.0f} % brighter" in contrast
+        least, usual, most = (f"{100 * share:.0f}" for share in LIVER.lacking)
+        assert contrast.startswith(f"{least} to {most} %, mostly {usual} % (liver)")
+        assert f"{100 * LIVER.faint['small']:.0f} % hardly differ, {100 * LIVER.hyperdense:.0f} % brighter" in contrast
 
 
 def test_pictures_are_there_and_small():

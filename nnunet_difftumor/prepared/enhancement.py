@@ -4,17 +4,18 @@ from collections.abc import Collection
 
 from nnunet_difftumor.prepared.config import DiffTumorConfig
 from nnunet_difftumor.prepared.statistics import StatisticsStore
+from nnunet_difftumor.synthesis.look.contrast import LEAST_CONTRAST_HU
 from nnunet_difftumor.synthesis.look.presets import PRESETS
-from nnunet_difftumor.synthesis.look.realistic import LEAST_CONTRAST_HU, UNENHANCED_HU, RealisticPreset, kind_of
+from nnunet_difftumor.synthesis.look.realistic import RealisticPreset, kind_of
 
-# Tumors are hard to see where the middle of the preset's interval is less than this times the least contrast.
-_HARDLY_MORE = 1.5
+# Tumors are hard to see where the most frequent ones have less than this times the least contrast.
+_HARDLY_MORE = 2
 
 
 def unenhanced_notes(config: DiffTumorConfig, statistics: StatisticsStore, bases: Collection[str]) -> list[str]:
     """A sentence for each organ that looks unenhanced in some bases, if contrast is drawn from its enhancement.
 
-    It looks so where the usual tumor is less than 12 HU darker: liver below 67 HU, pancreas below 60, kidney below 54.
+    It looks so where the usual tumor is less than 16 HU darker: liver below 64 HU, pancreas below 49, kidney below 60.
 
     Args:
         config: settings of the dataset.
@@ -26,13 +27,12 @@ def unenhanced_notes(config: DiffTumorConfig, statistics: StatisticsStore, bases
         return []
     notes = []
     for organ in config.organs:
-        low, high = kind_of(organ.name).enhancement
+        contrast = kind_of(organ.name).contrast
         known = statistics.cases(organ.name)
         organ_hu = [statistics.parenchyma_hu(case, organ.name) for case in bases if case in known]
-        usual = 1 - (low + high) / 2
-        unenhanced = [hu for hu in organ_hu if (hu - UNENHANCED_HU) * usual < _HARDLY_MORE * LEAST_CONTRAST_HU]
+        unenhanced = [hu for hu in organ_hu if contrast.usual_hu(hu) < _HARDLY_MORE * LEAST_CONTRAST_HU]
         if unenhanced:
-            darker = [max((hu - UNENHANCED_HU) * usual, LEAST_CONTRAST_HU) for hu in unenhanced]
+            darker = [max(contrast.usual_hu(hu), LEAST_CONTRAST_HU) for hu in unenhanced]
             notes.append(
                 f"{len(unenhanced)} of {len(organ_hu)} bases look unenhanced ({organ.name} {_range(unenhanced)} HU): "
                 f"most tumors there are only about {_range(darker)} HU darker, hard to see; contrast_hu in "

@@ -1,4 +1,4 @@
-"""What makes a tumor look real: shape, contrast by phase, growth out of the organ, core, capsule, and look-alikes."""
+"""What makes a tumor look real: shape, growth out of the organ, core, capsule, and look-alikes."""
 
 from dataclasses import replace
 
@@ -47,14 +47,6 @@ def test_kidney_tumors_are_rounder_and_smoother_than_those_of_the_liver():
 @pytest.mark.parametrize(("organ", "share"), [("liver", 0.0), ("kidney", 0.97), ("pancreas", 1.0)])
 def test_large_tumors_of_kidney_and_pancreas_grow_out(organ, share):
     assert np.mean([tumor.exophytic for tumor in drawn(organ, "large")]) == pytest.approx(share, abs=0.04)
-
-
-def test_contrast_follows_the_phase():
-    enhanced = [t.contrast_hu for t in drawn("liver", "small", mean_hu=120.0)]
-    native = [t.contrast_hu for t in drawn("liver", "small", mean_hu=50.0)]
-    assert min(enhanced) >= -45.1 and np.median(enhanced) == pytest.approx(-29, abs=4)
-    assert np.median(native) == pytest.approx(-8, abs=3)
-    assert 0.01 < np.mean(np.array(enhanced) > 0) < 0.12
 
 
 def test_a_tumor_grows_into_fat_but_not_into_another_organ_or_bone():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nnunet_difftumor.synthesis.look.contrast import CONTRASTS, OrganContrast, tissue_contrast_hu
 from nnunet_difftumor.synthesis.look.lesion_shapes import SHAPES
 from nnunet_difftumor.synthesis.look.preset import Preset, SizeDistribution, draw_seed, random_rotation, uniform
 from nnunet_difftumor.synthesis.look.sample_shares import SampleShares
@@ -17,9 +18,6 @@ Interval = tuple[float, float]
 # of all tiny ones, whose relief is the roughest.
 _SOFTENING = {"tiny": 0.8, "small": 0.9, "medium": 0.9, "large": 0.9}
 _EDGE_BLUR_MM = (0.6, 1.2)
-# Water and fat-free soft tissue without contrast agent. What enhances less than its organ lies between this and it.
-UNENHANCED_HU = 30.0
-LEAST_CONTRAST_HU = 8.0
 
 
 @dataclass(frozen=True)
@@ -59,16 +57,14 @@ class _Organ:
         roughness_grain_mm: per size class.
         exophytic: per size class, the probability of growing out of the organ (KiTS23: share of tumors of which more
             than a fifth lies outside).
-        enhancement: interval of (tumor - 30 HU) / (organ - 30 HU) of hypodense tumors.
-        hyperdense: probability of a tumor brighter than the organ.
+        contrast: to the organ.
     """
 
     shapes: str
     roughness: Mapping[str, Interval]
     roughness_grain_mm: Mapping[str, Interval]
     exophytic: Mapping[str, float]
-    enhancement: Interval
-    hyperdense: float
+    contrast: OrganContrast
 
 
 _GRAINS_MM = {"tiny": (2.0, 3.0), "small": (2.0, 4.0), "medium": (3.0, 5.0), "large": (3.0, 6.0)}
@@ -79,24 +75,21 @@ ORGANS: Mapping[str, _Organ] = {
         roughness={"tiny": (0.14, 0.46), "small": (0.05, 0.28), "medium": (0.04, 0.24), "large": (0.03, 0.16)},
         roughness_grain_mm=_GRAINS_MM,
         exophytic=_NEVER,
-        enhancement=(0.5, 0.85),
-        hyperdense=0.05,
+        contrast=CONTRASTS["liver"],
     ),
     "kidney": _Organ(
         shapes="kidney",
         roughness={"tiny": (0.02, 0.12), "small": (0.02, 0.10), "medium": (0.02, 0.08), "large": (0.01, 0.06)},
         roughness_grain_mm=_GRAINS_MM,
         exophytic={"tiny": 0.2, "small": 0.5, "medium": 0.8, "large": 0.97},
-        enhancement=(0.25, 0.75),
-        hyperdense=0.1,
+        contrast=CONTRASTS["kidney"],
     ),
     "pancreas": _Organ(
         shapes="pancreas",
         roughness={"tiny": (0.03, 0.18), "small": (0.03, 0.15), "medium": (0.03, 0.14), "large": (0.02, 0.10)},
         roughness_grain_mm=_GRAINS_MM,
         exophytic={"tiny": 0.2, "small": 0.5, "medium": 0.9, "large": 1.0},
-        enhancement=(0.4, 0.8),
-        hyperdense=0.1,
+        contrast=CONTRASTS["pancreas"],
     ),
 }
 
@@ -112,6 +105,7 @@ class RealisticPreset(Preset):
     def draw(self, organ: str, size: str, *, statistics: OrganStatistics, rng: np.random.Generator) -> TumorSpec:
         kind, look = kind_of(organ), _LOOKS[size]
         radius = self.sizes[size].draw_radius_mm(rng)
+        edge_blur_mm = uniform(rng, _EDGE_BLUR_MM)
         ratios = SHAPES[kind.shapes][size].axis_ratios(rng) ** _SOFTENING[size]
         semi_axes = radius * ratios / np.prod(ratios) ** (1 / 3)
         exophytic = rng.random() < kind.exophytic[size]
@@ -127,11 +121,13 @@ class RealisticPreset(Preset):
             rotation=random_rotation(rng),
             deformation_mm=radius * uniform(rng, look.deformation),
             background_hu=statistics.parenchyma_hu,
-            contrast_hu=self._draw_contrast_hu(kind, statistics, rng),
+            contrast_hu=self._draw_contrast_hu(
+                kind.contrast, size, statistics, radius_mm=radius, edge_blur_mm=edge_blur_mm, rng=rng
+            ),
             texture_sd_hu=uniform(rng, look.texture_sd_hu),
             texture_grain_mm=uniform(rng, look.texture_grain_mm),
             texture_blur_mm=0.6,
-            edge_blur_mm=uniform(rng, _EDGE_BLUR_MM),
+            edge_blur_mm=edge_blur_mm,
             seed=draw_seed(rng),
             roughness=uniform(rng, kind.roughness[size]),
             roughness_grain_mm=uniform(rng, kind.roughness_grain_mm[size]),
@@ -145,14 +141,20 @@ class RealisticPreset(Preset):
             mass_effect_radius_mm=radius * uniform(rng, (1.4, 1.8)) if mass_effect else 0.0,
         )
 
-    def _draw_contrast_hu(self, kind: _Organ, statistics: OrganStatistics, rng: np.random.Generator) -> float:
+    def _draw_contrast_hu(
+        self,
+        contrast: OrganContrast,
+        size: str,
+        statistics: OrganStatistics,
+        *,
+        radius_mm: float,
+        edge_blur_mm: float,
+        rng: np.random.Generator,
+    ) -> float:
         if self.contrast_hu is not None:
             return uniform(rng, self.contrast_hu)
-        if rng.random() < kind.hyperdense:
-            return uniform(rng, (15.0, 35.0))
-        # In any phase a tumor takes up a share of what its organ does; without contrast agent it is a little darker.
-        enhanced = max(statistics.parenchyma_hu - UNENHANCED_HU, 0.0)
-        return min(-enhanced * (1 - uniform(rng, kind.enhancement)), -LEAST_CONTRAST_HU)
+        measured_hu = contrast.draw_hu(size, organ_hu=statistics.parenchyma_hu, rng=rng)
+        return tissue_contrast_hu(measured_hu, radius_mm=radius_mm, edge_blur_mm=edge_blur_mm)
 
 
 def kind_of(organ: str) -> _Organ:
