@@ -32,7 +32,6 @@ from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.volume import ArrayVolume
 
 BANDS_MM = {"tiny": (5, 10), "small": (10, 20), "medium": (20, 40), "large": (40, 80)}
-VESSEL_FREE = ("tiny", "small")
 LEAST_PLACED, LEAST_IN_BAND = 0.95, 0.95
 # Longest time for one tumor: there is to be no hang, however little room there is.
 MOST_SECONDS = 20.0
@@ -83,6 +82,7 @@ class Row:
     preset: str
     place: Place
     size: str
+    clear_of_vessels: bool = False
     drawn: int = 0
     refused: Counter = field(default_factory=Counter)
     faults: Counter = field(default_factory=Counter)
@@ -95,6 +95,11 @@ class Row:
     def placed(self) -> int:
         return self.drawn - self.refused.total()
 
+    @property
+    def has_bar(self) -> bool:
+        """Whether nearly all must find room."""
+        return self.place.has_bar(self.preset, self.size) and (self.size in EARLY or not self.clear_of_vessels)
+
     def missed(self) -> list[str]:
         """The bars that this row misses."""
         missed = [f"{count} {fault}" for fault, count in self.faults.items()]
@@ -102,7 +107,7 @@ class Row:
         in_band = sum(low <= diameter < high for diameter in self.diameters_mm)
         if in_band < int(LEAST_IN_BAND * self.placed):
             missed.append(f"only {in_band} of {self.placed} in the band")
-        if self.place.has_bar(self.preset, self.size) and self.placed < int(LEAST_PLACED * self.drawn):
+        if self.has_bar and self.placed < int(LEAST_PLACED * self.drawn):
             missed.append(f"only {self.placed} of {self.drawn} placed")
         if self.longest_s > MOST_SECONDS:
             missed.append(f"{self.longest_s:.0f} s for one tumor")
@@ -113,8 +118,7 @@ class Row:
         shares = self.vessel_shares or [0.0]
         grown = f"{100 * self.grown / self.placed if self.placed else 0:7.0f}"
         vessels = f"{100 * np.median(shares):7.2f}{100 * max(shares):7.2f}"
-        barred = self.place.has_bar(self.preset, self.size)
-        verdict = "; ".join(["MISSED", *self.missed()]) if self.missed() else "ok" if barred else "-"
+        verdict = "; ".join(["MISSED", *self.missed()]) if self.missed() else "ok" if self.has_bar else "-"
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.refused.most_common())
         return (
             f"{self.preset:<14}{self.place.scan:<15}{self.place.organ:<11}{self.size:<7}{self.drawn:6}{self.placed:7}"
@@ -170,7 +174,7 @@ def examine(row: Row, placement: Placement, volume: ArrayVolume, organ: Organ, v
     voxels = np.count_nonzero(mask)
     row.diameters_mm.append(float((6 / np.pi * voxels * np.prod(volume.spacing_mm)) ** (1 / 3)))
     row.vessel_shares.append(np.count_nonzero(mask & vessels[box]) / max(voxels, 1))
-    row.faults["with vessels"] += row.size in VESSEL_FREE and row.vessel_shares[-1] > 0
+    row.faults["with vessels"] += (row.clear_of_vessels or row.size in EARLY) and row.vessel_shares[-1] > 0
     row.faults["report another vessel share"] += abs(row.vessel_shares[-1] - placement.vessel_share) > 1e-6
     volume.hu_array[box], volume.label_array[box] = hu_before, labels_before
 
@@ -218,11 +222,11 @@ def distance_mm(organ: np.ndarray, volume: ArrayVolume) -> np.ndarray:
     return edt.edt(~organ, anisotropy=[float(size) for size in volume.spacing_mm])
 
 
-def measure(data: Path, preset: str, place: Place, size: str, count: int) -> Row:
+def measure(data: Path, preset: str, place: Place, size: str, count: int, clear_of_vessels: bool) -> Row:
     """Draws `count` tumors of one size in one place."""
     volume, organ, statistics, vessels = load(data, place)
-    sampler = TumorSampler(organ, preset)
-    row = Row(preset, place, size)
+    sampler = TumorSampler(organ, preset, clear_of_vessels=clear_of_vessels)
+    row = Row(preset, place, size, clear_of_vessels=clear_of_vessels)
     seed = crc32(f"{preset} {place.scan} {place.organ} {size}".encode())
     for number in range(count):
         start = time.perf_counter()
@@ -242,6 +246,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=os.environ.get("DIFFTUMOR_TEST_DATA"), help="folder of the scans")
     parser.add_argument("--count", type=int, default=1000, help="tumors per organ and size (default: %(default)s)")
     parser.add_argument("--presets", nargs="+", default=["realistic"], choices=PRESETS)
+    parser.add_argument(
+        "--clear-of-vessels", action="store_true", help="tumors of every size; then only tiny and small ones have bars"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)s)")
     args = parser.parse_args(argv)
     if args.data is None or not args.data.is_dir():
@@ -249,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     scans_per_organ = Counter(place.organ for place in PLACES)
     tasks = [
-        (args.data, preset, place, size, -(-args.count // scans_per_organ[place.organ]))
+        (args.data, preset, place, size, -(-args.count // scans_per_organ[place.organ]), args.clear_of_vessels)
         for preset in args.presets
         for place in PLACES
         for size in BANDS_MM

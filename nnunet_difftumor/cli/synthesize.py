@@ -38,6 +38,7 @@ _DRAWN = (
     "count",
     "contrast_hu",
     "minimum_contrast_to_noise",
+    "clear_of_vessels",
     "seed",
     "renderer",
     "weights_organ",
@@ -79,7 +80,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tumor-label", type=int, help="value of the tumors in labels.nii.gz (default: greatest + 1)")
     parser.add_argument("--avoid-label", type=int, nargs="+", help="label value(s) that tumors must not touch")
     parser.add_argument("--preset", choices=list(PRESETS), help="of the tumors (default: realistic)")
-    parser.add_argument("--size", choices=SIZES, help="of the tumors (default: mix)")
+    parser.add_argument(
+        "--size", choices=SIZES, help="of the tumors; every: all four in one scan (default: mix, one that is drawn)"
+    )
     parser.add_argument("--count", type=int, help="number of tumors (default: as the preset draws it)")
     parser.add_argument(
         "--contrast-hu",
@@ -94,6 +97,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RATIO",
         help="tumors with less contrast, in units of the noise around, are refused and drawn again (default: none is "
         "refused; those below 0.5, which nobody could see, are counted)",
+    )
+    parser.add_argument(
+        "--clear-of-vessels",
+        action="store_const",
+        const=True,
+        help="tumors of every size keep clear of vessels, as tiny and small ones always do; few scans have room for "
+        "medium and large ones then",
     )
     parser.add_argument(
         "--spacing",

@@ -90,7 +90,13 @@ class Scenes:
         refusals: list[str] = []
         for _ in range(_SCENES if organs else 0):
             organ = organs[int(rng.integers(len(organs)))]
-            sampler = TumorSampler(organ, config.preset, contrast_hu=config.contrast_hu, weights=weights)
+            sampler = TumorSampler(
+                organ,
+                config.preset,
+                contrast_hu=config.contrast_hu,
+                weights=weights,
+                clear_of_vessels=config.clear_of_vessels,
+            )
             statistics = self._statistics.load(case.identifier, organ.name)
             placed, refused = sampler.sample_scene(case, statistics, rng)
             refusals += [f"{miss.size_class}: {miss.reason}" for miss in refused]

@@ -209,8 +209,9 @@ def _record(synthesis: TrainingSynthesis, choice: RendererChoice) -> dict[str, A
         "preset": config.preset,
         "size_weights": dict(_mix(config)),
         "contrast_hu": config.contrast_hu,
-        # Not in banks from before there was such a limit, which has no effect.
+        # Not in banks from before there were such limits, which have no effect.
         **({"minimum_contrast_to_noise": least} if (least := config.minimum_contrast_to_noise) is not None else {}),
+        **({"clear_of_vessels": True} if config.clear_of_vessels else {}),
         "seed": config.seed,
         "renderer": choice.name,
         "weights": choice.files(),
@@ -336,7 +337,13 @@ class _LesionMaker:
         self._renderer: Any = choice.open()
         self.batch = _ON_GPU if choice.weights and choice.mode == FAST and choice.device == "cuda" else 1
         self._samplers = [
-            TumorSampler(organ, config.preset, contrast_hu=config.contrast_hu, weights=config.size_weights)
+            TumorSampler(
+                organ,
+                config.preset,
+                contrast_hu=config.contrast_hu,
+                weights=config.size_weights,
+                clear_of_vessels=config.clear_of_vessels,
+            )
             for organ in config.organs
         ]
         self._cases = {organ.name: self._statistics.cases(organ.name) for organ in config.organs}

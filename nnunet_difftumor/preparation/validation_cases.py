@@ -100,7 +100,7 @@ class ValidationCaseMaker:
     def _made_for(self, version: str) -> dict[str, Any]:
         """All that its voxels depend on."""
         settings = self.config.to_dict()
-        keys = ("organs", "preset", "contrast_hu", "size_weights", "seed")
+        keys = ("organs", "preset", "contrast_hu", "size_weights", "clear_of_vessels", "seed")
         return {"case": version, **{key: settings[key] for key in keys}}
 
     def _specs(self, case: str) -> Path:
@@ -114,7 +114,11 @@ class ValidationCaseMaker:
         for _ in range(_SCENES):
             organ = organs[int(rng.integers(len(organs)))]
             sampler = TumorSampler(
-                organ, self.config.preset, contrast_hu=self.config.contrast_hu, weights=self.config.size_weights
+                organ,
+                self.config.preset,
+                contrast_hu=self.config.contrast_hu,
+                weights=self.config.size_weights,
+                clear_of_vessels=self.config.clear_of_vessels,
             )
             statistics = OrganStatistics.measure(hu, labels, organ=organ, spacing_mm=spacing_mm)
             placed: list[Placement] = sampler.sample_scene(volume, statistics, rng)[0]

@@ -56,6 +56,7 @@ class DiffTumorConfig:
         contrast_hu: least and greatest contrast to the tissue around, instead of the preset's; None: the preset's.
         minimum_contrast_to_noise: tumors with less contrast, in units of the noise around, are refused and drawn again
             (`synthesis.visibility`); None: none is.
+        clear_of_vessels: whether tumors of every size keep clear of vessels, not only tiny and small ones.
         shares: of what training samples show: real cases, cases with synthetic tumors, healthy cases as they are;
             "public_code" has them follow from the numbers of cases, as in DiffTumor's public code.
         look_alike_probability: share of the synthetic samples that also get a benign look-alike without a label (cyst,
@@ -79,6 +80,7 @@ class DiffTumorConfig:
     curriculum: tuple[CurriculumStep, ...] = ()
     contrast_hu: tuple[float, float] | None = None
     minimum_contrast_to_noise: float | None = None
+    clear_of_vessels: bool = False
     shares: SampleShares | str = SampleShares(real=0.5, synthetic=0.5, healthy=0.0)  # noqa: RUF009 (frozen)
     look_alike_probability: float = 0.0
     real_cases_as_bases: bool = False
@@ -120,7 +122,8 @@ class DiffTumorConfig:
     def sizes(self) -> set[str]:
         """The size classes that a training may draw."""
         mixes = [self.size_weights or PRESETS[self.preset].weights, *(step.size_weights for step in self.curriculum)]
-        return {size for mix in mixes for size, share in mix.items() if share > 0}
+        drawn = {size for mix in mixes for size, share in mix.items() if share > 0}
+        return drawn | (set(SIZE_BANDS_MM) if self.size_weights is None and PRESETS[self.preset].every_size else set())
 
     def size_weights_in(self, epoch: int) -> Mapping[str, float] | None:
         """The mix of sizes of an epoch; None: the preset's."""
@@ -170,6 +173,7 @@ class DiffTumorConfig:
         check.value("curriculum", lambda v: isinstance(v, list), "a list of mixes with the epochs that they begin in")
         check.value("contrast_hu", _good_contrast, "null, or two numbers within -300 to 300, the smaller one first")
         check.value("minimum_contrast_to_noise", _good_ratio, f"null, or a number from 0 to {MOST_CONTRAST_TO_NOISE:g}")
+        check.value("clear_of_vessels", lambda v: isinstance(v, bool), "true or false")
         check.value("shares", lambda v: v == PUBLIC_CODE or isinstance(v, dict), _SHARES)
         check.value("look_alike_probability", is_share, "a number from 0 to 1")
         check.value("real_cases_as_bases", lambda v: isinstance(v, bool), "true or false")

@@ -62,6 +62,7 @@ def _tissue(site: Site) -> np.ndarray:
         spec.generator(SeedStream.TEXTURE),
         grain_vox=np.maximum(spec.texture_grain_mm / spacing, 1),
         blur_vox=spec.texture_blur_mm / spacing,
+        spline=spec.texture_spline,
     )
     tissue *= np.float32(spec.texture_sd_hu)
     if spec.core_size > 0:

@@ -85,6 +85,7 @@ class TumorSpec:
         capsule_hu: brightness of the capsule (d in equation 8 of Hu et al.), 0: none.
         mass_effect: how strongly the tissue around is pushed away (I / 100 in equation 5 of Hu et al.), 0 to 0.9.
         mass_effect_radius_mm: how far (gamma_max in equation 5).
+        texture_spline: whether the texture's grains are interpolated by a cubic spline instead of cubic convolution.
         renderer: name of the renderer.
         schema_version: of this record.
     """
@@ -113,6 +114,7 @@ class TumorSpec:
     capsule_hu: float = 0.0
     mass_effect: float = 0.0
     mass_effect_radius_mm: float = 0.0
+    texture_spline: bool = False
     renderer: str = "handcrafted"
     schema_version: int = SCHEMA_VERSION
 
@@ -129,8 +131,9 @@ class TumorSpec:
             self._refuse("kind", f"one of {', '.join(KINDS)}")
         if not is_integer(self.seed) or not 0 <= self.seed < 1 << _SEED_BITS:
             self._refuse("seed", f"a whole number of at least 0, below 2^{_SEED_BITS}")
-        if not isinstance(self.exophytic, bool):
-            self._refuse("exophytic", "true or false")
+        for name in ("exophytic", "texture_spline"):
+            if not isinstance(getattr(self, name), bool):
+                self._refuse(name, "true or false")
         for names, least, greatest, expected in RANGES:
             for name in names:
                 value = getattr(self, name)

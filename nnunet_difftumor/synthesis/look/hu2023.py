@@ -31,9 +31,11 @@ class HuPreset(Preset):
 
     Attributes:
         for_looking: with mass effect and capsule, which the paper uses for its visual Turing test, not for training.
+        spline: whether the texture's grains are interpolated by a cubic spline, as in the paper.
     """
 
     for_looking: bool = False
+    spline: bool = False
 
     @property
     def relative_to_surroundings(self) -> bool:
@@ -60,11 +62,12 @@ class HuPreset(Preset):
             background_hu=statistics.parenchyma_hu,
             contrast_hu=self._draw_contrast_hu(statistics, rng),
             # Scaling up and blurring take away some of the texture's strength, in the paper too.
-            texture_sd_hu=statistics.parenchyma_sd_hu * attenuation(grain, _TEXTURE_BLUR_MM),
+            texture_sd_hu=statistics.parenchyma_sd_hu * attenuation(grain, _TEXTURE_BLUR_MM, spline=self.spline),
             texture_grain_mm=grain,
             texture_blur_mm=_TEXTURE_BLUR_MM,
             edge_blur_mm=uniform(rng, _EDGE_BLUR_MM),
             seed=draw_seed(rng),
+            texture_spline=self.spline,
             **looking,
         )
 
@@ -87,8 +90,10 @@ _EQUAL = {"tiny": 0.25, "small": 0.25, "medium": 0.25, "large": 0.25}
 _COUNTS = {"tiny": (3, 10), "small": (3, 10), "medium": (2, 5), "large": (1, 3)}
 # The public code's; real cases take the rest where there are any, which Hu et al. do not use.
 _SHARES = SampleShares(real=0.1, synthetic=0.9, healthy=0.0)
-HU2023 = HuPreset(_sizes(_COUNTS), _EQUAL, _SHARES)
-HU2023_VISUAL = HuPreset(_sizes(_COUNTS), _EQUAL, _SHARES, for_looking=True)
+# Five types of scans, each as frequent: those of one size, and those of every size (Table 6, "mix").
+HU2023 = HuPreset(_sizes(_COUNTS), _EQUAL, _SHARES, every_size=0.2)
+HU2023_SPLINE = HuPreset(_sizes(_COUNTS), _EQUAL, _SHARES, every_size=0.2, spline=True)
+HU2023_VISUAL = HuPreset(_sizes(_COUNTS), _EQUAL, _SHARES, every_size=0.2, for_looking=True)
 # Sizes and shares of the public DiffTumor code (CVPR 2024; the paper does not give them), with the shapes of Hu et al.
 DIFFTUMOR = HuPreset(
     _sizes({"tiny": (1, 3), "small": (1, 3), "medium": (1, 1), "large": (1, 1)}),

@@ -11,7 +11,9 @@ from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.spec import TumorSpec
 
-SIZES = (*SIZE_BANDS_MM, "mix")
+# What a scene can be asked for: tumors of one size, of a size that is drawn, or of every size.
+EVERY = "every"
+SIZES = (*SIZE_BANDS_MM, "mix", EVERY)
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Preset(ABC):
         sizes: per size class.
         weights: share of each size class in "mix".
         shares: of what training samples show, or `PUBLIC_CODE`.
+        every_size: probability that a scan of "mix" gets tumors of every size instead of one (the type "mix" of Hu et
+            al., Table 6).
         contrast_hu: interval of the contrast to the tissue around; None: as the preset draws it.
     """
 
@@ -47,6 +51,7 @@ class Preset(ABC):
     weights: Mapping[str, float]
     shares: SampleShares | str
     contrast_hu: tuple[float, float] | None = None
+    every_size: float = 0.0
 
     @property
     @abstractmethod

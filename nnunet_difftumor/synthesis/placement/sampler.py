@@ -8,7 +8,7 @@ from scipy.ndimage import maximum_filter
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.synthesis.look.look_alikes import draw_look_alike
-from nnunet_difftumor.synthesis.look.preset import SIZES, Preset
+from nnunet_difftumor.synthesis.look.preset import EVERY, SIZES, Preset
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
@@ -21,7 +21,7 @@ from nnunet_difftumor.synthesis.size_bands import EARLY_SIZES, SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.spec import NoRoom, TumorSpec
 from nnunet_difftumor.synthesis.volume import Box, Volume, axes_mm, box_within, grown_box
 
-# Early tumors keep clear of vessels; larger ones take the place with the least of them among this many.
+# Early tumors keep clear of vessels; larger ones, unless told to, take the place with the least among this many.
 _PLACES = 32
 _ATTEMPTS, _ANYWHERE = 12, 1
 _SHRINK = 0.88
@@ -70,6 +70,7 @@ class TumorSampler:
         preset: a name in `PRESETS`, or a preset.
         contrast_hu: interval that replaces the preset's contrast.
         weights: shares of the size classes that replace the preset's mix.
+        clear_of_vessels: whether tumors of every size keep clear of vessels, and not only tiny and small ones.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class TumorSampler:
         *,
         contrast_hu: tuple[float, float] | None = None,
         weights: Mapping[str, float] | None = None,
+        clear_of_vessels: bool = False,
     ) -> None:
         if isinstance(preset, str):
             if preset not in PRESETS:
@@ -87,9 +89,10 @@ class TumorSampler:
         if contrast_hu is not None:
             preset = replace(preset, contrast_hu=contrast_hu)
         if weights is not None:
-            preset = replace(preset, weights=weights)
+            preset = replace(preset, weights=weights, every_size=0.0)
         self.organ = organ
         self.preset = preset
+        self._sizes_clear_of_vessels = tuple(SIZE_BANDS_MM) if clear_of_vessels else EARLY_SIZES
 
     def sample_scene(
         self,
@@ -107,22 +110,30 @@ class TumorSampler:
             volume: the scan.
             statistics: of the organ in that scan.
             rng: source of everything random.
-            size: a size class, or "mix": one class drawn for the scene.
+            size: a size class; "mix": one class drawn for the scene, or every one; "every": all of them.
             count: number of tumors instead of the preset's; then every tumor of a "mix" draws its own class.
             occupied: tumors that are already there.
         """
         if size not in SIZES:
             raise InputError(f"size is {size!r}, expected one of {', '.join(SIZES)}")
-        if count is None:
-            size = self._draw_size(rng) if size == "mix" else size
-            low, high = self.preset.sizes[size].count
-            count = int(rng.integers(low, high + 1))
         placed: list[Placement] = []
         refused: list[NoRoom] = []
-        for _ in range(count):
-            result = self.sample(volume, statistics, rng, size=size, occupied=[*occupied, *placed])
+        for one in self._sizes_of_scene(size, count, rng):
+            result = self.sample(volume, statistics, rng, size=one, occupied=[*occupied, *placed])
             (placed if isinstance(result, Placement) else refused).append(result)
         return placed, refused
+
+    def _sizes_of_scene(self, size: str, count: int | None, rng: np.random.Generator) -> list[str]:
+        """The size of each tumor of a scene, "mix" where it is to be drawn with the tumor."""
+        if size == "mix" and count is None:
+            every = self.preset.every_size > 0 and rng.random() < self.preset.every_size
+            size = EVERY if every else self._draw_size(rng)
+        # The largest first: small ones still find room between them.
+        sizes = [*reversed(self.preset.sizes)] if size == EVERY else [size]
+        if count is not None:
+            return [sizes[number % len(sizes)] for number in range(count)]
+        counts = (int(rng.integers(least, most + 1)) for least, most in (self.preset.sizes[one].count for one in sizes))
+        return [one for one, times in zip(sizes, counts, strict=True) for _ in range(times)]
 
     def sample(
         self,
@@ -216,7 +227,8 @@ class TumorSampler:
             order = np.argsort(-statistics.free_mm.ravel()[cells[_ANYWHERE:]], kind="stable")
             centres = np.concatenate([centres[:_ANYWHERE], centres[_ANYWHERE:][order]])[:limit]
         else:
-            centres = _least_vessels(spec, centres, statistics, spacing_mm)
+            examined = _ATTEMPTS if spec.size_class in self._sizes_clear_of_vessels else _EXAMINED
+            centres = _least_vessels(spec, centres, statistics, spacing_mm)[:examined]
         yield from (tuple(float(value) for value in centre) for centre in centres)
 
     def _examine(
@@ -233,7 +245,7 @@ class TumorSampler:
             hu, labels, inner = self._with_margin(box, statistics, volume)
             organ = self.organ.mask(labels)
             vessels = statistics.vessels(hu, organ, spacing)[inner]
-            if spec.size_class in EARLY_SIZES and (vessels & _middle(spec, box, spacing)).any():
+            if spec.size_class in self._sizes_clear_of_vessels and (vessels & _middle(spec, box, spacing)).any():
                 return "a vessel is in the way"
             pushed = displaced_labels(labels[inner], spec, box=box, spacing_mm=spacing)
             mask = mask_in(spec, box, spacing, room_of(hu[inner], pushed, spec, organ=self.organ, spacing_mm=spacing))
@@ -258,7 +270,7 @@ class TumorSampler:
             if (lesions & near).any():
                 return "a real lesion is in the way"
         vessel_share = float((vessels & mask).sum() / mask.sum())
-        if spec.size_class in EARLY_SIZES and vessel_share > 0:
+        if spec.size_class in self._sizes_clear_of_vessels and vessel_share > 0:
             return "a vessel is in the way"
         if self.preset.relative_to_surroundings and spec.kind != "cyst":  # water is water anywhere
             around = organ[inner] & ~vessels
@@ -343,8 +355,7 @@ def _least_vessels(
     for least, most in wanted:
         room = np.flatnonzero((inside >= least) & (inside <= most))[:_PLACES]
         if len(room):
-            examined = _ATTEMPTS if spec.size_class in EARLY_SIZES else _EXAMINED
-            return centres[room[np.argsort(vessels[room], kind="stable")]][:examined]
+            return centres[room[np.argsort(vessels[room], kind="stable")]]
     return centres[:0]
 
 

@@ -113,7 +113,9 @@ def draw_scene(
         InputError: if there is no room for a single tumor, or none has the contrast that is asked for.
     """
     statistics = OrganStatistics.measure(volume.hu_array, volume.label_array, organ=organ, spacing_mm=volume.spacing_mm)
-    sampler = TumorSampler(organ, settings.preset, contrast_hu=settings.contrast_hu)
+    sampler = TumorSampler(
+        organ, settings.preset, contrast_hu=settings.contrast_hu, clear_of_vessels=settings.clear_of_vessels
+    )
     rng = np.random.default_rng(settings.seed)
     placed, refused = sampler.sample_scene(volume, statistics, rng, size=settings.size, count=settings.count)
     if not placed:

@@ -26,11 +26,12 @@ class SynthesisOptions(TypedDict, total=False):
         tumor_label: value of the tumors in the label map (default: one above the greatest of the mask).
         avoid_label: label value, or values, that tumors must not touch, such as real lesions.
         preset: name of a preset (default: realistic).
-        size: tiny, small, medium, large or mix (default).
+        size: tiny, small, medium, large, every (all of these in one scan) or mix (default).
         count: number of tumors (default: as the preset draws it).
         contrast_hu: contrast to the tissue around, or its least and greatest value (default: as the preset draws it).
         minimum_contrast_to_noise: tumors with less contrast, in units of the noise around, are refused and drawn again
             (default: none is refused; those below 0.5 are counted).
+        clear_of_vessels: whether tumors of every size keep clear of vessels, not only tiny and small (default: no).
         seed: of everything random, from 0 on (default: 0).
         renderer: "handcrafted" (default), or "diffusion": shape and place by the preset, intensities by a model.
         weights_organ: whose diffusion model draws in an organ that has none of its own.
@@ -47,6 +48,7 @@ class SynthesisOptions(TypedDict, total=False):
     count: int | None
     contrast_hu: float | Sequence[float] | None
     minimum_contrast_to_noise: float | None
+    clear_of_vessels: bool
     seed: int
     renderer: str
     weights_organ: str | None
@@ -73,6 +75,7 @@ class SynthesisSettings:
     count: int | None = None
     contrast_hu: tuple[float, float] | None = None
     minimum_contrast_to_noise: float | None = None
+    clear_of_vessels: bool = False
     seed: int = 0
     renderer: str = "handcrafted"
     weights_organ: str | None = None
@@ -129,7 +132,7 @@ class SynthesisSettings:
         return choose_renderer(
             self.renderer,
             organs=[self.organ],
-            sizes=SIZE_BANDS_MM if self.size == "mix" else [self.size],
+            sizes=[self.size] if self.size in SIZE_BANDS_MM else SIZE_BANDS_MM,
             weights=None if weights is None else Path(weights),
             weights_organ=self.weights_organ,
             device=device,
@@ -139,7 +142,12 @@ class SynthesisSettings:
 
     def is_recorded_as(self, record: Mapping[str, Any]) -> bool:
         """Whether a manifest's settings are these; one that is older than a setting has its default."""
-        defaults = {"fast": False, "sampler_steps": None, "minimum_contrast_to_noise": None}
+        defaults = {
+            "fast": False,
+            "sampler_steps": None,
+            "minimum_contrast_to_noise": None,
+            "clear_of_vessels": False,
+        }
         return defaults | dict(record) == self.to_dict()
 
     def organ_in(self, labels: np.ndarray, where: str | Path) -> Organ:
