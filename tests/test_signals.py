@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import weakref
+from contextlib import suppress
 
 import pytest
 
@@ -85,6 +86,46 @@ def test_a_pool_s_worker_that_is_ended_while_it_begins_does_end():
     """Else the pool would wait for it for ever."""
     done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("-15 set()\n", "")
+
+
+POOLS = """
+import multiprocessing, sys
+from nnunet_difftumor.cli import main  # as the console script: spawned workers import it again
+from nnunet_difftumor.cli.signals import ending_on_signals
+from nnunet_difftumor.worker_processes import worker_errors_in
+
+if __name__ == "__main__":
+    with ending_on_signals(exits=True), worker_errors_in(sys.argv[2]):
+        try:
+            print("ready", flush=True)
+            while True:
+                with multiprocessing.get_context(sys.argv[1]).Pool(4) as pool:
+                    pool.map(abs, range(8))
+        except KeyboardInterrupt:
+            sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize(("start", "times"), [("fork", 12), ("spawn", 3)])
+def test_ctrl_c_reaches_pools_of_others_without_a_word_and_leaves_no_worker(tmp_path, start, times):
+    """Also while a pool starts its workers, which then knows nothing of those that it has."""
+    script = tmp_path / "pools.py"
+    script.write_text(POOLS)
+    for number in range(times):
+        words = [sys.executable, script, start, tmp_path / "log"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+            assert process.stdout.readline() == b"ready\n"
+            time.sleep(0.05 + 0.013 * number)
+            os.killpg(process.pid, signal.SIGINT)
+            # Ends when nobody holds the pipes any more, workers included.
+            try:
+                said = process.communicate(timeout=20)[1]
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == 130
+        # What is spawned after the pool was left, as its interrupted start has it, says that it came too late.
+        assert b"Worker" not in said or start == "spawn"
 
 
 EXIT = """

@@ -4,6 +4,7 @@ Both raise KeyboardInterrupt. Libraries may make another error of it, which `rec
 then it is raised again.
 """
 
+import ctypes
 import os
 import signal
 import sys
@@ -15,6 +16,11 @@ from typing import Any
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 _RAISED_AGAIN_AFTER_S = 0.01
 _received: list[int] = []
+# Process ids of the commands that run in this process; of one after which it exits it is never taken away.
+_commands: list[int] = []
+# Of the threads that are forking, the signals that they blocked before; and what came meanwhile.
+_held: dict[int, set[signal.Signals]] = {}
+_waiting: list[int] = []
 
 
 @contextmanager
@@ -29,6 +35,7 @@ def ending_on_signals(*, exits: bool = False) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    _commands.append(os.getpid())
     before = {number: signal.getsignal(number) for number in _NUMBERS}
     hook = sys.unraisablehook
     sys.unraisablehook = _raise_again
@@ -39,6 +46,8 @@ def ending_on_signals(*, exits: bool = False) -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = hook
+        if not exits:
+            _commands.pop()
         for number, handler in before.items():
             if signal.getsignal(number) is _end:
                 signal.signal(number, signal.SIG_DFL if exits else handler)
@@ -50,6 +59,11 @@ def received() -> int | None:
 
 
 def _end(number: int, _: Any) -> None:
+    if os.getpid() not in _commands:  # a worker that has just begun, and whose pool waits for it to end
+        os._exit(128 + number)
+    if threading.get_ident() in _held:  # what is raised in the middle of a fork would be lost
+        _waiting.append(number)
+        return
     _received.append(number)
     raise KeyboardInterrupt
 
@@ -66,25 +80,53 @@ def _raise_again(lost: Any) -> None:
 
 
 def _hold() -> None:
-    if _ends():
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if _commands:
+        # Known first: the second call may be interrupted after it has blocked them.
+        _held[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        signal.pthread_sigmask(signal.SIG_BLOCK, _NUMBERS)
 
 
 def _release() -> None:
-    if _ends():
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    thread = threading.get_ident()
+    if thread in _held:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _held[thread])
+        del _held[thread]
+    if _waiting:
+        os.kill(os.getpid(), _waiting.pop())
 
 
-def _forget_in_child() -> None:
-    """Pools end their workers by SIGTERM, and wait: one that has just begun, and has `_end` yet, would lose it."""
-    if _ends():
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+def _be_a_worker_after_fork() -> None:
+    if not _commands:
+        return
+    if _received or _waiting:
+        # A pool that was interrupted while it started replaces its workers for ever, and the exit waits for them.
+        os._exit(1)
+    _be_a_worker()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _NUMBERS)
 
 
-def _ends() -> bool:
-    return signal.getsignal(signal.SIGTERM) is _end
+def _be_a_worker() -> None:
+    """In a process of a pool: the command says what becomes of the work, and nothing outlives it.
+
+    A terminal sends Ctrl-C to workers too, which would answer with tracebacks, and may take a lock with them that
+    others then wait for. Pools end their workers by SIGTERM, and wait: one that has just begun must not lose it. A
+    pool that is interrupted while it starts forgets the workers that it has.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if _prctl is not None:
+        _prctl(_SET_SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL)
 
 
+def _is_spawned_worker() -> bool:
+    """Python's pools import the command's main module, and with it this one, in the workers that they spawn."""
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and process.parent_process() is not None
+
+
+_SET_SIGNAL_AT_PARENTS_DEATH = 1  # of prctl, Linux only
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_forget_in_child)
+    os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_be_a_worker_after_fork)
+if _is_spawned_worker():
+    _be_a_worker()
