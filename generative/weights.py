@@ -47,7 +47,7 @@ class DiffusionSettings:
     """What a diffusion model draws, and how.
 
     Attributes:
-        organ: liver, pancreas or kidney.
+        organ: whose tumors it draws.
         stage: early (tiny and small tumors) or late (medium and large ones).
         steps: of the schedule it was trained with.
         sampler: ddpm or ddim.

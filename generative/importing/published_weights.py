@@ -23,7 +23,7 @@ from nnunet_difftumor.generative.networks.attention import rotary_frequencies
 from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
 from nnunet_difftumor.generative.networks.unet import UNet
 from nnunet_difftumor.generative.registry import KnownFile, known_file
-from nnunet_difftumor.generative.stages import ORGANS, STAGES
+from nnunet_difftumor.generative.stages import PUBLISHED_ORGANS
 from nnunet_difftumor.generative.weights import (
     Description,
     DiffusionSettings,
@@ -35,8 +35,13 @@ from nnunet_difftumor.generative.weights import (
     read_description,
     save_weights,
 )
-from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, default_weights_folder, diffusion_file
-from nnunet_difftumor.names import path_inside
+from nnunet_difftumor.generative.weights_folder import (
+    AUTOENCODER_FILE,
+    check_stage,
+    default_weights_folder,
+    diffusion_file,
+)
+from nnunet_difftumor.names import check_plain_name, path_inside
 
 # Steps of the published sampler for medium and large tumors; early models take every step of theirs.
 DDIM_STEPS = 50
@@ -114,8 +119,8 @@ def import_weights(
             are checked and copied. Without an autoencoder it is the one that was imported into `output` before.
         output: folder; existing weights of the same name are replaced. None: `difftumor_weights` in the folder that
             nnUNet_results names.
-        organ: of the diffusion model; None takes that of the published file, if its hash is known, or of the file's
-            name.
+        organ: of the diffusion model, a name of 1 to 64 letters, digits, _ and -; None takes that of the published
+            file, if its hash is known, or one of the published organs that is in the file's name.
         stage: early or late; None takes it from the number of steps, 10 or fewer being early.
 
     Returns:
@@ -126,8 +131,10 @@ def import_weights(
             model of another autoencoder, or of another organ than its name says. Files before the faulty one are
             imported then.
     """
-    if organ not in (None, *ORGANS) or stage not in (None, *STAGES):
-        raise InputError(f"organ, stage: expected one of {ORGANS} and of {STAGES}, got {organ} and {stage}")
+    if organ is not None:
+        check_plain_name(organ, where="organ")
+    if stage is not None:
+        check_stage(stage, where="stage")
     output = default_weights_folder(option="`output`") if output is None else Path(output)
     with only_writer(output):
         done: list[Imported] = []
@@ -312,13 +319,15 @@ def _import_shared(file: Path, output: Path) -> Imported:
 
 
 def _organ_of(path: Path, known: KnownFile | None) -> str:
-    named = [organ for organ in ORGANS if organ in path.stem.lower()]
+    named = [organ for organ in PUBLISHED_ORGANS if organ in path.stem.lower()]
     if known is not None and known.organ is not None:
         if named and known.organ not in named:
             raise InputError(f"{path}: is {known} by its hash, its name says another organ; give the organ (`organ`)")
         return known.organ
     if len(named) != 1:
-        raise InputError(f"{path}: its name does not say one of {', '.join(ORGANS)}; give the organ (`organ`)")
+        raise InputError(
+            f"{path}: its name does not say one of {', '.join(PUBLISHED_ORGANS)}; give the organ (`organ`)"
+        )
     return named[0]
 
 

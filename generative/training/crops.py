@@ -11,6 +11,7 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.stages import EARLY_BELOW_MM
 from nnunet_difftumor.generative.stored_cases import Lesion, StoredDataset
 from nnunet_difftumor.generative.training.settings import TrainingSettings
+from nnunet_difftumor.names import nearest_name
 
 _TRAINING, _VALIDATION = 0, 1
 # With fewer cases none is held out unless it is named: there would be too few to train with.
@@ -75,7 +76,11 @@ def lesions_of_stage(dataset: StoredDataset, *, organ: str, stage: str) -> dict[
     """
     organs = [entry["name"] for entry in dataset.index.organs]
     if organ not in organs:
-        raise InputError(f"organ {organ!r}: the dataset has {', '.join(organs)}")
+        meant = nearest_name(organ, organs)
+        raise InputError(
+            f"organ {organ!r}: {dataset.folder} has {', '.join(organs) or 'no organ'}"
+            + (f"; is {meant} meant?" if meant else "; name it when preprocessing, for example `organ` colon=1:2")
+        )
     found = dataset.lesions(organ)
     wanted = [(name, lesion) for name, lesion in found if (lesion.diameter_mm < EARLY_BELOW_MM) == (stage == "early")]
     if not wanted:

@@ -6,7 +6,6 @@ from typing import Any
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.networks.autoencoder import Autoencoder
-from nnunet_difftumor.generative.stages import ORGANS, STAGES
 from nnunet_difftumor.generative.stored_cases import Lesion, StoredDataset
 from nnunet_difftumor.generative.training.crops import LesionCrops, Split, VolumeCrops, lesions_of_stage, split
 from nnunet_difftumor.generative.training.run_folder import RunFolder
@@ -101,7 +100,7 @@ def train_diffusion(
 
     Args:
         dataset_id: of a dataset that `preprocess-generative` has written.
-        organ: liver, pancreas or kidney.
+        organ: any of the dataset's; its name becomes that of the weights.
         stage: early (lesions below 20 mm) or late (the others).
         autoencoder: its weights; None: autoencoder.safetensors in `output`.
         The others: as for `train_autoencoder`.
@@ -113,8 +112,7 @@ def train_diffusion(
         InputError: for whatever is missing or does not fit.
         DivergedError: if the loss became NaN.
     """
-    if organ not in ORGANS or stage not in STAGES:
-        raise InputError(f"organ {organ}, stage {stage}: expected {', '.join(ORGANS)} and {', '.join(STAGES)}")
+    name = Path(diffusion_file(organ, stage)).stem
     options = {"steps": steps, "batch_size": batch_size, "patch_size": patch_size, "seed": seed}
     resolved = resolve(
         DiffusionTrainingSettings, preset_name=preset, settings=settings, assignments=assignments, options=options
@@ -134,7 +132,7 @@ def train_diffusion(
     about_lesions = _about_lesions([lesion for name in cases.training for lesion in lesions[name]])
     return fit(
         task,
-        run=RunFolder(output, Path(diffusion_file(organ, stage)).stem),
+        run=RunFolder(output, name),
         crops=training,
         validation=validation,
         about=_about(dataset, cases) | about_lesions | {"autoencoder_sha256": file_sha256(autoencoder)},

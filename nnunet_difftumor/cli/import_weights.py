@@ -8,7 +8,7 @@ diffusion models can be added to the same folder later. The weights keep their o
 import argparse
 from pathlib import Path
 
-from nnunet_difftumor.generative.stages import ORGANS, STAGES
+from nnunet_difftumor.generative.stages import PUBLISHED_ORGANS, STAGES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="for autoencoder.safetensors, liver_early.safetensors, ... (default: difftumor_weights in nnUNet_results)",
     )
-    parser.add_argument("--organ", choices=ORGANS, help="of a diffusion model whose file name does not say it")
+    parser.add_argument(
+        "--organ",
+        metavar="NAME",
+        help=f"of a diffusion model whose file name does not say one of {', '.join(PUBLISHED_ORGANS)}; any name",
+    )
     parser.add_argument("--stage", choices=STAGES, help="of a diffusion model (default: early up to 10 steps)")
 
 

@@ -140,7 +140,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_arguments_of_models(parser: argparse.ArgumentParser) -> None:
     """Who draws, and how."""
-    from nnunet_difftumor.generative.stages import ORGANS
     from nnunet_difftumor.synthesis.renderers import DEVICES, RENDERERS
 
     parser.add_argument(
@@ -156,8 +155,10 @@ def _add_arguments_of_models(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--weights-organ",
-        choices=ORGANS,
-        help="whose diffusion model draws in an organ that has none of its own (default: the one in the organ's name)",
+        nargs="+",
+        metavar="NAME",
+        help="whose diffusion models draw, whatever the organ; with --bank also ORGAN=NAME for one of several "
+        "(default: the organ's own; with --bank as weights_organs in difftumor.json says)",
     )
     parser.add_argument(
         "--device", choices=DEVICES, help="of the diffusion models (default: cpu; with --from-spec the manifest's)"
@@ -189,6 +190,8 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_difftumor.errors import InputError
 
     _check_use(args)
+    if args.weights_organ is not None:
+        args.weights_organ = _weights_organ(args)
     of_models = [
         name
         for name in ("weights", "weights_organ", "device", "fast", "sampler_steps")
@@ -203,6 +206,16 @@ def run(args: argparse.Namespace) -> int:
     if args.from_spec:
         return _synthesize_again(args)
     return _synthesize_folder(args) if args.ct.is_dir() else _synthesize(args)
+
+
+def _weights_organ(args: argparse.Namespace) -> str | dict[str, str]:
+    from nnunet_difftumor.errors import InputError
+    from nnunet_difftumor.synthesis.renderers import parse_weights_organ
+
+    found = parse_weights_organ(args.weights_organ)
+    if not args.bank and not isinstance(found, str):
+        raise InputError("--weights-organ ORGAN=NAME: for banks; a scan has one organ, give the NAME alone")
+    return found
 
 
 def _check_use(args: argparse.Namespace) -> None:
@@ -289,6 +302,8 @@ def _synthesize(args: argparse.Namespace) -> int:
         print(f"{args.output}: finished before")
         return 0
     manifest = synthesize(args.ct, args.organ_mask, args.output, device=args.device, **common, **options)
+    for note in manifest["notes"]:
+        print(f"NOTE: {note}")
     print(summary(args.output, manifest))
     return 0
 

@@ -9,11 +9,11 @@ import argparse
 from pathlib import Path
 
 from nnunet_difftumor.cli.train_autoencoder import add_training_arguments, run_training
-from nnunet_difftumor.generative.stages import ORGANS, STAGES
+from nnunet_difftumor.generative.stages import STAGES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--organ", choices=ORGANS, required=True)
+    parser.add_argument("--organ", metavar="NAME", required=True, help="any of those of the dataset")
     parser.add_argument("--stage", choices=STAGES, required=True, help="of tumors: below 20 mm, or the others")
     parser.add_argument(
         "--autoencoder",

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.pipeline.live.synthesis import LiveSynthesis
-from nnunet_difftumor.prepared.bank_folder import BANK_FILE
+from nnunet_difftumor.prepared.bank_folder import BANK_FILE, recorded_weights_organs
 from nnunet_difftumor.prepared.config import DiffTumorConfig
+from nnunet_difftumor.synthesis.look.organ_names import note_on_organ
 from nnunet_difftumor.synthesis.networks.weights import describe_files
+from nnunet_difftumor.synthesis.renderers import notes_on_weights
 
 _BY_HAND = "hand-crafted, rendered while training"
 
@@ -27,6 +29,27 @@ def describe_source(config: DiffTumorConfig, live: LiveSynthesis | None) -> str:
     if config.handcrafted_share == 0:
         return other
     return f"{config.handcrafted_share:.0%} {_BY_HAND}; {1 - config.handcrafted_share:.0%} {other}"
+
+
+def notes_on_organs(config: DiffTumorConfig, live: LiveSynthesis | None) -> list[str]:
+    """A line for each organ without shapes of its own, and for each that models of another name draw in.
+
+    Args:
+        config, live: as for `describe_source`.
+    """
+    notes = []
+    if config.source != "bank":  # whose tumors have their shapes
+        notes = [note for organ in config.organs if (note := note_on_organ(organ.name, config.preset)) is not None]
+    if config.source == "bank":
+        notes += notes_on_weights(_weights_organs_of_bank(config.bank_folder))
+    return notes if live is None else notes + live.choice.notes()
+
+
+def _weights_organs_of_bank(folder: str | Path) -> dict[str, str]:
+    try:
+        return recorded_weights_organs(load_json(Path(folder) / BANK_FILE))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}  # `_describe_bank` says so
 
 
 def _describe_live(live: LiveSynthesis) -> str:

@@ -16,7 +16,7 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.dataset import SyntheticTumorDataset
 from nnunet_difftumor.pipeline.live.synthesis import LiveSynthesis
 from nnunet_difftumor.pipeline.loader import SamplingPlan
-from nnunet_difftumor.pipeline.source_description import describe_source
+from nnunet_difftumor.pipeline.source_description import describe_source, notes_on_organs
 from nnunet_difftumor.pipeline.sources import TumorSource, make_source
 from nnunet_difftumor.prepared.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
 from nnunet_difftumor.prepared.grid import PreparedGrid
@@ -195,4 +195,5 @@ class TrainingSynthesis:
             f"{len(roles.train)} real training cases, {len(roles.bases)} bases, {len(roles.validation)} validation "
             f"cases; shares of samples asked: {self.shares(roles).in_words()}"
             + (" (as DiffTumor's public code)" if config.shares == PUBLIC_CODE else ""),
+            *(f"NOTE: {note}" for note in notes_on_organs(config, self.live)),
         ]

@@ -27,6 +27,7 @@ from nnunet_difftumor.prepared.dataset import prepared_folder, read_plans
 from nnunet_difftumor.prepared.overlay_case import OverlayCase
 from nnunet_difftumor.prepared.pools import PooledDataset
 from nnunet_difftumor.prepared.roles import label_free_roles, roles_with_real_cases
+from nnunet_difftumor.synthesis.look.organ_names import note_on_organ
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.networks.modes import EXACT, FAST, usual_mode
 from nnunet_difftumor.synthesis.patch import RenderedTumor, Site, site_of
@@ -79,7 +80,7 @@ def make_bank(
     configuration: str = "3d_fullres",
     renderer: str = "handcrafted",
     weights: Path | None = None,
-    weights_organ: str | None = None,
+    weights_organ: str | Mapping[str, str] | None = None,
     device: str = "cpu",
     fast: bool | None = None,
     sampler_steps: int | None = None,
@@ -99,7 +100,8 @@ def make_bank(
         configuration: whose preprocessed cases are the bases.
         renderer: "handcrafted", or "diffusion": shape and place by the preset, what is inside by a diffusion model.
         weights: folder of the diffusion models; None: `difftumor_weights` in the folder that nnUNet_results names.
-        weights_organ: whose diffusion models draw in organs that have none of their own.
+        weights_organ: whose diffusion models draw in all organs, or that by the organ's name; None: as "weights_organs"
+            in "live" of difftumor.json says, and elsewhere the organs' own.
         device: of the diffusion models, cpu or cuda.
         fast: whether they draw in bfloat16, with noise made on the device; None: on cuda.
         sampler_steps: of the models of late tumors, which sample by DDIM; None: as their weights say.
@@ -124,11 +126,14 @@ def make_bank(
         organs=[organ.name for organ in config.organs],
         sizes=[size for size, share in _mix(config).items() if share > 0],
         weights=weights,
-        weights_organ=weights_organ,
+        weights_organ=config.live.weights_organs if weights_organ is None else weights_organ,
         device=device,
         mode=usual_mode(device) if fast is None else FAST if fast else EXACT,
         sampler_steps=sampler_steps,
     )
+    notes = [note_on_organ(organ.name, config.preset) for organ in config.organs]
+    for note in (*filter(None, notes), *choice.notes()):
+        report(f"NOTE: {note}")
     check_before(
         "the bank",
         dataset_folder,
@@ -215,7 +220,11 @@ def _record(synthesis: TrainingSynthesis, choice: RendererChoice) -> dict[str, A
         "seed": config.seed,
         "renderer": choice.name,
         "weights": choice.files(),
-        **({"mode": choice.mode, "sampler_steps": choice.sampler_steps} if choice.weights else {}),
+        **(
+            {"weights_organs": choice.weights_organs(), "mode": choice.mode, "sampler_steps": choice.sampler_steps}
+            if choice.weights
+            else {}
+        ),
     }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.label_names import is_tumor_name
+from nnunet_difftumor.names import check_plain_name
 from nnunet_difftumor.synthesis.organ import Organ
 
 _OTHER_LESION = re.compile(r"cyst|mass|abnormal")
@@ -57,10 +58,11 @@ def parse_organ(text: str) -> Organ:
     Raises:
         InputError: if the text does not have that form.
     """
-    match = re.fullmatch(r"(\w+)=(\d+(?:,\d+)*):(\d+)(?::(\d+(?:,\d+)*))?", text)
+    match = re.fullmatch(r"([^=]+)=(\d+(?:,\d+)*):(\d+)(?::(\d+(?:,\d+)*))?", text)
     if not match:
         raise InputError(f"`organ` {text!r}: expected NAME=ORGAN:TUMOR or NAME=ORGAN,ORGAN:TUMOR:AVOID; {_HINT}")
     name, organ, tumor, avoid = match.groups()
+    check_plain_name(name, where=f"`organ` {text!r}: the name")
     avoided = {int(tumor), *(int(value) for value in (avoid or "").split(",") if value)}
     return Organ(name, tuple(int(value) for value in organ.split(",")), int(tumor), tuple(sorted(avoided)))
 

@@ -60,8 +60,10 @@ class BankFolder:
             raise InputError(
                 f"{path}: is damaged ({error}); choose another `output`, or delete the folder to start the bank again"
             ) from error
-        if found.get("renderer") == "diffusion":  # before there were modes, all lesions were drawn exactly
-            found = {"mode": "exact", "sampler_steps": None} | found
+        if found.get("renderer") == "diffusion":
+            # Before there were modes, all lesions were drawn exactly; whose models drew was said with their files only.
+            earlier = {"weights_organs": recorded_weights_organs(found), "mode": "exact", "sampler_steps": None}
+            found = earlier | found
         # As text: the order of size_weights changes what is drawn.
         differing = [key for key in {**record, **found} if json.dumps(record.get(key)) != json.dumps(found.get(key))]
         if differing:
@@ -125,6 +127,16 @@ class BankFolder:
                 f"{self.folder}: cannot be written ({error.strerror or error}); free disk space, or fix what "
                 "it says, and the same command resumes where it stopped"
             ) from error
+
+
+def recorded_weights_organs(record: Mapping[str, Any]) -> dict[str, str]:
+    """Whose diffusion models drew in each organ, by the files that `bank.json` records; empty if none did.
+
+    Raises:
+        AttributeError, TypeError: for a record of another form.
+    """
+    weights = record.get("weights", {})
+    return {organ: file["organ"] for organ, files in weights.items() for file in files if "organ" in file}
 
 
 def _names_of(number: int) -> tuple[str, str]:

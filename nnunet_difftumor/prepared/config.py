@@ -14,6 +14,7 @@ from typing import Any
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.json_checks import Checker, check_keys, is_integer, is_number, is_share, load_json
+from nnunet_difftumor.names import is_plain_name
 from nnunet_difftumor.prepared.live_settings import LiveSettings
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.look.sample_shares import PUBLIC_CODE, SampleShares
@@ -245,7 +246,7 @@ def _organ(record: Any, where: str) -> Organ:
     def labels(value: Any) -> bool:
         return isinstance(value, list) and all(is_integer(label) and label > 0 for label in value)
 
-    check.value("name", lambda v: isinstance(v, str) and v.isidentifier(), "a word of letters, digits and _")
+    check.value("name", is_plain_name, "a name of 1 to 64 letters, digits, _ and -, the first one no -")
     check.value("organ_labels", lambda v: labels(v) and len(v) > 0, "a list of label values above 0")
     check.value("avoid_labels", labels, "a list of label values above 0")
     check.value("tumor_label", lambda v: is_integer(v) and v > 0, "a label value above 0")

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.stages import ORGANS
 from nnunet_difftumor.generative.weights_folder import default_weights_folder
 from nnunet_difftumor.json_checks import Checker, check_keys, is_integer, is_number
+from nnunet_difftumor.names import is_plain_name
 from nnunet_difftumor.synthesis.networks.modes import EXACT, FAST, MODES, usual_mode
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ class LiveSettings:
 
     Attributes:
         weights_folder: of the diffusion models; None: `difftumor_weights` in the folder that nnUNet_results names.
-        weights_organs: whose models draw in an organ that has none of its own, by the organ's name.
+        weights_organs: whose models draw, by the organ's name; None, and organs that are not named: their own. Banks go
+            by it too.
         device: "auto": the device of the training; "cpu" or "cuda".
         mode: "exact": float32, the same noise on every device; "fast": bfloat16, noise made on the device; "auto": fast
             on a GPU, if not `deterministic`, which is exact.
@@ -94,7 +95,7 @@ class LiveSettings:
         check_keys(record, cls, where)
         check = Checker(record, where)
         check.value("weights_folder", lambda v: v is None or (isinstance(v, str) and v), "null or a folder")
-        check.value("weights_organs", _good_organs, f"null, or names of organs with one of {', '.join(ORGANS)} each")
+        check.value("weights_organs", _good_organs, "null, or names of organs with that of whose models draw in each")
         check.value("device", lambda v: v in DEVICES, f"one of {', '.join(DEVICES)}")
         check.value("mode", lambda v: v in LIVE_MODES, f"one of {', '.join(LIVE_MODES)}")
         if record.get("deterministic") and record.get("mode") == FAST:
@@ -110,7 +111,7 @@ class LiveSettings:
 
 
 def _good_organs(value: Any) -> bool:
-    return value is None or (isinstance(value, dict) and all(organ in ORGANS for organ in value.values()))
+    return value is None or (isinstance(value, dict) and all(map(is_plain_name, (*value, *value.values()))))
 
 
 def _good_steps(value: Any) -> bool:

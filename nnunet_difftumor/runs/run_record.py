@@ -32,5 +32,6 @@ def write_run(output_folder: str | Path, *, rank: int, trainer: Any) -> None:
             "batch_size": trainer.batch_size,
             "oversample_foreground_percent": trainer.oversample_foreground_percent,
             "weights": live.weights if live is not None else [],
+            "weights_organs": live.choice.weights_organs() if live is not None else {},
         },
     )

@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+# Whose tumors grow in a wall around a lumen.
+HOLLOW_ORGANS = ("colon",)
+
 
 @dataclass(frozen=True)
 class Organ:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.generative.stages import ORGANS, STAGES
-from nnunet_difftumor.generative.weights_folder import default_weights_folder
+from nnunet_difftumor.generative.stages import PUBLISHED_ORGANS, STAGES
+from nnunet_difftumor.generative.weights_folder import default_weights_folder, organs_with_weights, own_weights
+from nnunet_difftumor.names import check_plain_name, nearest_name
 from nnunet_difftumor.synthesis.handcrafted import HandcraftedRenderer
 from nnunet_difftumor.synthesis.networks.modes import EXACT
 from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, Renderer, Site
@@ -76,12 +77,20 @@ class RendererChoice:
         """JSON-ready: the recorded files of weights by the organ's name."""
         return {organ: found.record(self.stages) for organ, found in self.weights.items()}
 
+    def weights_organs(self) -> dict[str, str]:
+        """JSON-ready: whose diffusion models draw, by the organ's name; empty for hand-crafted tumors."""
+        return {organ: found.organ for organ, found in self.weights.items()}
+
+    def notes(self) -> list[str]:
+        """A line for each organ in which models of another name draw."""
+        return notes_on_weights(self.weights_organs())
+
     def arguments(self) -> dict[str, Any]:
         """JSON-ready: of `open_diffusion`, which opens this choice in another process."""
         folders = {str(found.folder) for found in self.weights.values()}
         return {
             "weights_folder": folders.pop(),
-            "organs": {organ: found.organ for organ, found in self.weights.items()},
+            "organs": self.weights_organs(),
             "stages": list(self.stages),
             "device": self.device,
             "mode": self.mode,
@@ -206,15 +215,16 @@ def choose_renderer(
         organs: their names.
         sizes: size classes that will be asked for.
         weights: folder of weights; None: the default one.
-        weights_organ: whose weights draw in the organs that have none of their own; or that by the organ's name.
+        weights_organ: whose weights draw in all of them, or that by the organ's name; None, and organs that are not
+            named: their own (`own_weights`).
         device: cpu or cuda.
         mode: "exact" or "fast".
         sampler_steps: of models that sample by DDIM; None: as their weights say.
         settings: the part of a file that says all this, for messages; None: arguments say it.
 
     Raises:
-        InputError: for an unknown renderer, an organ without weights, weights that are missing or of another organ,
-            no such device, or steps that the models cannot take.
+        InputError: for an unknown renderer, an organ without weights of its own of which `weights_organ` says nothing,
+            weights that are missing or not what their names say, no such device, or steps that the models cannot take.
     """
     if name not in RENDERERS:
         raise InputError(f"`renderer` is {name!r}, expected one of {', '.join(RENDERERS)}")
@@ -225,7 +235,7 @@ def choose_renderer(
 
     folder_option = "`weights`" if settings is None else f'"weights_folder" in {settings}'
     folder = default_weights_folder(option=folder_option) if weights is None else Path(weights)
-    drawn_by = _organs_of_weights(organs, weights_organ, settings=settings)
+    drawn_by = _organs_of_weights(organs, weights_organ, folder=folder, settings=settings)
     chosen = {organ: DiffusionWeights(folder, drawn_by[organ], folder_option) for organ in organs}
     needed = {stage_of(size) for size in sizes}
     stages = tuple(stage for stage in STAGES if stage in needed)
@@ -320,29 +330,61 @@ def open_diffusion(
     return opened
 
 
+def notes_on_weights(weights_organs: Mapping[str, str]) -> list[str]:
+    """A line for each organ in which models of another name draw, by the organ's name."""
+    return [
+        f"organ {organ}: drawn by the diffusion models of {name}"
+        for organ, name in weights_organs.items()
+        if name != organ
+    ]
+
+
+def parse_weights_organ(words: Sequence[str]) -> str | dict[str, str]:
+    """Reads `NAME`, for all organs, or `ORGAN=NAME`, several possible, each for one.
+
+    Raises:
+        InputError: for anything else.
+    """
+    pairs = [word.split("=") for word in words]
+    if len(words) == 1 and len(pairs[0]) == 1:
+        return words[0]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs) or len({pair[0] for pair in pairs}) < len(pairs):
+        raise InputError(
+            f"`weights_organ` is {' '.join(words)!r}, expected one name, for all organs, or ORGAN=NAME, each organ once"
+        )
+    return dict(pairs)
+
+
 def _organs_of_weights(
-    organs: Sequence[str], chosen: str | Mapping[str, str] | None, *, settings: str | None
+    organs: Sequence[str], chosen: str | Mapping[str, str] | None, *, folder: Path, settings: str | None
 ) -> dict[str, str]:
-    """Whose weights draw in each organ: left_kidney is a kidney; an organ without weights of its own needs a choice."""
+    """Whose weights draw in each organ: the chosen ones, or else its own."""
     option = "`weights_organ`" if settings is None else f'"weights_organs" in {settings}'
-    own = {organ: named[0] for organ in organs if len(named := [name for name in ORGANS if name in organ.lower()]) == 1}
-    choices = {"": chosen} if isinstance(chosen, str) else dict(chosen or {})
-    if wrong := [name for name in choices.values() if name not in ORGANS]:
-        raise InputError(f"{option} is {wrong[0]!r}, expected one of {', '.join(ORGANS)}")
-    if isinstance(chosen, str):
-        choices = {organ: chosen for organ in organs if organ not in own}
-        if not choices and chosen not in own.values():
-            have = "has weights of its own" if len(organs) == 1 else "have weights of their own"
-            raise InputError(f"{option} is {chosen}, but {', '.join(organs)} {have}; leave it out")
+    there = organs_with_weights(folder)
+    names = tuple(dict.fromkeys((*PUBLISHED_ORGANS, *there)))
+    choices = dict.fromkeys(organs, chosen) if isinstance(chosen, str) else dict(chosen or {})
     if unknown := sorted(set(choices) - set(organs)):
         raise InputError(f"{option} names {', '.join(unknown)}, expected some of {', '.join(organs)}")
-    for organ, name in choices.items():
-        if own.get(organ, name) != name:
-            raise InputError(f"{option} is {name} for {organ}, which has weights of its own; leave it out")
-    if missing := [organ for organ in organs if organ not in {**own, **choices}]:
+    for name in choices.values():
+        if check_plain_name(name, where=option) not in names:
+            meant = nearest_name(name, names)
+            raise InputError(
+                f"{option} is {name!r}, expected one of {', '.join(names)}: {folder} has no weights of that name"
+                + (f"; is {meant} meant?" if meant else "")
+            )
+    drawn_by = {organ: choices.get(organ) or own_weights(organ, there) for organ in organs}
+    if missing := [organ for organ, name in drawn_by.items() if name is None]:
+        first = missing[0]
+        example = names[0] if len(organs) == 1 else f"{first}={names[0]}"
+        meant = nearest_name(first, names)
         raise InputError(
-            f"organ {missing[0]}: diffusion models are for {', '.join(ORGANS)}; "
-            + ("say with `organ` which of them it is, or " if len(organs) == 1 and settings is None else "")
+            f"organ {first}: has no diffusion models of its own in {folder} (there: {', '.join(there) or 'none'})"
+            + (f"; is {meant} meant? Otherwise " if meant else "; ")
             + f"say with {option} whose tumors shall grow in it"
+            + (
+                f", for example {option} {example}"
+                if settings is None
+                else f', for example {{"{first}": "{names[0]}"}}'
+            )
         )
-    return {organ: choices.get(organ) or own[organ] for organ in organs}
+    return {organ: name for organ, name in drawn_by.items() if name is not None}

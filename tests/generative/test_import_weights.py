@@ -9,7 +9,7 @@ from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.importing.published_weights import import_weights
 from nnunet_difftumor.generative.networks.autoencoder import Autoencoder, AutoencoderConfig
-from nnunet_difftumor.generative.weights import load_autoencoder, load_diffusion
+from nnunet_difftumor.generative.weights import load_autoencoder, load_diffusion, read_description
 
 
 @pytest.fixture
@@ -46,10 +46,25 @@ def test_the_autoencoder_may_have_been_imported_before(files, tmp_path):
     assert [imported.path.name for imported in done] == ["kidney_late.safetensors"]
 
 
-def test_unknown_organs_and_stages_are_refused(files, tmp_path):
-    for wrong in ({"organ": "spleen"}, {"stage": "middle"}):
-        with pytest.raises(InputError, match="organ, stage: expected one of"):
-            import_weights(files, tmp_path / "out", **wrong)
+def test_an_organ_may_have_any_plain_name(files, tmp_path):
+    import_weights(files[:1], tmp_path / "out")
+    done = import_weights(files[1:], tmp_path / "out", organ="Nebenniere-links")
+    assert [imported.path.name for imported in done] == ["Nebenniere-links_early.safetensors"]
+    assert read_description(done[0].path).diffusion.organ == "Nebenniere-links"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"organ": "../spleen"}, "^organ is '../spleen', expected a plain name"),
+        ({"organ": ""}, "^organ is '', expected a plain name"),
+        ({"stage": "middle"}, "^stage is 'middle', expected one of early, late$"),
+    ],
+)
+def test_names_that_lead_elsewhere_and_unknown_stages_are_refused(files, tmp_path, wrong, message):
+    with pytest.raises(InputError, match=message):
+        import_weights(files, tmp_path / "out", **wrong)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_diffusion_model_alone_is_refused(files, tmp_path):

@@ -11,7 +11,7 @@ from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative import registry
 from nnunet_difftumor.generative.importing.published_weights import import_weights
-from nnunet_difftumor.generative.stages import ORGANS, STAGES
+from nnunet_difftumor.generative.stages import PUBLISHED_ORGANS, STAGES
 from nnunet_difftumor.generative.weights import file_sha256, read_description
 
 
@@ -34,7 +34,7 @@ def test_entries_are_hashes_of_organs_and_stages_that_exist():
     for sha256, known in registry.KNOWN_FILES.items():
         assert len(sha256) == 64 and not set(sha256) - set("0123456789abcdef")
         assert (known.organ is None) == (known.stage is None)
-        assert known.organ in (None, *ORGANS) and known.stage in (None, *STAGES)
+        assert known.organ in (None, *PUBLISHED_ORGANS) and known.stage in (None, *STAGES)
         assert known.page.startswith("https://") and known.name in known.page and known.licence
 
 

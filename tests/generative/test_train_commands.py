@@ -64,6 +64,10 @@ def test_interrupted_command_resumes_and_its_weights_draw_tumors(tmp_path, monke
     assert description.diffusion.sampler == "ddpm"
     assert model.schedule.steps == 4
     DiffusionWeights(run.weights_folder, "liver").check(["early"])
+    assert main([*draw, "--steps", "2", "--organ", "lver"]) == 2
+    assert "organ 'lver': " in (error := capsys.readouterr().err) and error.endswith("has liver; is liver meant?\n")
+    assert main([*draw, "--steps", "2", "--organ", "../liver"]) == 2
+    assert "organ is '../liver', expected a plain name" in capsys.readouterr().err
     source = json.loads(weights.with_suffix(".json").read_text())["source"]
     assert source["trained_on"]["lesions"] == 2
     assert main([*draw, "--steps", "3", "--set", "loss"]) == 2

@@ -5,8 +5,15 @@ import tiny_networks
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.weights import read_description
+from nnunet_difftumor.generative.weights_folder import own_weights
 from nnunet_difftumor.synthesis.networks.diffusion import DiffusionRenderer
-from nnunet_difftumor.synthesis.renderers import OrganRenderers, RendererChoice, choose_renderer, recorded_renderer
+from nnunet_difftumor.synthesis.renderers import (
+    OrganRenderers,
+    RendererChoice,
+    choose_renderer,
+    parse_weights_organ,
+    recorded_renderer,
+)
 from nnunet_difftumor.synthesis.size_bands import EARLY_SIZES, SIZE_BANDS_MM, stage_of
 
 LIVE = '"live" of difftumor.json'
@@ -15,7 +22,9 @@ LIVE = '"live" of difftumor.json'
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
-    return tiny_networks.write_weights(folder, "liver_early", "liver_late", "kidney_early", "kidney_late")
+    return tiny_networks.write_weights(
+        folder, "liver_early", "liver_late", "kidney_early", "kidney_late", "gland_early"
+    )
 
 
 def drawn_by(choice: RendererChoice) -> dict[str, str]:
@@ -38,8 +47,13 @@ def test_sizes_need_the_stages_of_the_paper():
         (["Liver"], "liver", {"Liver": "liver"}),
         (["spleen"], "liver", {"spleen": "liver"}),
         (["liver_and_kidney"], "kidney", {"liver_and_kidney": "kidney"}),
-        (["liver", "spleen"], "kidney", {"liver": "liver", "spleen": "kidney"}),
-        (["liver", "kidney"], "liver", {"liver": "liver", "kidney": "kidney"}),
+        (["liver", "spleen"], "kidney", {"liver": "kidney", "spleen": "kidney"}),
+        (["liver", "kidney"], "liver", {"liver": "liver", "kidney": "liver"}),
+        (["kidney"], "gland", {"kidney": "gland"}),
+        (["gland"], None, {"gland": "gland"}),
+        (["left_gland"], None, {"left_gland": "gland"}),
+        (["left_gland"], "liver", {"left_gland": "liver"}),
+        (["liver", "kidney"], {"kidney": "liver"}, {"liver": "liver", "kidney": "liver"}),
         (["liver", "spleen", "colon"], {"spleen": "liver", "colon": "kidney"},
          {"liver": "liver", "spleen": "liver", "colon": "kidney"}),
     ],
@@ -52,23 +66,54 @@ def test_an_organs_name_names_its_weights(weights, organs, chosen, expected):
 @pytest.mark.parametrize(
     ("organs", "chosen", "settings", "message"),
     [
-        (["spleen"], None, None, "organ spleen: .* or say with `weights_organ` whose tumors"),
-        (["organ"], None, None, "say with `organ` which of them it is"),
-        (["liver_and_kidney"], None, None, "say with `organ` which"),
-        (["kidney"], "pancreas", None, "`weights_organ` is pancreas, but kidney has weights of its own; leave it out"),
-        (["liver", "kidney"], "pancreas", None, "is pancreas, but liver, kidney have weights of their own"),
-        (["spleen"], "lung", None, "`weights_organ` is 'lung', expected one of liver, pancreas, kidney"),
-        (["liver"], "lung", None, "`weights_organ` is 'lung', expected one of liver, pancreas, kidney"),
+        (["spleen"], None, None, r"^organ spleen: has no diffusion models of its own in .*"
+         r"\(there: gland, kidney, liver\); "
+         "say with `weights_organ` whose tumors shall grow in it, for example `weights_organ` liver$"),
+        (["lver"], None, None, "organ lver: has no .*; is liver meant[?] Otherwise say with `weights_organ`"),
+        (["galnd"], None, None, "organ galnd: has no .*; is gland meant[?]"),
+        (["glandular"], None, None, "organ glandular: has no diffusion models of its own"),  # no whole word
+        (["liver_and_kidney"], None, None, "organ liver_and_kidney: has no .* say with `weights_organ`"),
+        (["kidney"], "pancreas", None, "pancreas_early.safetensors not found"),
+        (["liver", "spleen"], None, None, "organ spleen: .*, for example `weights_organ` spleen=liver"),
+        (["spleen"], "lung", None, "`weights_organ` is 'lung', expected one of liver, pancreas, kidney, gland"),
+        (["spleen"], "kidny", None, "`weights_organ` is 'kidny', expected .*; is kidney meant[?]"),
+        (["liver"], "../liver", None, "`weights_organ` is '../liver', expected a plain name"),
         (["liver"], {"spleen": "liver"}, LIVE, r'"weights_organs" in "live" of difftumor.json names spleen, expected'),
-        (["liver"], {"liver": "kidney"}, LIVE, "is kidney for liver, which has weights of its own"),
-        (["liver", "spleen"], None, LIVE, 'organ spleen: diffusion models are for .*; say with "weights_organs" in'),
+        (["liver", "spleen"], None, LIVE,
+         'organ spleen: has no .*; say with "weights_organs" in "live" of difftumor.json '
+         'whose tumors shall grow in it, for example {"spleen": "liver"}'),
     ],
-)
-def test_an_organ_without_weights_or_a_contradiction_is_refused(weights, organs, chosen, settings, message):
+)  # fmt: skip
+def test_an_organ_without_weights_or_a_wrong_choice_is_refused(weights, organs, chosen, settings, message):
     with pytest.raises(InputError, match=message):
         choose_renderer(
             "diffusion", organs=organs, sizes=["tiny"], weights=weights, weights_organ=chosen, settings=settings
         )
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["liver"], "liver"),
+        (["colon=liver"], {"colon": "liver"}),
+        (["colon=liver", "left_kidney=kidney"], {"colon": "liver", "left_kidney": "kidney"}),
+    ],
+)
+def test_a_choice_is_one_name_or_one_for_each_organ(words, expected):
+    assert parse_weights_organ(words) == expected
+
+
+@pytest.mark.parametrize("words", [["liver", "kidney"], ["colon=liver", "kidney"], ["a=b", "a=c"], ["a=b=c"], ["=a"]])
+def test_a_choice_that_is_neither_is_refused(words):
+    with pytest.raises(InputError, match=r"`weights_organ` is .*, expected one name, for all organs, or ORGAN=NAME"):
+        parse_weights_organ(words)
+
+
+def test_the_longest_name_that_is_a_word_of_the_organs_is_its_own():
+    there = ("adrenal_gland", "gland", "bladder")
+    assert own_weights("left_adrenal_gland", there) == "adrenal_gland"
+    assert own_weights("gallbladder", there) is None
+    assert own_weights("kidney_gland", there) is None  # it could be either
 
 
 def test_early_and_late_models_and_all_organs_share_one_autoencoder(weights):

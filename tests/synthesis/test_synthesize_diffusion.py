@@ -206,11 +206,10 @@ def test_weights_are_looked_for_where_import_weights_puts_them(case, tmp_path, w
     [
         (["--contrast-hu", -30], "--contrast-hu: a diffusion model decides the contrast by itself"),
         (["--organ", "kidney"], r"kidney_early.* not found \(there: .*pancreas_early"),
-        (
-            ["--organ", "kidney", "--weights-organ", "pancreas"],
-            "--weights-organ is pancreas, but kidney has weights of its",
-        ),
-        (["--organ", "spleen"], "organ spleen: .*--weights-organ"),
+        (["--organ", "spleen"], "organ spleen: .*say with --weights-organ whose .* for example --weights-organ liver"),
+        (["--organ", "livr"], "organ livr: .*; is liver meant[?]"),
+        (["--organ", "../liver"], "--organ is '../liver', expected a plain name"),
+        (["--weights-organ", "spleen=liver"], "--weights-organ ORGAN=NAME: for banks; a scan has one organ"),
         (["--organ", "pancreas", "--size", "medium"], r"pancreas_late.* not found"),
         (["--organ", "pancreas", "--size", "mix"], r"pancreas_late.* not found.* ask for --size tiny or small"),
         (["--device", "cuda"], "--device is cuda, but torch finds no CUDA device"),
@@ -230,12 +229,27 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_of_a_named_organ_draw_in_another(case, tmp_path, weights):
-    out = tmp_path / "out"
-    assert main(small(case, out, weights, "--organ", "spleen", "--weights-organ", "liver")) == 0
+@pytest.mark.parametrize(("organ", "drawn_by"), [("spleen", "liver"), ("liver", "pancreas"), ("pancreas", "liver")])
+def test_weights_of_a_named_organ_draw_in_another(case, tmp_path, weights, capsys, organ, drawn_by):
+    """Also in one that has weights of its own: Tables 2 and 3 of DiffTumor."""
+    out, again = tmp_path / "out", tmp_path / "again"
+    assert main(small(case, out, weights, "--organ", organ, "--weights-organ", drawn_by)) == 0
     manifest = json.loads((out / "manifest.json").read_text())
-    assert manifest["renderer"]["organ"] == "liver"
-    assert manifest["organ"]["name"] == manifest["tumors"][0]["spec"]["organ"] == "spleen"
+    assert manifest["renderer"]["organ"] == manifest["settings"]["weights_organ"] == drawn_by
+    assert manifest["renderer"]["weights"][1]["file"] == f"{drawn_by}_early.safetensors"
+    assert manifest["organ"]["name"] == manifest["tumors"][0]["spec"]["organ"] == organ
+    said = capsys.readouterr().out
+    assert f"NOTE: organ {organ}: drawn by the diffusion models of {drawn_by}\n" in said
+    assert manifest["notes"][-1] == f"organ {organ}: drawn by the diffusion models of {drawn_by}"
+    assert main(command(case, again, "--from-spec", out / "manifest.json", "--weights", weights)) == 0
+    assert content(again) == content(out)
+
+
+def test_an_organs_own_weights_need_no_note(case, tmp_path, weights, capsys):
+    out = tmp_path / "out"
+    assert main(small(case, out, weights)) == 0
+    assert json.loads((out / "manifest.json").read_text())["notes"] == []
+    assert "NOTE" not in capsys.readouterr().out
 
 
 def test_an_empty_organ_is_refused(case, tmp_path, weights, capsys):

@@ -158,8 +158,15 @@ class RealisticPreset(Preset):
 
 
 def kind_of(organ: str) -> _Organ:
-    """By the organ's name: left_kidney is a kidney; other organs have tumors like the liver's."""
-    return next((kind for name, kind in ORGANS.items() if name in organ.lower()), ORGANS["liver"])
+    """By the organ's name."""
+    return ORGANS[like_which(organ)]
+
+
+def like_which(organ: str) -> str:
+    """Whose tumors it gets, a name in `ORGANS`: left_kidney those of the kidney; other organs those of the liver, which
+    `organ_names.note_on_organ` says.
+    """
+    return next((name for name in ORGANS if name in organ.lower()), "liver")
 
 
 REALISTIC = RealisticPreset(

@@ -31,7 +31,7 @@ class DiffusionWeights:
 
     Attributes:
         folder: holds autoencoder.safetensors, ORGAN_early.safetensors and ORGAN_late.safetensors.
-        organ: liver, pancreas or kidney.
+        organ: whose models they are.
         option: what names the folder, for messages.
     """
 

@@ -63,8 +63,10 @@ def synthesize_folder(
     """
     settings, output = SynthesisSettings.of(options), Path(output)
     with only_writer(output):
-        settings.choose_renderer(weights=weights, device=device)  # before the first scan, not once for each
+        choice = settings.choose_renderer(weights=weights, device=device)  # before the first scan, not once for each
         cases, done = find_cases(Path(ct), Path(organ_mask)), FolderReport()
+        for note in (*settings.notes(), *choice.notes()):
+            report(f"NOTE: {note}")
         given: dict[str, Any] = {"weights": weights, "spacing_mm": spacing_mm, "anonymous": anonymous}
         for number, (name, file, mask) in enumerate(cases, 1):
             if anonymous:

@@ -8,6 +8,8 @@ from typing import Any, TypedDict
 import numpy as np
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.names import check_plain_name
+from nnunet_difftumor.synthesis.look.organ_names import note_on_organ
 from nnunet_difftumor.synthesis.networks.modes import EXACT, FAST
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.renderers import RendererChoice, choose_renderer
@@ -34,7 +36,7 @@ class SynthesisOptions(TypedDict, total=False):
         clear_of_vessels: whether tumors of every size keep clear of vessels, not only tiny and small (default: no).
         seed: of everything random, from 0 on (default: 0).
         renderer: "handcrafted" (default), or "diffusion": shape and place by the preset, intensities by a model.
-        weights_organ: whose diffusion model draws in an organ that has none of its own.
+        weights_organ: whose diffusion models draw (default: the organ's own; one that has none needs it).
         fast: whether diffusion models draw in bfloat16, with noise made on the device (default: no).
         sampler_steps: of diffusion models of late tumors, which sample by DDIM (default: as their weights say).
     """
@@ -107,6 +109,7 @@ class SynthesisSettings:
         settings = cls(**chosen)
         if settings.count is not None and settings.count < 1:
             raise InputError(f"`count` is {settings.count}, expected at least 1")
+        check_plain_name(settings.organ, where="`organ`")
         check_minimum(settings.minimum_contrast_to_noise)
         if settings.seed < 0:
             raise InputError(f"`seed` is {settings.seed}, expected at least 0")
@@ -115,6 +118,11 @@ class SynthesisSettings:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, for manifests."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+
+    def notes(self) -> list[str]:
+        """What is to be known of the organ: that it has no shapes of its own, or that none was named."""
+        note = note_on_organ(self.organ, self.preset)
+        return [] if note is None else [note]
 
     def choose_renderer(self, *, weights: str | Path | None, device: str) -> RendererChoice:
         """What draws, or why it cannot draw what is asked for; no scan is needed to know that.

@@ -116,6 +116,7 @@ def synthesize_with(
     statistics = scene.statistics
     record = {
         "stated_spacing_mm": spacing_mm and [float(size) for size in spacing_mm],
+        "notes": [*settings.notes(), *choice.notes()],
         "settings": settings.to_dict(),
         "organ": {
             **organ.to_dict(),
@@ -153,8 +154,8 @@ def _replay(
     organ = Organ.from_dict(record["organ"])
     weights = None if weights is None else Path(weights)
     choice = recorded_renderer(record["renderer"], organ=organ.name, manifest=manifest, weights=weights, device=device)
-    # Manifests of earlier versions have no voxel size that was stated.
-    kept = {"stated_spacing_mm": record.get("stated_spacing_mm")}
+    # Manifests of earlier versions have no voxel size that was stated, and no notes.
+    kept = {"stated_spacing_mm": record.get("stated_spacing_mm"), "notes": record.get("notes", [])}
     kept |= {key: record[key] for key in ("settings", "organ", "tumors", "not_placed")}
     scan = _read(ct, spacing_mm=kept["stated_spacing_mm"], anonymous=anonymous)
     labels = read_labels(organ_mask, like=scan)

@@ -1,0 +1,22 @@
+"""Which organs the presets know by name, and what is said of the others: organs are free names."""
+
+from nnunet_difftumor.names import nearest_name
+from nnunet_difftumor.synthesis.look.presets import PRESETS
+from nnunet_difftumor.synthesis.look.realistic import ORGANS, RealisticPreset, like_which
+from nnunet_difftumor.synthesis.organ import HOLLOW_ORGANS
+
+
+def note_on_organ(organ: str, preset: str) -> str | None:
+    """A line that says what an organ without shapes and contrast of its own gets; None if it has them.
+
+    Args:
+        organ: its name.
+        preset: a name in `PRESETS`; those that draw all organs alike need no line.
+    """
+    if not isinstance(PRESETS[preset], RealisticPreset) or any(name in organ.lower() for name in ORGANS):
+        return None
+    meant = nearest_name(organ, (*ORGANS, *HOLLOW_ORGANS))
+    return (
+        f"organ {organ}: no shapes or contrast of its own; drawn as in the {like_which(organ)} "
+        f"(known: {', '.join(ORGANS)})" + (f"; is {meant} meant?" if meant else "")
+    )
