@@ -1,15 +1,27 @@
-"""Write the cases of an nnU-Net raw dataset as training volumes of the generative models.
+"""Write the cases of an nnU-Net raw dataset, or scans without labels, as volumes to train generative models on.
 
 Every case becomes a crop around its organs, at 1 mm, along the networks' axes, with labels and a list of its lesions,
-in the folder `generative` of the preprocessed dataset. Run it again after an interruption, or when cases were added:
-what is done is kept.
+in the folder `generative` of the preprocessed dataset. Scans without labels, from which autoencoders learn too, become
+crops around the body. Run it again after an interruption, or when cases were added: what is done is kept.
 """
 
 import argparse
+from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-d", "--dataset-id", type=int, required=True, help="of a dataset in nnUNet_raw")
+    parser.add_argument(
+        "-d", "--dataset-id", type=int, required=True, help="of a dataset in nnUNet_raw; with --unlabelled any number"
+    )
+    parser.add_argument(
+        "--unlabelled",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="folders of scans without labels to be added, NIfTI or DICOM, in them or below; a dataset in nnUNet_raw "
+        "without organ labels is taken so, too",
+    )
     parser.add_argument(
         "--organ",
         action="append",
@@ -38,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
     preprocess_generative(
         args.dataset_id,
         healthy=args.healthy,
+        unlabelled=args.unlabelled,
         organ=args.organ,
         margin_mm=args.margin_mm,
         processes=args.processes,

@@ -1,7 +1,8 @@
 """`preprocess-generative`: the cases of an nnU-Net raw dataset as training volumes of the generative models.
 
 Read with nnU-Net's readers and resampled with its functions, so that every dataset that nnU-Net takes is possible; what
-is written (generative/stored_cases.py) is read without nnU-Net.
+is written (generative/stored_cases.py) is read without nnU-Net. Scans without labels, from which autoencoders learn too
+(DiffTumor's come from 9,262 of them), become crops around the body.
 """
 
 import hashlib
@@ -18,6 +19,9 @@ import cc3d
 import numpy as np
 from nibabel import orientations
 
+from nnunet_difftumor.ct.body import body_box
+from nnunet_difftumor.ct.hounsfield import check_hu
+from nnunet_difftumor.ct.scan_folder import find_scans, plain_case_name, read_scan
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import only_writer
 from nnunet_difftumor.generative.stages import EARLY_BELOW_MM
@@ -31,6 +35,7 @@ from nnunet_difftumor.generative.stored_cases import (
     write_index,
 )
 from nnunet_difftumor.generative.weights import Volumes
+from nnunet_difftumor.nnunet_folders import PREPROCESSED, RAW, dataset_name, nnunet_folder
 from nnunet_difftumor.preparation.datasets import check_channel, dataset_folders
 from nnunet_difftumor.preparation.organs import check_declared, find_organs, parse_organ
 from nnunet_difftumor.prepared.config import FILE_NAME, DiffTumorConfig
@@ -54,11 +59,16 @@ CONNECTIVITY = 26
 
 @dataclass(frozen=True)
 class _Job:
-    """What a worker needs for one case; `files` are the CT and the label map."""
+    """What a worker needs for one case.
+
+    `files` are the CT and the label map, read by the reader of nnU-Net with that name; or those of a scan without
+    labels, with nnU-Net's reader or, without a name, our own (`ct.scan_folder`).
+    """
 
     name: str
-    files: tuple[str, str]
-    reader: str
+    files: tuple[str, ...]
+    reader: str | None
+    labelled: bool
     organs: tuple[Organ, ...]
     volumes: Volumes
     margin_mm: float
@@ -70,6 +80,7 @@ def preprocess_generative(
     dataset_id: int,
     *,
     healthy: Sequence[int] = (),
+    unlabelled: Sequence[str | Path] = (),
     organ: Sequence[Organ | str] | None = None,
     margin_mm: float = MARGIN_MM,
     processes: int | None = None,
@@ -77,12 +88,17 @@ def preprocess_generative(
 ) -> Path:
     """Writes the cases of a raw dataset as crops around its organs: 1 mm isotropic, the networks' axes, int16 HU.
 
+    Scans without labels become crops around the body: those of `unlabelled`, and all of a dataset whose dataset.json
+    has no label but the background.
+
     Cases that are there already, made from files of the same content with the same settings, are kept.
 
     Args:
-        dataset_id: of a dataset in nnUNet_raw, with one CT channel and organ labels.
+        dataset_id: of a dataset in nnUNet_raw, with one CT channel; with `unlabelled` it need not be there, and the
+            result is then named after the first of these folders.
         healthy: datasets in nnUNet_raw with the same labels whose cases are added. Those of `difftumor prepare
             --healthy` are added without being named.
+        unlabelled: folders of scans without labels, NIfTI or DICOM, in them or in folders below.
         organ: organ and tumor label pairs, as `Organ` or as text such as "liver=1:2"; None: those of difftumor.json, or
             else found in dataset.json.
         margin_mm: kept around the organs where the scan goes on.
@@ -95,32 +111,48 @@ def preprocess_generative(
     Raises:
         InputError: for whatever is missing or does not fit, or if no case is left.
     """
-    raw, preprocessed = dataset_folders(dataset_id)
-    dataset_json = _dataset_json(raw)
-    pairs = tuple(parse_organ(pair) if isinstance(pair, str) else pair for pair in organ or ())
-    organs = pairs or _organs(preprocessed / FILE_NAME, dataset_json)
-    check_declared(organs, dataset_json)
     if not 0 <= margin_mm <= 500:
         raise InputError(f"`margin_mm`: expected 0 to 500 mm, got {margin_mm}")
-    folder, volumes = preprocessed / FOLDER, Volumes()
-    settings_sha256 = _settings_sha256(volumes, organs, margin_mm)
-    pools = [dataset_folders(pool, argument="healthy")[0] for pool in healthy]
-    sources = _sources(raw, [*pools, *_prepared_pools(preprocessed, raw.parent)], dataset_json)
+    volumes, scans = Volumes(), _unlabelled_scans(unlabelled)
+    raw, preprocessed = _dataset_or_name(dataset_id, unlabelled)
+    if raw is None and (organ or healthy):
+        raise InputError(f"`organ`, `healthy`: for a dataset in nnUNet_raw, which has none of number {dataset_id}")
+    dataset_json = {"labels": {"background": 0}} if raw is None else _dataset_json(raw)
+    organs: tuple[Organ, ...] = ()
+    if raw is not None and (_has_labels(dataset_json) or organ):
+        pairs = tuple(parse_organ(pair) if isinstance(pair, str) else pair for pair in organ or ())
+        organs = pairs or _organs(preprocessed / FILE_NAME, dataset_json)
+        check_declared(organs, dataset_json)
+    folder = preprocessed / FOLDER
+    settings_sha256 = _settings_sha256(volumes, organs, margin_mm) if organs else _settings_of_bodies(volumes)
+    sources: dict[str, tuple[tuple[str, ...], str | None]] = {}
+    if organs:
+        pools = [dataset_folders(pool, argument="healthy")[0] for pool in healthy]
+        sources |= _sources(raw, [*pools, *_prepared_pools(preprocessed, raw.parent)], dataset_json)
+    elif raw is not None:
+        scans = _images_of(raw, dataset_json) | scans
+    labelled = set(sources)
+    sources |= scans
     with only_writer(folder):
         hashes = file_hashes(preprocessed)
-        jobs = [
-            _Job(name, files, reader, organs, volumes, margin_mm, folder, _made_from(files, settings_sha256, hashes))
-            for name, (files, reader) in sources.items()
-        ]
+        jobs = []
+        for name, (files, reader) in sources.items():
+            known = name in labelled
+            made_from = _made_from(files, settings_sha256 if known else _settings_of_bodies(volumes), hashes)
+            jobs.append(_Job(name, files, reader, known, organs, volumes, margin_mm, folder, made_from))
         hashes.save()
-        cases, rejected = _make(jobs, processes or min(4, os.cpu_count() or 1), raw.name, report)
+        cases, rejected = _make(jobs, processes or min(4, os.cpu_count() or 1), preprocessed.name, report)
         if not cases:
-            raise InputError(f"{raw}: no case is left")
+            raise InputError(f"{raw or preprocessed.name}: no case is left")
         named = ({"name": o.name, "organ_labels": o.organ_labels, "tumor_label": o.tumor_label} for o in organs)
-        index = StoredIndex(raw.name, volumes, margin_mm, tuple(named), tuple(cases), rejected, settings_sha256)
+        index = StoredIndex(
+            preprocessed.name, volumes, margin_mm, tuple(named), tuple(cases), rejected, settings_sha256
+        )
         write_index(folder, index)
     for line in _summary(cases.values(), organs):
         report(line)
+    if bodies := [name for name in cases if name not in labelled]:
+        report(f"  without labels: {len(bodies)} scans, cropped to the body")
     report(f"written: {folder}\ntrain with: difftumor train-autoencoder -d {dataset_id}")
     return folder
 
@@ -137,12 +169,59 @@ def _settings_sha256(volumes: Volumes, organs: Sequence[Organ], margin_mm: float
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
+def _settings_of_bodies(volumes: Volumes) -> str:
+    """The same for crops around the body, which go by nothing else."""
+    settings = {"version": VERSION, "volumes": asdict(volumes), "crop": "body"}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _dataset_or_name(dataset_id: int, unlabelled: Sequence[str | Path]) -> tuple[Path | None, Path]:
+    """The raw dataset, None if there need be none, and the folder of the preprocessed one."""
+    if not unlabelled or list(nnunet_folder(RAW).glob(f"{dataset_name(dataset_id)}*")):
+        return dataset_folders(dataset_id)
+    if not 1 <= dataset_id <= 999:
+        raise InputError(f"`dataset_id` is {dataset_id}, expected 1 to 999")
+    root, beginning = nnunet_folder(PREPROCESSED), dataset_name(dataset_id)
+    # That of an earlier call, whichever folders it was for.
+    there = sorted(root.glob(f"{beginning}*"))
+    return None, there[0] if there else root / f"{beginning}{plain_case_name(Path(unlabelled[0]).resolve().name)}"
+
+
+def _has_labels(dataset_json: Mapping[str, Any]) -> bool:
+    return bool(set(dataset_json["labels"]) - {"background", "ignore"})
+
+
+def _unlabelled_scans(folders: Sequence[str | Path]) -> dict[str, tuple[tuple[str, ...], None]]:
+    """Files by the name that the case gets: the folder's, and the scan's."""
+    found: dict[str, tuple[tuple[str, ...], None]] = {}
+    for folder in map(Path, folders):
+        prefix = plain_case_name(folder.resolve().name)
+        for name, files in find_scans(folder).items():
+            full = name if name == prefix else f"{prefix}_{name}"
+            if full in found:
+                raise InputError(f"`unlabelled`: two scans would be named {full}; rename one of the folders")
+            found[full] = (tuple(map(str, files)), None)
+    return found
+
+
+def _images_of(raw: Path, dataset_json: Mapping[str, Any]) -> dict[str, tuple[tuple[str, ...], str | None]]:
+    """The images of a dataset without labels, which need no label maps."""
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+    ending = f"_0000{dataset_json['file_ending']}"
+    files = sorted((raw / "imagesTr").glob(f"*{ending}"))
+    if not files:
+        raise InputError(f"{raw / 'imagesTr'}: holds no *{ending}")
+    reader = determine_reader_writer_from_dataset_json(dataset_json, str(files[0]), verbose=False).__name__
+    return {path.name.removesuffix(ending): ((str(path),), reader) for path in files}
+
+
 def _make(
     jobs: Sequence[_Job], processes: int, dataset: str, report: Callable[[str], None]
 ) -> tuple[dict[str, StoredCase], dict[str, str]]:
     """Makes the cases that are not there yet; returns all cases, and the reasons of those that were rejected."""
     missing = [job for job in jobs if not _is_made(job)]
-    pairs = ", ".join(map(_describe, jobs[0].organs)) if jobs else "no case"
+    pairs = ", ".join(map(_describe, jobs[0].organs)) or "no organ"
     report(f"{dataset}: {len(jobs)} cases, {len(missing)} of them to preprocess; {pairs}")
     rejected = _run(missing, processes)
     for name, reason in rejected.items():
@@ -243,28 +322,39 @@ def _preprocess(job: _Job) -> str | None:
 
 
 def _read(job: _Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """HU and labels along the networks' axes, and the affine of these indices."""
-    from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
-
-    reader = recursive_find_reader_writer_by_name(job.reader)()
-    ct, label_map = job.files
-    try:
-        image, properties = reader.read_images([ct])
-        segmentation, _ = reader.read_seg(label_map)
-    except Exception as error:
-        raise InputError(f"{ct}: nnU-Net's {job.reader} cannot read it or its label map ({error})") from error
-    hu, labels = image[0], segmentation[0]
-    if hu.shape != labels.shape:
-        raise InputError(f"{label_map}: has the shape {labels.shape}, its CT {hu.shape}")
-    if not np.isfinite(hu).all():
-        raise InputError(f"{ct}: holds NaN or infinite values")
-    affine = _affine(properties)
+    """HU and labels along the networks' axes, and the affine of these indices; no label is 0."""
+    if job.reader is None:
+        hu, affine = read_scan([Path(file) for file in job.files])
+        labels = np.zeros(hu.shape, np.int16)
+    else:
+        hu, labels, affine = _read_by_nnunet(job, job.reader)
     turn = orientations.ornt_transform(
         orientations.io_orientation(affine), orientations.axcodes2ornt(tuple(job.volumes.axes))
     )
     affine = affine @ orientations.inv_ornt_aff(turn, hu.shape)
     hu, labels = (orientations.apply_orientation(array, turn) for array in (hu, labels))
     return hu, labels.astype(np.int16), affine
+
+
+def _read_by_nnunet(job: _Job, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """HU, labels and affine as the reader of that name gives them."""
+    from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
+
+    reader, ct = recursive_find_reader_writer_by_name(name)(), job.files[0]
+    try:
+        image, properties = reader.read_images([ct])
+        labels = reader.read_seg(job.files[1])[0][0] if job.labelled else np.zeros(image.shape[1:], np.int16)
+    except Exception as error:
+        what = "it or its label map" if job.labelled else "it"
+        raise InputError(f"{ct}: nnU-Net's {name} cannot read {what} ({error})") from error
+    hu = image[0]
+    if hu.shape != labels.shape:
+        raise InputError(f"{job.files[1]}: has the shape {labels.shape}, its CT {hu.shape}")
+    if not np.isfinite(hu).all():
+        raise InputError(f"{ct}: holds NaN or infinite values")
+    if not job.labelled:
+        check_hu(hu, Path(ct))
+    return hu, labels, _affine(properties)
 
 
 def _affine(properties: Mapping[str, Any]) -> np.ndarray:
@@ -282,13 +372,22 @@ def _affine(properties: Mapping[str, Any]) -> np.ndarray:
 def _cropped(
     hu: np.ndarray, labels: np.ndarray, affine: np.ndarray, job: _Job
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The box around all organs, their lesions and the margin."""
+    """The box around all organs, their lesions and the margin; or around the body."""
+    if not job.labelled:
+        return _cut(hu, labels, affine, body_box(hu, np.linalg.norm(affine[:3, :3], axis=0)))
     wanted = sorted({v for o in job.organs for v in (*o.organ_labels, o.tumor_label, *o.avoid_labels)})
     inside = np.isin(labels, wanted)
     if not inside.any():
         raise InputError(f"{job.files[1]}: has none of the labels {wanted}")
     margins = np.ceil(job.margin_mm / np.linalg.norm(affine[:3, :3], axis=0) - 1e-6).astype(int)
-    box = [slice(max(0, a - m), b + m) for (a, b), m in zip(_bounds(inside), margins, strict=True)]
+    return _cut(
+        hu, labels, affine, [slice(max(0, a - m), b + m) for (a, b), m in zip(_bounds(inside), margins, strict=True)]
+    )
+
+
+def _cut(
+    hu: np.ndarray, labels: np.ndarray, affine: np.ndarray, box: Sequence[slice]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     affine = affine.copy()
     affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
     return hu[tuple(box)], labels[tuple(box)], affine
