@@ -19,6 +19,7 @@ _OF_SCANS = (
     "organ_label",
     "tumor_label",
     "avoid_label",
+    "wall_mm",
     "preset",
     "size",
     "count",
@@ -33,6 +34,7 @@ _DRAWN = (
     "organ_label",
     "tumor_label",
     "avoid_label",
+    "wall_mm",
     "preset",
     "size",
     "count",
@@ -79,6 +81,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--organ-label", type=int, nargs="+", help="label value(s) of the organ in the mask")
     parser.add_argument("--tumor-label", type=int, help="value of the tumors in labels.nii.gz (default: greatest + 1)")
     parser.add_argument("--avoid-label", type=int, nargs="+", help="label value(s) that tumors must not touch")
+    parser.add_argument(
+        "--wall-mm",
+        type=float,
+        metavar="MM",
+        help="thickness of the wall of a hollow organ, in which tumors grow; 0: a solid organ (default: solid; for "
+        "names such as colon, stomach or bladder the wall is measured)",
+    )
     parser.add_argument("--preset", choices=list(PRESETS), help="of the tumors (default: realistic)")
     parser.add_argument(
         "--size", choices=SIZES, help="of the tumors; every: all four in one scan (default: mix, one that is drawn)"

@@ -6,7 +6,7 @@ from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.pipeline.live.synthesis import LiveSynthesis
 from nnunet_difftumor.prepared.bank_folder import BANK_FILE, recorded_weights_organs
 from nnunet_difftumor.prepared.config import DiffTumorConfig
-from nnunet_difftumor.synthesis.look.organ_names import note_on_organ
+from nnunet_difftumor.synthesis.look.organ_names import notes_on_organ as describe_organ
 from nnunet_difftumor.synthesis.networks.weights import describe_files
 from nnunet_difftumor.synthesis.renderers import notes_on_weights
 
@@ -39,7 +39,7 @@ def notes_on_organs(config: DiffTumorConfig, live: LiveSynthesis | None) -> list
     """
     notes = []
     if config.source != "bank":  # whose tumors have their shapes
-        notes = [note for organ in config.organs if (note := note_on_organ(organ.name, config.preset)) is not None]
+        notes = [note for organ in config.organs for note in describe_organ(organ, config.preset)]
     if config.source == "bank":
         notes += notes_on_weights(_weights_organs_of_bank(config.bank_folder))
     return notes if live is None else notes + live.choice.notes()

@@ -20,7 +20,7 @@ from nnunet_difftumor.synthesis.lesion_file import SUFFIX, read_lesion
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.patch import RenderedTumor, tissue_around
 from nnunet_difftumor.synthesis.placement.sampler import Placement, TumorSampler
-from nnunet_difftumor.synthesis.scene import rendered_in
+from nnunet_difftumor.synthesis.scene import patch_of, rendered_in
 from nnunet_difftumor.synthesis.visibility import check_reach, too_faint
 
 # A scene in which nothing found room, or all that did is too faint, is drawn again, with other sizes and in another
@@ -185,8 +185,9 @@ class BankSource:
                     raise InputError("the mask is not in the organ of this case")
                 check_reach(tumor, case)
                 if tumor.around is None:  # a file of an earlier version
-                    before = case.hu(tumor.box), case.labels(tumor.box)
-                    tumor = replace(tumor, around=tissue_around(*before, tumor.mask, organ=organ))
+                    before = patch_of(case, tumor.spec, organ, box=tumor.box)
+                    around = tissue_around(before, tumor.mask, wall_mm=tumor.spec.wall_mm)
+                    tumor = replace(tumor, around=around)
                 if (reason := too_faint(tumor, self._least_contrast_to_noise)) is not None:
                     raise InputError(reason)
             except InputError as error:

@@ -27,7 +27,7 @@ from nnunet_difftumor.prepared.dataset import prepared_folder, read_plans
 from nnunet_difftumor.prepared.overlay_case import OverlayCase
 from nnunet_difftumor.prepared.pools import PooledDataset
 from nnunet_difftumor.prepared.roles import label_free_roles, roles_with_real_cases
-from nnunet_difftumor.synthesis.look.organ_names import note_on_organ
+from nnunet_difftumor.synthesis.look.organ_names import notes_on_organ
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.networks.modes import EXACT, FAST, usual_mode
 from nnunet_difftumor.synthesis.patch import RenderedTumor, Site, site_of
@@ -131,8 +131,8 @@ def make_bank(
         mode=usual_mode(device) if fast is None else FAST if fast else EXACT,
         sampler_steps=sampler_steps,
     )
-    notes = [note_on_organ(organ.name, config.preset) for organ in config.organs]
-    for note in (*filter(None, notes), *choice.notes()):
+    notes = [note for organ in config.organs for note in notes_on_organ(organ, config.preset)]
+    for note in (*notes, *choice.notes()):
         report(f"NOTE: {note}")
     check_before(
         "the bank",

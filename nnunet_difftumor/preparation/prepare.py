@@ -41,7 +41,7 @@ from nnunet_difftumor.prepared.nnunet.preprocessed_dataset import PreprocessedDa
 from nnunet_difftumor.prepared.pools import PooledDataset
 from nnunet_difftumor.prepared.recipes import RECIPES, REQUEST_KEY
 from nnunet_difftumor.prepared.statistics import StatisticsStore
-from nnunet_difftumor.synthesis.look.organ_names import note_on_organ
+from nnunet_difftumor.synthesis.look.organ_names import notes_on_organ
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.worker_processes import worker_errors_in
 
@@ -130,9 +130,8 @@ def prepare(
             }
         )
         report(f"[4/6] settings: {said}")
-        for note in (note_on_organ(organ.name, config.preset) for organ in config.organs):
-            if note is not None:
-                report(f"      NOTE: {note}")
+        for note in (note for organ in config.organs for note in notes_on_organ(organ, config.preset)):
+            report(f"      NOTE: {note}")
         splits = preparation.write_splits(preparation.measure())
         preparation.compare_axes()
         preparation.note_unenhanced(splits)

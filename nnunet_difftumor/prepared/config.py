@@ -250,6 +250,7 @@ def _organ(record: Any, where: str) -> Organ:
     check.value("organ_labels", lambda v: labels(v) and len(v) > 0, "a list of label values above 0")
     check.value("avoid_labels", labels, "a list of label values above 0")
     check.value("tumor_label", lambda v: is_integer(v) and v > 0, "a label value above 0")
+    check.value("wall_mm", lambda v: v is None or (is_number(v) and 0 <= v <= 50), "null, or a number from 0 to 50")
     if record["tumor_label"] in record["organ_labels"]:
         raise InputError(f"{where}: tumor_label {record['tumor_label']} is also an organ label; they must differ")
     return Organ(
@@ -258,6 +259,7 @@ def _organ(record: Any, where: str) -> Organ:
         record["tumor_label"],
         # The tumor's own label marks real tumors too: they are avoided whether the file says so or not.
         tuple(sorted({*record.get("avoid_labels", ()), record["tumor_label"]})),
+        record.get("wall_mm"),
     )
 
 

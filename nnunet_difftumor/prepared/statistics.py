@@ -39,11 +39,18 @@ class StatisticsStore:
     def measure(
         self, case: str, hu: np.ndarray, labels: np.ndarray, *, organs: Iterable[Organ], spacing_mm: tuple[float, ...]
     ) -> list[str]:
-        """Measures and stores every organ that the case has; returns their names."""
+        """Measures and stores every organ that the case has; returns their names.
+
+        Raises:
+            InputError: naming the case, for a hollow organ that is too thin.
+        """
         present = []
         for organ in organs:
             if organ.mask(labels).any():
-                statistics = OrganStatistics.measure(hu, labels, organ=organ, spacing_mm=spacing_mm)
+                try:
+                    statistics = OrganStatistics.measure(hu, labels, organ=organ, spacing_mm=spacing_mm)
+                except InputError as error:
+                    raise InputError(f"case {case}: {error}") from error
                 statistics.save(self.path(case, organ.name))
                 present.append(organ.name)
         return present

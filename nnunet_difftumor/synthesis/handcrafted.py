@@ -72,7 +72,7 @@ def _tissue(site: Site) -> np.ndarray:
     if spec.noise_sd_hu > 0:
         tissue += noise_under(
             patch.hu,
-            patch.organ.mask(patch.labels),
+            patch.tissue(spec.wall_mm),
             patch.spacing_mm,
             around_hu=spec.background_hu,
             noise=Noise(spec.noise_sd_hu, spec.noise_correlation),

@@ -12,11 +12,14 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path
 from nnunet_difftumor.synthesis.noise import Noise, even_tissue, measure_noise
 from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.shape.wall import is_too_thin, measured_wall_mm, wall_in
 from nnunet_difftumor.synthesis.stored import read_arrays
 from nnunet_difftumor.synthesis.volume import bounding_box, clipped_box
 
 # Placement looks at cells of about this size; every place is then checked on the scan's own grid.
 _CELL_MM = 2.0
+# A wall fills less of them.
+_IN_WALL = 0.25
 # Noise is measured in a cube of twice this edge.
 _NOISE_MM = 20.0
 # Equations 1 and 2 of Hu et al., Table 1: sigma_a = 0.5 + 0.025 sigma_p, T = mean + 15 HU.
@@ -37,6 +40,7 @@ class OrganStatistics:
         organ_cells: boolean (cz, cy, cx): more than half of the cell is organ, and none of it is a lesion.
         vessel_cells: boolean (cz, cy, cx): vessel according to equation 1.
         free_mm: float32 (cz, cy, cx): distance to the nearest cell that is no organ or is a vessel.
+        wall_mm: of a hollow organ, stated or measured; all the rest is of its wall then. 0 for a solid organ.
     """
 
     mean_hu: float
@@ -50,6 +54,7 @@ class OrganStatistics:
     organ_cells: np.ndarray
     vessel_cells: np.ndarray
     free_mm: np.ndarray
+    wall_mm: float = 0.0
 
     @property
     def noise(self) -> Noise:
@@ -69,13 +74,15 @@ class OrganStatistics:
         return sigma * np.maximum(1 / np.asarray(spacing_mm), 1)
 
     def vessels(self, hu: np.ndarray, organ: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-        """Boolean vessel mask of equation 1 on the scan's own grid.
+        """Boolean vessel mask of equation 1 on the scan's own grid; none in a wall, which is too thin for it.
 
         Args:
             hu: (z, y, x), with a margin of 4 `smoothing_vox` around what is asked for.
             organ: boolean of the same shape.
             spacing_mm: voxel size, (z, y, x).
         """
+        if self.wall_mm:
+            return np.zeros(organ.shape, bool)
         return (gaussian_filter(hu, self.smoothing_vox(spacing_mm)) > self.vessel_threshold_hu) & organ
 
     @classmethod
@@ -91,7 +98,7 @@ class OrganStatistics:
             spacing_mm: voxel size, (z, y, x).
 
         Raises:
-            InputError: if the organ is empty.
+            InputError: if the organ is empty, or a hollow one thinner than two voxels.
         """
         mask = organ.mask(labels)
         box = bounding_box(mask)
@@ -102,6 +109,9 @@ class OrganStatistics:
             )
         step = tuple(max(1, int(_CELL_MM / size + 1e-3)) for size in spacing_mm)
         mask, hu = mask[box], np.ascontiguousarray(hu[box], np.float32)
+        wall_mm = 0.0
+        if organ.greatest_wall_mm:
+            wall_mm, mask = _wall(hu, mask, organ.whole(labels[box]), organ=organ, spacing_mm=spacing_mm)
         values = hu[mask]
         mean = float(values.mean(dtype=np.float64))
         parenchyma, sd = _parenchyma(values)
@@ -117,15 +127,16 @@ class OrganStatistics:
             organ_cells=np.zeros(0),
             vessel_cells=np.zeros(0),
             free_mm=np.zeros(0),
+            wall_mm=wall_mm,
         )
         smoothing = statistics.smoothing_vox(spacing_mm)
         # The mean over a cell has smoothed already, with variance (n^2 - 1) / 12.
         rest = np.sqrt(np.maximum(smoothing**2 - (np.square(step) - 1) / 12, 0)) / step
         smoothed = gaussian_filter(_cell_mean(hu, step), rest)
-        organ_cells = _cell_mean(mask.astype(np.float32), step) > 0.5
+        organ_cells = _cell_mean(mask.astype(np.float32), step) > (_IN_WALL if wall_mm else 0.5)
         if organ.avoid_labels:
             organ_cells &= _cell_mean(organ.lesions(labels[box]).astype(np.float32), step) == 0
-        vessel_cells = (smoothed > statistics.vessel_threshold_hu) & organ_cells
+        vessel_cells = (smoothed > statistics.vessel_threshold_hu) & organ_cells & (wall_mm == 0)
         cell_mm = [float(n * size) for n, size in zip(step, spacing_mm, strict=True)]
         free = edt.edt(np.ascontiguousarray(organ_cells & ~vessel_cells), anisotropy=cell_mm, black_border=True)
         noise = _noise(hu, mask, free, step=step, spacing_mm=spacing_mm, parenchyma_hu=parenchyma)
@@ -152,16 +163,43 @@ class OrganStatistics:
         Raises:
             InputError: if the file is missing or damaged. Nothing in it is executed.
         """
-        values = read_arrays(path, keys={field.name for field in fields(cls)}, what="organ statistics")
+        # Those of solid organs, and all of earlier versions, need no wall.
+        optional = {"wall_mm"}
+        keys = {field.name for field in fields(cls)} - optional
+        values = read_arrays(path, keys=keys, optional=optional, what="organ statistics")
         try:
-            for key in ("mean_hu", "parenchyma_hu", "parenchyma_sd_hu", "noise_sd_hu", "volume_ml"):
-                values[key] = float(values[key])
+            for key in ("mean_hu", "parenchyma_hu", "parenchyma_sd_hu", "noise_sd_hu", "volume_ml", *optional):
+                values[key] = float(values.get(key, 0.0))
             values["noise_correlation"] = tuple(float(value) for value in values["noise_correlation"])
             for key in ("cell_origin", "cell_voxels"):
                 values[key] = tuple(int(value) for value in values[key])
         except (TypeError, ValueError) as error:
             raise InputError(f"{path}: is damaged ({error}); delete it and make it again") from error
         return cls(**values)
+
+
+def _wall(
+    hu: np.ndarray, mask: np.ndarray, solid: np.ndarray, *, organ: Organ, spacing_mm: Sequence[float]
+) -> tuple[float, np.ndarray]:
+    """Thickness of the wall, and what of the organ's mask it is."""
+    if is_too_thin(solid):
+        raise InputError(
+            f"organ {organ.name}: its mask is thinner than two voxels of {_in_mm(spacing_mm)} mm, too thin for tumors "
+            "in its wall; give a mask of the whole organ with its lumen, or a finer scan"
+        )
+    wall_mm = organ.wall_mm
+    if wall_mm is None:
+        wall_mm = measured_wall_mm(hu, solid, greatest_mm=organ.greatest_wall_mm, spacing_mm=spacing_mm)
+    # Thinner than a voxel, it is still in the outermost ones.
+    wall_mm = max(wall_mm, 0.51 * float(min(spacing_mm)))
+    wall = wall_in(hu, mask, solid, wall_mm=wall_mm, spacing_mm=spacing_mm)
+    if not wall.any():
+        raise InputError(f"organ {organ.name}: its mask holds gas alone, no wall; check the mask")
+    return wall_mm, wall
+
+
+def _in_mm(spacing_mm: Sequence[float]) -> str:
+    return " x ".join(f"{size:.2g}" for size in spacing_mm)
 
 
 def _parenchyma(values: np.ndarray) -> tuple[float, float]:

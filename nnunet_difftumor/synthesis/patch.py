@@ -9,7 +9,7 @@ import numpy as np
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.shape.mass_effect import displaced, displaced_labels
 from nnunet_difftumor.synthesis.shape.profile import alpha_in
-from nnunet_difftumor.synthesis.shape.room import room_of
+from nnunet_difftumor.synthesis.shape.room import room_of, tissue_of
 from nnunet_difftumor.synthesis.shape.survey import region_of
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.volume import Box, Volume, box_within
@@ -48,6 +48,10 @@ class Patch:
         return Patch(
             box, self.hu[inner], self.labels[inner], self.organ, self.spacing_mm, self.scan_shape, self.direction
         )
+
+    def tissue(self, wall_mm: float) -> np.ndarray:
+        """Boolean (z, y, x): healthy tissue of the organ; of a hollow one its wall of this thickness."""
+        return tissue_of(self.hu, self.labels, wall_mm=wall_mm, organ=self.organ, spacing_mm=self.spacing_mm)
 
 
 class TissueAround(NamedTuple):
@@ -175,19 +179,19 @@ class Site:
         if self.spec.kind == "tumor":
             labels = np.where(mask, labels.dtype.type(self.patch.organ.tumor_label), labels)
         around = self.around
-        tissue = tissue_around(around.hu, around.labels, self.mask, organ=around.organ)
+        tissue = tissue_around(around, self.mask, wall_mm=self.spec.wall_mm)
         return RenderedTumor(self.spec, self.patch.box, hu, labels, mask, tissue)
 
 
-def tissue_around(hu: np.ndarray, labels: np.ndarray, mask: np.ndarray, *, organ: Organ) -> TissueAround | None:
+def tissue_around(around: Patch, mask: np.ndarray, *, wall_mm: float) -> TissueAround | None:
     """Measures the organ beside a tumor; None if there is too little of it.
 
     Args:
-        hu, labels: (z, y, x) around the tumor, before it.
+        around: the scan around the tumor, before it.
         mask: boolean of the same shape, the tumor.
-        organ: in which it is.
+        wall_mm: of its spec.
     """
-    values = hu[organ.mask(labels) & ~mask]
+    values = around.hu[around.tissue(wall_mm) & ~mask]
     if values.size < _LEAST_AROUND:
         return None
     values = values[:: max(1, values.size // _ENOUGH_AROUND)]

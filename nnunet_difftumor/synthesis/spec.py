@@ -36,7 +36,7 @@ RANGES = (
     (("semi_axes_mm",), 0.1, 200, "three numbers from 0.1 to 200"),
     (("roughness_grain_mm", "texture_grain_mm"), 0.01, 200, "0.01 to 200"),
     (("edge_blur_mm",), 0.001, 50, "0.001 to 50"),
-    (("deformation_mm", "texture_blur_mm"), 0, 50, "0 to 50"),
+    (("deformation_mm", "texture_blur_mm", "wall_mm"), 0, 50, "0 to 50"),
     (("mass_effect_radius_mm",), 0, 400, "0 to 400"),
     (("background_hu", "contrast_hu", "core_contrast_hu"), -1e4, 1e4, "-10000 to 10000"),
     (("texture_sd_hu", "noise_sd_hu", "capsule_hu"), 0, 1e4, "0 to 10000"),
@@ -86,6 +86,9 @@ class TumorSpec:
         mass_effect: how strongly the tissue around is pushed away (I / 100 in equation 5 of Hu et al.), 0 to 0.9.
         mass_effect_radius_mm: how far (gamma_max in equation 5).
         texture_spline: whether the texture's grains are interpolated by a cubic spline instead of cubic convolution.
+        wall_mm: of a hollow organ: only what is at most this deep below its outer surface is organ to the tumor; 0: all
+            of its mask is.
+        fills_lumen: whether it may grow into the lumen of a hollow organ, where the mask has it.
         renderer: name of the renderer.
         schema_version: of this record.
     """
@@ -115,6 +118,8 @@ class TumorSpec:
     mass_effect: float = 0.0
     mass_effect_radius_mm: float = 0.0
     texture_spline: bool = False
+    wall_mm: float = 0.0
+    fills_lumen: bool = False
     renderer: str = "handcrafted"
     schema_version: int = SCHEMA_VERSION
 
@@ -131,7 +136,7 @@ class TumorSpec:
             self._refuse("kind", f"one of {', '.join(KINDS)}")
         if not is_integer(self.seed) or not 0 <= self.seed < 1 << _SEED_BITS:
             self._refuse("seed", f"a whole number of at least 0, below 2^{_SEED_BITS}")
-        for name in ("exophytic", "texture_spline"):
+        for name in ("exophytic", "texture_spline", "fills_lumen"):
             if not isinstance(getattr(self, name), bool):
                 self._refuse(name, "true or false")
         for names, least, greatest, expected in RANGES:

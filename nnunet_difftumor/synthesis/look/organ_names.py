@@ -3,7 +3,23 @@
 from nnunet_difftumor.names import nearest_name
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.look.realistic import ORGANS, RealisticPreset, like_which
-from nnunet_difftumor.synthesis.organ import HOLLOW_ORGANS
+from nnunet_difftumor.synthesis.organ import HOLLOW_ORGANS, Organ
+
+
+def notes_on_organ(organ: Organ, preset: str) -> list[str]:
+    """What is to be known of an organ's tumors: that they have no shapes of its own, and that it is hollow."""
+    notes = [] if (note := note_on_organ(organ.name, preset)) is None else [note]
+    if organ.greatest_wall_mm:
+        stated = (
+            f"{organ.wall_mm:g} mm, as stated"
+            if organ.wall_mm is not None
+            else (f"measured, at most {organ.greatest_wall_mm:g} mm")
+        )
+        notes.append(
+            f"organ {organ.name}: hollow; tumors grow in its wall ({stated}) and out of it, never into the lumen "
+            "(`wall_mm` states the wall; 0: a solid organ)"
+        )
+    return notes
 
 
 def note_on_organ(organ: str, preset: str) -> str | None:

@@ -1,11 +1,13 @@
 """A tumor whose shape is known and whose inside is to be drawn: all that leaves the process in which it was placed."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from nnunet_difftumor.synthesis.networks.grid import NetworkGrid
 from nnunet_difftumor.synthesis.patch import Patch, Site
+from nnunet_difftumor.synthesis.shape.room import tissue_of
 from nnunet_difftumor.synthesis.spec import TumorSpec
 from nnunet_difftumor.synthesis.volume import Box, box_within, grown_box
 
@@ -70,16 +72,20 @@ def sketch_of(site: Site, patch: Patch, grid: NetworkGrid) -> Sketch:
         patch: of the scan, without the tumor; holds the voxels of the grid.
         grid: of the networks.
     """
-    own, organ = site.around, patch.organ
+    own = site.around
     seen = patch.part(grid.box(patch.scan_shape))
     hu, labels = _with_mass_effect(seen, site)
     margin = np.ceil(AROUND_MM / np.asarray(patch.spacing_mm)).astype(int)
     # No wider than the picture.
     limits = zip(grown_box(own.box, margin, patch.scan_shape), seen.box, strict=True)
     around = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in limits)
-    healthy = organ.mask(labels[box_within(around, seen.box)])
+    beside = box_within(around, seen.box)
+    tissue = partial(tissue_of, wall_mm=site.spec.wall_mm, organ=patch.organ, spacing_mm=patch.spacing_mm)
+    healthy = tissue(hu[beside], labels[beside])
     healthy[box_within(own.box, around)] = False
-    return Sketch(site.spec, grid, seen.box, around, own.box, hu, own.hu, healthy, organ.mask(own.labels), site.alpha)
+    return Sketch(
+        site.spec, grid, seen.box, around, own.box, hu, own.hu, healthy, tissue(own.hu, own.labels), site.alpha
+    )
 
 
 def _with_mass_effect(seen: Patch, site: Site) -> tuple[np.ndarray, np.ndarray]:

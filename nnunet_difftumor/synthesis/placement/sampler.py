@@ -12,10 +12,11 @@ from nnunet_difftumor.synthesis.look.preset import EVERY, SIZES, Preset
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
+from nnunet_difftumor.synthesis.placement.walls import grown_from_wall, least_in_wall, places_at_wall
 from nnunet_difftumor.synthesis.shape.field import radial_field, radius_mm, rotation_matrix
 from nnunet_difftumor.synthesis.shape.mass_effect import displaced_labels
 from nnunet_difftumor.synthesis.shape.profile import mask_in
-from nnunet_difftumor.synthesis.shape.room import room_of
+from nnunet_difftumor.synthesis.shape.room import room_of, tissue_of
 from nnunet_difftumor.synthesis.shape.survey import region_of, survey
 from nnunet_difftumor.synthesis.size_bands import EARLY_SIZES, SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.spec import NoRoom, TumorSpec
@@ -181,13 +182,20 @@ class TumorSampler:
         # Deformed, the shape shall still have the volume drawn.
         wanted = _ball_volume(_nominal_diameter_mm(drawn))
         drawn = _scaled(drawn, (wanted / survey(drawn).volume_mm3) ** (1 / 3))
+        if statistics.wall_mm:
+            drawn = grown_from_wall(drawn, statistics.wall_mm)
         size = drawn.size_class
         reason = "no place with enough room in the organ"
         # What finds no fat to grow into may still fit inside.
         for spec in (drawn, replace(drawn, exophytic=False)) if drawn.exophytic else (drawn,):
             for diameter in _shrinking(_nominal_diameter_mm(spec), SIZE_BANDS_MM[size][0]):
                 spec = _scaled(spec, diameter / _nominal_diameter_mm(spec))
-                for centre in self._places(spec, statistics, volume.spacing_mm, rng, occupied):
+                places = (
+                    self._places(spec, statistics, volume.spacing_mm, rng, occupied)
+                    if not statistics.wall_mm
+                    else places_at_wall(spec, statistics, volume, organ=self.organ, rng=rng)
+                )
+                for centre in places:
                     found = self._examine(replace(spec, centre_mm=centre), statistics, volume, occupied)
                     if isinstance(found, Placement):
                         return found
@@ -243,7 +251,7 @@ class TumorSampler:
         for correction in (True, False):
             box = region_of(spec, volume.shape, spacing, with_mass_effect=False)
             hu, labels, inner = self._with_margin(box, statistics, volume)
-            organ = self.organ.mask(labels)
+            organ = tissue_of(hu, labels, wall_mm=spec.wall_mm, organ=self.organ, spacing_mm=spacing)
             vessels = statistics.vessels(hu, organ, spacing)[inner]
             if spec.size_class in self._sizes_clear_of_vessels and (vessels & _middle(spec, box, spacing)).any():
                 return "a vessel is in the way"
@@ -261,7 +269,8 @@ class TumorSampler:
         reach = survey(spec).reach_mm
         if not _clear_of(occupied, np.array([spec.centre_mm]), reach, spacing).all():
             return "another synthetic tumor is in the way"
-        if spec.exophytic and np.count_nonzero(mask & organ[inner]) < _LEAST_ROOTED * np.count_nonzero(mask):
+        rooted = _LEAST_ROOTED if not spec.wall_mm else least_in_wall(spec, diameter)
+        if spec.exophytic and np.count_nonzero(mask & organ[inner]) < rooted * np.count_nonzero(mask):
             return "too little of it is in the organ that it grows out of"
         lesions = self.organ.lesions(labels[inner])
         if lesions.any():

@@ -9,9 +9,9 @@ import numpy as np
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.names import check_plain_name
-from nnunet_difftumor.synthesis.look.organ_names import note_on_organ
+from nnunet_difftumor.synthesis.look.organ_names import notes_on_organ
 from nnunet_difftumor.synthesis.networks.modes import EXACT, FAST
-from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.organ import MOST_WALL_MM, Organ
 from nnunet_difftumor.synthesis.renderers import RendererChoice, choose_renderer
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.visibility import check_minimum
@@ -27,6 +27,8 @@ class SynthesisOptions(TypedDict, total=False):
         organ_label: label value, or values, of the organ in the mask (default: the mask's only value).
         tumor_label: value of the tumors in the label map (default: one above the greatest of the mask).
         avoid_label: label value, or values, that tumors must not touch, such as real lesions.
+        wall_mm: thickness of the wall of a hollow organ, in which tumors grow, in mm; 0: a solid organ (default: solid,
+            or for an organ that is named like a hollow one its wall is measured).
         preset: name of a preset (default: realistic).
         size: tiny, small, medium, large, every (all of these in one scan) or mix (default).
         count: number of tumors (default: as the preset draws it).
@@ -45,6 +47,7 @@ class SynthesisOptions(TypedDict, total=False):
     organ_label: int | Sequence[int]
     tumor_label: int | None
     avoid_label: int | Sequence[int]
+    wall_mm: float | None
     preset: str
     size: str
     count: int | None
@@ -72,6 +75,7 @@ class SynthesisSettings:
     organ_labels: tuple[int, ...] = ()
     tumor_label: int | None = None
     avoid_labels: tuple[int, ...] = ()
+    wall_mm: float | None = None
     preset: str = "realistic"
     size: str = "mix"
     count: int | None = None
@@ -110,6 +114,8 @@ class SynthesisSettings:
         if settings.count is not None and settings.count < 1:
             raise InputError(f"`count` is {settings.count}, expected at least 1")
         check_plain_name(settings.organ, where="`organ`")
+        if settings.wall_mm is not None and not 0 <= settings.wall_mm <= MOST_WALL_MM:
+            raise InputError(f"`wall_mm` is {settings.wall_mm:g}, expected 0 to {MOST_WALL_MM:g}")
         check_minimum(settings.minimum_contrast_to_noise)
         if settings.seed < 0:
             raise InputError(f"`seed` is {settings.seed}, expected at least 0")
@@ -120,9 +126,8 @@ class SynthesisSettings:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
 
     def notes(self) -> list[str]:
-        """What is to be known of the organ: that it has no shapes of its own, or that none was named."""
-        note = note_on_organ(self.organ, self.preset)
-        return [] if note is None else [note]
+        """What is to be known of the organ: that it has no shapes of its own, or is hollow."""
+        return notes_on_organ(Organ(self.organ, (), 0, wall_mm=self.wall_mm), self.preset)
 
     def choose_renderer(self, *, weights: str | Path | None, device: str) -> RendererChoice:
         """What draws, or why it cannot draw what is asked for; no scan is needed to know that.
@@ -155,6 +160,7 @@ class SynthesisSettings:
             "sampler_steps": None,
             "minimum_contrast_to_noise": None,
             "clear_of_vessels": False,
+            "wall_mm": None,
         }
         return defaults | dict(record) == self.to_dict()
 
@@ -186,4 +192,4 @@ class SynthesisSettings:
                 f"{where}: the tumors' label {tumor_label} is already in the mask; choose another `tumor_label`, or "
                 f"say with `avoid_label` {tumor_label} that these are real tumors"
             )
-        return Organ(self.organ, tuple(wanted), tumor_label, self.avoid_labels)
+        return Organ(self.organ, tuple(wanted), tumor_label, self.avoid_labels, self.wall_mm)

@@ -123,6 +123,7 @@ def synthesize_with(
             "volume_ml": round(statistics.volume_ml, 3),
             "parenchyma_hu": round(statistics.parenchyma_hu, 2),
             "parenchyma_sd_hu": round(statistics.parenchyma_sd_hu, 2),
+            **({"wall_mm_taken": round(statistics.wall_mm, 2)} if statistics.wall_mm else {}),
         },
         "tumors": [
             {

@@ -54,7 +54,8 @@ def region_of(
     spec: TumorSpec, shape: Sequence[int], spacing_mm: Sequence[float], *, with_mass_effect: bool = True
 ) -> Box:
     """The box, cut to the grid, outside of which the tumor changes nothing; or only what it displaces."""
-    reach = survey(spec).half_extents_mm
+    # What is wall is seen from the organ's outer surface, which is at most that far away.
+    reach = survey(spec).half_extents_mm + spec.wall_mm
     if with_mass_effect and spec.mass_effect > 0:
         reach = np.maximum(reach, spec.mass_effect_radius_mm)
     centre = np.asarray(spec.centre_mm)
