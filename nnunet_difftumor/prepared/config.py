@@ -133,7 +133,7 @@ class DiffTumorConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` gives an equal config."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        return json.loads(json.dumps(dataclasses.asdict(self) | {"organs": [organ.to_dict() for organ in self.organs]}))
 
     def save(self, path: str | Path) -> None:
         """Writes the file atomically."""

@@ -116,6 +116,7 @@ ALLOWED = {
     "bank_folder": ["string", "null"],
     "weights_folder": ["string", "null"],
     "weights_organs": ["null"],
+    "wall_mm": ["number", "null"],
     "sampler_steps": ["huge_number", "null"],
     "batch_size": ["null"],
     "batch_wait_ms": ["number"],

@@ -17,9 +17,10 @@ from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.synthesis.handcrafted import HandcraftedRenderer
 from nnunet_difftumor.synthesis.patch import tissue_around
-from nnunet_difftumor.synthesis.scene import insert_tumors, rendered_in
+from nnunet_difftumor.synthesis.scene import insert_tumors, patch_of, rendered_in
 from nnunet_difftumor.synthesis.visibility import check_reach, is_faint, too_faint
 from nnunet_difftumor.synthesis.volume import ArrayVolume
+from nnunet_difftumor.synthesis.volume import whole as whole_box
 
 NOISE_HU = 10.0
 
@@ -60,7 +61,9 @@ def test_vessels_beside_a_tumor_do_not_count_as_noise():
 def test_without_noise_a_contrast_of_whole_hu_is_seen_and_without_tissue_around_nothing_is_said():
     even = ArrayVolume(np.full((40, 40, 40), 100, np.float32), np.ones((40, 40, 40), np.int16), (1.0, 1.0, 1.0))
     assert drawn(even, contrast_hu=-5.0, edge_blur_mm=0.1).contrast_to_noise() == pytest.approx(5, abs=0.3)
-    assert tissue_around(even.hu_array, even.label_array, even.label_array > 0, organ=LIVER) is None
+    assert (
+        tissue_around(patch_of(even, spec(), LIVER, box=whole_box(even.shape)), even.label_array > 0, wall_mm=0) is None
+    )
     alone = replace(drawn(even, contrast_hu=0.0), around=None)
     assert alone.contrast_to_noise() is None and not is_faint(alone) and too_faint(alone, 10.0) is None
 
