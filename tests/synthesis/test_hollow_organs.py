@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import tiny_networks
 from phantom_colon import FLUID_HU, ORGAN, WALL_HU, Colon, colon
 
 from nnunet_difftumor.cli.main import main
@@ -122,6 +123,12 @@ def test_bright_contents_are_lumen_too():
     check_tumors(Colon(volume, found.wall, found.lumen), 8)
 
 
+def test_gas_is_lumen_where_hu_are_cut_off_too(found):
+    """As in prepared datasets."""
+    hu = np.clip(found.volume.hu_array, -175, 250)
+    check_tumors(found._replace(volume=ArrayVolume(hu, found.volume.label_array, found.volume.spacing_mm)), 8)
+
+
 def test_statistics_are_those_of_the_wall(found):
     statistics = statistics_of(found)
     assert statistics.parenchyma_hu == pytest.approx(WALL_HU, abs=12) and not statistics.vessel_cells.any()
@@ -220,6 +227,22 @@ def test_the_command_says_that_the_organ_is_hollow_and_the_manifest_gives_the_sa
     again = ["synthesize", *words[1:4], "-o", str(tmp_path / "again"), "--from-spec", str(out / "manifest.json")]
     assert main(again) == 0
     assert json.loads((tmp_path / "again" / "manifest.json").read_text())["outputs"] == manifest["outputs"]
+
+
+def test_a_model_of_another_organ_draws_in_the_wall_and_leaves_the_lumen(found, tmp_path):
+    weights = tiny_networks.write_weights(tmp_path / "weights", "liver_early")
+    words = write(found, tmp_path / "case", found.volume.label_array)
+    options = ["--organ", "colon", "--renderer", "diffusion", "--weights", str(weights)]
+    assert main([*words, *options]) == 2  # nothing is chosen in silence
+    assert main([*words, *options, "--weights-organ", "liver"]) == 0
+    out = tmp_path / "case" / "out"
+    mask = np.asarray(nib.load(out / "tumor_mask.nii.gz").dataobj).T > 0
+    before, after = (
+        np.asarray(nib.load(path).dataobj).T for path in (tmp_path / "case" / "ct.nii.gz", out / "ct.nii.gz")
+    )
+    assert (before != after)[mask].mean() > 0.8 and not (mask & found.lumen).any()
+    np.testing.assert_array_equal(after[found.lumen], before[found.lumen])
+    assert json.loads((out / "manifest.json").read_text())["renderer"]["organ"] == "liver"
 
 
 def test_a_wall_thinner_than_two_voxels_and_an_impossible_one_are_refused_in_a_line(tmp_path, capsys):

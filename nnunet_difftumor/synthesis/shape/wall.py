@@ -12,8 +12,8 @@ import edt
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-# Gas, also mixed with a neighbour within a voxel.
-_GAS_HU = -200.0
+# Gas, also mixed with a neighbour within a voxel; in prepared datasets, whose HU are cut off there, it has -175.
+_GAS_HU = -150.0
 # The wall is compared with what is deeper where noise is suppressed by this many voxels.
 _SMOOTHING_VOX = 0.8
 # Of the voxels at a depth so many may look like lumen: where the wall is thinnest it shall still be wall.
