@@ -14,7 +14,7 @@ from nnunet_difftumor.synthesis.noise import Noise, even_tissue, measure_noise
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.shape.wall import is_too_thin, measured_wall_mm, wall_in
 from nnunet_difftumor.synthesis.stored import read_arrays
-from nnunet_difftumor.synthesis.volume import bounding_box, clipped_box
+from nnunet_difftumor.synthesis.volume import bounding_box, clipped_box, grown_box
 
 # Placement looks at cells of about this size; every place is then checked on the scan's own grid.
 _CELL_MM = 2.0
@@ -108,10 +108,14 @@ class OrganStatistics:
                 "check the label values, or leave this case out"
             )
         step = tuple(max(1, int(_CELL_MM / size + 1e-3)) for size in spacing_mm)
-        mask, hu = mask[box], np.ascontiguousarray(hu[box], np.float32)
         wall_mm = 0.0
         if organ.greatest_wall_mm:
-            wall_mm, mask = _wall(hu, mask, organ.whole(labels[box]), organ=organ, spacing_mm=spacing_mm)
+            # With what is around, below which the wall lies.
+            outer = grown_box(box, (1, 1, 1), mask.shape)
+            wall_mm, wall = _wall(hu[outer], labels[outer], organ=organ, spacing_mm=spacing_mm)
+            mask = np.zeros(mask.shape, bool)
+            mask[outer] = wall
+        mask, hu = mask[box], np.ascontiguousarray(hu[box], np.float32)
         values = hu[mask]
         mean = float(values.mean(dtype=np.float64))
         parenchyma, sd = _parenchyma(values)
@@ -178,10 +182,9 @@ class OrganStatistics:
         return cls(**values)
 
 
-def _wall(
-    hu: np.ndarray, mask: np.ndarray, solid: np.ndarray, *, organ: Organ, spacing_mm: Sequence[float]
-) -> tuple[float, np.ndarray]:
+def _wall(hu: np.ndarray, labels: np.ndarray, *, organ: Organ, spacing_mm: Sequence[float]) -> tuple[float, np.ndarray]:
     """Thickness of the wall, and what of the organ's mask it is."""
+    hu, solid = np.asarray(hu, np.float32), organ.whole(labels)
     if is_too_thin(solid):
         raise InputError(
             f"organ {organ.name}: its mask is thinner than two voxels of {_in_mm(spacing_mm)} mm, too thin for tumors "
@@ -192,7 +195,7 @@ def _wall(
         wall_mm = measured_wall_mm(hu, solid, greatest_mm=organ.greatest_wall_mm, spacing_mm=spacing_mm)
     # Thinner than a voxel, it is still in the outermost ones.
     wall_mm = max(wall_mm, 0.51 * float(min(spacing_mm)))
-    wall = wall_in(hu, mask, solid, wall_mm=wall_mm, spacing_mm=spacing_mm)
+    wall = wall_in(hu, organ.mask(labels), solid, wall_mm=wall_mm, spacing_mm=spacing_mm)
     if not wall.any():
         raise InputError(f"organ {organ.name}: its mask holds gas alone, no wall; check the mask")
     return wall_mm, wall

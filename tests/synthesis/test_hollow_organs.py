@@ -136,6 +136,18 @@ def test_statistics_are_those_of_the_wall(found):
     assert found.volume.hu_array[found.wall | found.lumen].mean() < -100
 
 
+def test_the_outermost_places_are_wall_too():
+    """Where the mask ends at the end of its box."""
+    labels = np.zeros((30, 30, 30), np.int16)
+    labels[5:25, 5:25, 5:25] = 1
+    hu = np.where(labels == 1, 60, -100).astype(np.float32)
+    statistics = OrganStatistics.measure(
+        hu, labels, organ=Organ("tube", (1,), 2, wall_mm=2.0), spacing_mm=(1.0, 1.0, 1.0)
+    )
+    # Two voxels of depth 0.5 and 1.5 mm on each side of 20.
+    assert statistics.volume_ml == pytest.approx((20**3 - 16**3) / 1000)
+
+
 def test_statistics_of_a_wall_are_saved_and_those_of_before_are_read(found, tmp_path):
     statistics = statistics_of(found)
     statistics.save(tmp_path / "new.npz")
