@@ -1,5 +1,6 @@
 """A bent tube in fat: a wall of 3 to 4 mm around a lumen with air above and fluid below."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ class Colon(NamedTuple):
     lumen: np.ndarray
 
 
+@lru_cache(maxsize=8)
 def colon(
     *,
     wall_alone: bool = False,
@@ -29,7 +31,7 @@ def colon(
     thinner: float = 0.0,
     seed: int = 0,
 ) -> Colon:
-    """A tube of 32 mm along half a circle, in a block of fat that leaves room for large tumors.
+    """A tube of 32 mm along half a circle, in a block of fat that leaves room for large tumors. Not to be changed.
 
     Args:
         wall_alone: whether the label map has the wall and not the lumen.

@@ -2,8 +2,10 @@
 and 3 of DiffTumor. Nine pairs of liver, kidney and an organ with a new name."""
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,19 +23,33 @@ ALL = [pytest.param(shift, marks=[] if shift == 1 else pytest.mark.long) for shi
 COMMAND = Path(sys.executable).with_name("difftumor")
 
 
-@pytest.fixture
-def three_organs(prepared_phantom, copy_of_prepared_phantom, tmp_path) -> Path:
-    """The phantom with its pancreas under a name that nobody has published weights for; its difftumor.json."""
-    path = copy_of_prepared_phantom / "difftumor.json"
+@pytest.fixture(scope="module")
+def prepared(prepared_phantom, tmp_path_factory) -> Iterator[tuple[Path, Path]]:
+    """The phantom with its pancreas under a name that nobody has published weights for: its difftumor.json, and a
+    folder of weights. Put back afterwards.
+    """
+    folder, made = prepared_phantom.preprocessed, tmp_path_factory.mktemp("cross")
+    backup = shutil.copytree(folder, made / "backup")
+    path = folder / "difftumor.json"
     record = json.loads(path.read_text().replace('"pancreas"', '"gland"'))
     path.write_text(json.dumps(record | {"size_weights": {"tiny": 1.0, "small": 1.0}}))
-    said = []
+    said: list[str] = []
     prepare(501, processes=1, report=said.append)
-    assert "      NOTE: organ gland: no shapes or contrast of its own; drawn as in the liver (known: liver" in "".join(
-        line for line in said if "NOTE" in line
-    )
-    tiny_networks.write_weights(tmp_path / "weights", *(f"{organ}_early" for organ in ORGANS))
-    return path
+    notes = [line for line in said if "NOTE: organ" in line]
+    assert len(notes) == 1 and "organ gland: no shapes or contrast of its own; drawn as in the liver" in notes[0]
+    yield path, tiny_networks.write_weights(made / "weights", *(f"{organ}_early" for organ in ORGANS))
+    shutil.rmtree(folder)
+    shutil.move(backup, folder)
+
+
+@pytest.fixture
+def three_organs(prepared, tmp_path) -> Iterator[Path]:
+    """The same for one test, which may change the settings and has its own copy of the weights."""
+    path, weights = prepared
+    text = path.read_text()
+    shutil.copytree(weights, tmp_path / "weights")
+    yield path
+    path.write_text(text)
 
 
 def by_another(shift: int) -> dict[str, str]:

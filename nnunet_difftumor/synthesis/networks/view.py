@@ -51,7 +51,8 @@ class NetworkView:
             )
         # What is blended has a margin of two voxels, and the grid stands on one, up to half a voxel from the centre.
         context = np.maximum(CONTEXT_MM, 4 * np.asarray(spacing_mm))
-        reach = survey(spec).half_extents_mm.max(0) + context
+        # As `region_of`, a wall has its surface in the picture.
+        reach = survey(spec).half_extents_mm.max(0) + spec.wall_mm + context
         return grid_around(
             spec.centre_mm,
             extent_mm=2 * reach,

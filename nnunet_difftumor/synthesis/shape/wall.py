@@ -110,9 +110,12 @@ def enclosed_in(hu: np.ndarray, solid: np.ndarray, *, spacing_mm: Sequence[float
     pieces = cc3d.connected_components((away > reach).astype(np.uint8), connectivity=6)
     fat = fat_in(hu, spacing_mm)
     sizes = np.bincount(pieces.ravel())
-    shares = np.bincount(pieces.ravel(), weights=fat.ravel()) / np.maximum(sizes, 1)
+    fats = np.bincount(pieces.ravel(), weights=fat.ravel())
+    fats[0] = 0
+    shares = fats / np.maximum(sizes, 1)
     closed = shares < _FAT_SHARE
-    closed[0] = False
+    # Outside lie other organs too, but most of the fat.
+    closed[[0, int(fats.argmax())]] = False
     if not closed.any():
         return np.zeros(solid.shape, bool)
     near = edt.edt(np.ascontiguousarray(~closed[pieces]), anisotropy=spacing) <= reach + min(spacing)
