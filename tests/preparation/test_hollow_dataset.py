@@ -12,6 +12,8 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.preparation.lesion_bank import make_bank
 from nnunet_difftumor.preparation.prepare import prepare
 from nnunet_difftumor.prepared.config import DiffTumorConfig
+from nnunet_difftumor.prepared.statistics import StatisticsStore
+from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.spec import TumorSpec
 
 pytestmark = pytest.mark.slow(file_seconds=30)
@@ -60,11 +62,10 @@ def test_a_bank_has_tumors_in_the_wall_of_prepared_scans(raw, tmp_path):
         assert 0 < spec.wall_mm <= 5.0
 
 
-def test_a_wall_that_is_too_thin_names_the_case(raw):
-    path = raw / "labelsTr" / "c1.nii.gz"
-    image = nib.load(path)
-    labels = np.asarray(image.dataobj)
-    skin = labels & ~np.roll(labels, 1, 2)
-    nib.save(nib.Nifti1Image(skin.astype(np.uint8), image.affine), path)
+def test_a_wall_that_is_too_thin_names_the_case(tmp_path):
+    volume = colon(spacing_mm=SPACING_MM).volume
+    skin = volume.label_array & ~np.roll(volume.label_array, 1, 0)
+    store, organs = StatisticsStore(tmp_path, "3d"), [Organ("colon", (1,), 2, (2,))]
     with pytest.raises(InputError, match=r"^case c1: organ colon: its mask is thinner than two voxels"):
-        prepare(533, spacing_mm=SPACING_MM, patch_size=(32, 32, 32), processes=1, report=lambda line: None)
+        store.measure("c1", volume.hu_array, skin, organs=organs, spacing_mm=SPACING_MM)
+    assert not store.cases("colon")
