@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
-from scipy.special import expit
+from scipy.special import expit, ndtr
 
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.synthesis.look.texture import grain_texture
 from nnunet_difftumor.synthesis.noise import Noise, noise_under
 from nnunet_difftumor.synthesis.patch import Patch, RenderedTumor, Site, site_of
 from nnunet_difftumor.synthesis.shape.field import radial_field
+from nnunet_difftumor.synthesis.shape.profile import squared_slopes
 from nnunet_difftumor.synthesis.shape.survey import region_of
 from nnunet_difftumor.synthesis.spec import SeedStream, TumorSpec
 from nnunet_difftumor.synthesis.volume import Box, Volume, axes_mm
@@ -49,8 +50,12 @@ def _rendered(patch: Patch, spec: TumorSpec) -> RenderedTumor:
     site = site_of(patch, spec)
     if not site.mask.any():
         return site.unchanged()
-    capsule = np.float32(spec.capsule_hu) * _capsule(site.alpha, patch.spacing_mm) if spec.capsule_hu > 0 else None
-    return site.blended(_tissue(site), added_hu=capsule)
+    tissue, added = _tissue(site), None
+    if spec.capsule_hu > 0 and spec.capsule_mm > 0:
+        tissue += np.float32(spec.capsule_hu) * _shell(site)
+    elif spec.capsule_hu > 0:
+        added = np.float32(spec.capsule_hu) * _capsule(site.alpha, patch.spacing_mm)
+    return site.blended(tissue, added_hu=added)
 
 
 def _tissue(site: Site) -> np.ndarray:
@@ -87,3 +92,18 @@ def _capsule(alpha: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     """Equations 6 and 7, float32 (z, y, x) within 0 to 1."""
     edge = ((alpha >= _CAPSULE_FROM) & (alpha <= _CAPSULE_TO)).astype(np.float32)
     return gaussian_filter(edge, _CAPSULE_BLUR_MM / np.asarray(spacing_mm))
+
+
+def _shell(site: Site) -> np.ndarray:
+    """How much of each voxel is capsule, float32 of `site.near` within 0 to 1: a shell inside the tumor's surface.
+
+    Of one thickness on every grid, its inner side blurred as the tumor's edge is, and by the voxel. Outside of the mask
+    there is none, so that nothing around is brightened, and none where the organ's border cuts the tumor.
+    """
+    spec, patch = site.spec, site.around
+    level = radial_field(spec, axes_mm(patch.box, patch.spacing_mm))
+    slope, across_voxel = squared_slopes(level, patch.spacing_mm)
+    slope += np.float32(1e-12)
+    depth_mm = (1 - level) / np.sqrt(slope)
+    blur_mm = np.sqrt(np.float32(spec.edge_blur_mm**2 / 4) + across_voxel / slope)
+    return ndtr((np.float32(spec.capsule_mm) - depth_mm) / blur_mm) * site.mask

@@ -12,6 +12,7 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path
 from nnunet_difftumor.synthesis.noise import Noise, even_tissue, measure_noise
 from nnunet_difftumor.synthesis.organ import Organ
+from nnunet_difftumor.synthesis.separable import cell_mean
 from nnunet_difftumor.synthesis.shape.wall import is_too_thin, measured_wall_mm, wall_in
 from nnunet_difftumor.synthesis.stored import read_arrays
 from nnunet_difftumor.synthesis.volume import bounding_box, clipped_box, grown_box
@@ -136,10 +137,10 @@ class OrganStatistics:
         smoothing = statistics.smoothing_vox(spacing_mm)
         # The mean over a cell has smoothed already, with variance (n^2 - 1) / 12.
         rest = np.sqrt(np.maximum(smoothing**2 - (np.square(step) - 1) / 12, 0)) / step
-        smoothed = gaussian_filter(_cell_mean(hu, step), rest)
-        organ_cells = _cell_mean(mask.astype(np.float32), step) > (_IN_WALL if wall_mm else 0.5)
+        smoothed = gaussian_filter(cell_mean(hu, step), rest)
+        organ_cells = cell_mean(mask.astype(np.float32), step) > (_IN_WALL if wall_mm else 0.5)
         if organ.avoid_labels:
-            organ_cells &= _cell_mean(organ.lesions(labels[box]).astype(np.float32), step) == 0
+            organ_cells &= cell_mean(organ.lesions(labels[box]).astype(np.float32), step) == 0
         vessel_cells = (smoothed > statistics.vessel_threshold_hu) & organ_cells & (wall_mm == 0)
         cell_mm = [float(n * size) for n, size in zip(step, spacing_mm, strict=True)]
         free = edt.edt(np.ascontiguousarray(organ_cells & ~vessel_cells), anisotropy=cell_mm, black_border=True)
@@ -229,21 +230,3 @@ def _noise(
     block = clipped_box(most_room - reach, most_room + reach + 1, mask.shape)
     even = even_tissue(hu[block], mask[block], spacing_mm, around_hu=parenchyma_hu)
     return measure_noise(hu[block], even, spacing_mm)
-
-
-def _cell_mean(array: np.ndarray, step: Sequence[int]) -> np.ndarray:
-    """Mean over cells of `step` voxels; cells that stick out at the upper end average the voxels that exist."""
-    for axis, n in enumerate(step):
-        if n == 1:
-            continue
-        starts = np.arange(0, array.shape[axis], n)
-        counts = np.diff(np.append(starts, array.shape[axis])).astype(np.float32)
-        full = array.shape[axis] // n
-        view = np.moveaxis(array, axis, 0)
-        total = view[0 : full * n : n].copy()
-        for offset in range(1, n):
-            total += view[offset : full * n : n]
-        if full < len(starts):
-            total = np.concatenate([total, view[full * n :].sum(0, keepdims=True)])
-        array = np.moveaxis(total / counts.reshape(-1, 1, 1), 0, axis)
-    return array

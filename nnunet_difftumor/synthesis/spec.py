@@ -12,7 +12,8 @@ import numpy as np
 from nnunet_difftumor.errors import InputError, shown
 from nnunet_difftumor.json_checks import is_integer, is_number
 
-SCHEMA_VERSION = 1
+# Version 1 has fewer fields; where those of version 2 have no value, a tumor is what it was.
+SCHEMA_VERSION = 2
 
 Triple = tuple[float, float, float]
 KINDS = ("tumor", "cyst", "haemangioma")
@@ -36,7 +37,7 @@ RANGES = (
     (("semi_axes_mm",), 0.1, 200, "three numbers from 0.1 to 200"),
     (("roughness_grain_mm", "texture_grain_mm"), 0.01, 200, "0.01 to 200"),
     (("edge_blur_mm",), 0.001, 50, "0.001 to 50"),
-    (("deformation_mm", "texture_blur_mm", "wall_mm"), 0, 50, "0 to 50"),
+    (("deformation_mm", "texture_blur_mm", "growth_radius_mm", "capsule_mm", "wall_mm"), 0, 50, "0 to 50"),
     (("mass_effect_radius_mm",), 0, 400, "0 to 400"),
     (("background_hu", "contrast_hu", "core_contrast_hu"), -1e4, 1e4, "-10000 to 10000"),
     (("texture_sd_hu", "noise_sd_hu", "capsule_hu"), 0, 1e4, "0 to 10000"),
@@ -78,11 +79,15 @@ class TumorSpec:
         roughness: standard deviation of the surface's fine relief, relative to the semi-axes, 0 to 0.5.
         roughness_grain_mm: distance of the relief's control points, > 0.
         exophytic: whether it may grow out of the organ, into fat.
+        growth_radius_mm: of a ball that must find room where it grows out, 0 to 50; 0: fat counts voxel by voxel, which
+            leaves ragged borders (version 1).
         noise_sd_hu: standard deviation of the scan's noise, which the tumor keeps; 0: the texture replaces it.
         noise_correlation: of neighbouring voxels' noise, along the array's axes, each within -1 to 1.
         core_size: size of a core of another intensity, relative to the tumor, 0 (none) to 1.
         core_contrast_hu: of the core relative to the rest; the mean stays what `contrast_hu` says.
         capsule_hu: brightness of the capsule (d in equation 8 of Hu et al.), 0: none.
+        capsule_mm: thickness of the capsule, a shell inside the tumor's border, 0 to 50; 0: as wide as the blurred edge
+            makes it, over the border (equations 6 and 7).
         mass_effect: how strongly the tissue around is pushed away (I / 100 in equation 5 of Hu et al.), 0 to 0.9.
         mass_effect_radius_mm: how far (gamma_max in equation 5).
         texture_spline: whether the texture's grains are interpolated by a cubic spline instead of cubic convolution.
@@ -118,15 +123,17 @@ class TumorSpec:
     mass_effect: float = 0.0
     mass_effect_radius_mm: float = 0.0
     texture_spline: bool = False
+    growth_radius_mm: float = 0.0
+    capsule_mm: float = 0.0
     wall_mm: float = 0.0
     fills_lumen: bool = False
     renderer: str = "handcrafted"
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        if self.schema_version != SCHEMA_VERSION:
+        if self.schema_version != SCHEMA_VERSION or isinstance(self.schema_version, bool):
             raise InputError(
-                f"tumor spec: schema_version is {shown(self.schema_version)}, this version reads {SCHEMA_VERSION}; "
+                f"tumor spec: schema_version is {shown(self.schema_version)}, this version reads 1 and 2; "
                 "replay it with the version of nnunet-difftumor that its manifest names"
             )
         for name in ("organ", "size_class", "renderer"):
@@ -169,7 +176,7 @@ class TumorSpec:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "TumorSpec":
-        """Reads what `to_dict` wrote.
+        """Reads what `to_dict` wrote, also that of version 1, which is the same tumor in this version.
 
         Raises:
             InputError: for unknown or missing keys, other schema versions and impossible values.
@@ -184,6 +191,8 @@ class TumorSpec:
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in record.items()
         }
+        if values.get("schema_version") == 1 and not isinstance(values["schema_version"], bool):
+            values["schema_version"] = SCHEMA_VERSION
         return cls(**values)
 
 

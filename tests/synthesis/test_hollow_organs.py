@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny_networks
 from phantom_colon import FLUID_HU, ORGAN, WALL_HU, Colon, colon
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_dilation, distance_transform_edt
 
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.errors import InputError
@@ -193,11 +193,17 @@ def test_a_second_tumor_does_not_make_the_lumen_wall(found):
     assert not (in_whole_scan(both, tumor.box, tumor.mask) & found.lumen).any()
 
 
+def beside_lumen(found: Colon, spec: TumorSpec) -> TumorSpec:
+    """The tumor with its centre at the inner side of the wall."""
+    inner = np.argwhere(binary_dilation(found.lumen) & (found.volume.label_array == 1) & ~found.lumen)
+    return replace(spec, centre_mm=tuple(float(mm) for mm in inner[len(inner) // 2] * found.volume.spacing_mm))
+
+
 def test_the_lumen_is_filled_only_if_the_spec_says_so():
     found = colon()
     placed = TumorSampler(ORGAN).sample(found.volume, statistics_of(found), np.random.default_rng(0), size="medium")
     assert isinstance(placed, Placement) and placed.spec.wall_mm > 0 and not placed.spec.fills_lumen
-    inwards = replace(placed.spec, fills_lumen=True)
+    inwards = replace(beside_lumen(found, placed.spec), fills_lumen=True)
     tumor = rendered_in(found.volume, inwards, ORGAN, renderer=HandcraftedRenderer())
     assert (in_whole_scan(found, tumor.box, tumor.mask) & found.lumen).sum() > 20
     assert TumorSpec.from_dict(inwards.to_dict()) == inwards
@@ -207,7 +213,7 @@ def test_a_spec_of_before_means_what_it_meant():
     """No wall: all of the mask is organ."""
     found = colon()
     placed = TumorSampler(ORGAN).sample(found.volume, statistics_of(found), np.random.default_rng(0), size="medium")
-    record = replace(placed.spec, exophytic=False).to_dict()
+    record = replace(beside_lumen(found, placed.spec), exophytic=False).to_dict()
     old = TumorSpec.from_dict({k: v for k, v in record.items() if k not in ("wall_mm", "fills_lumen")})
     tumor = rendered_in(found.volume, old, ORGAN, renderer=HandcraftedRenderer())
     mask = in_whole_scan(found, tumor.box, tumor.mask)

@@ -28,10 +28,22 @@ def test_axis_ratios_have_the_quantiles_of_real_lesions():
     rng = np.random.default_rng(0)
     for organ, sizes in SHAPES.items():
         assert set(sizes) == set(SIZE_BANDS_MM), organ
-        for quantiles in sizes.values():
-            ratios = np.array([quantiles.axis_ratios(rng) for _ in range(2000)])
+        for shapes in sizes.values():
+            ratios = np.array([shapes.quantiles.axis_ratios(rng) for _ in range(2000)])
             assert (np.diff(ratios, axis=1) <= 0).all()
-            assert np.median(ratios[:, 1]) == pytest.approx(quantiles.middle_to_longest[3], abs=0.02)
+            assert np.median(ratios[:, 1]) == pytest.approx(shapes.quantiles.middle_to_longest[3], abs=0.02)
+
+
+@pytest.mark.parametrize("organ", SHAPES)
+def test_a_drawn_ellipsoid_has_the_volume_of_its_ball(organ):
+    rng = np.random.default_rng(0)
+    for size, shapes in SHAPES[organ].items():
+        for _ in range(50):
+            drawn = shapes.draw(rng, radius_mm=10.0)
+            assert np.prod(drawn["semi_axes_mm"]) == pytest.approx(1000)
+            assert shapes.deformation[0] - 1e-9 <= drawn["deformation_mm"] / 10 <= shapes.deformation[1] + 1e-9, size
+            assert shapes.roughness[0] - 1e-9 <= drawn["roughness"] <= shapes.roughness[1] + 1e-9
+            assert shapes.grain[0] <= drawn["roughness_grain_mm"] / 10 <= shapes.grain[1]
 
 
 def test_kidney_tumors_are_rounder_and_smoother_than_those_of_the_liver():
@@ -41,7 +53,7 @@ def test_kidney_tumors_are_rounder_and_smoother_than_those_of_the_liver():
         return np.median([min(t.semi_axes_mm) / max(t.semi_axes_mm) for t in tumors])
 
     assert flatness(kidney) > flatness(liver) + 0.05
-    assert np.mean([t.roughness for t in kidney]) < 0.5 * np.mean([t.roughness for t in liver])
+    assert np.mean([t.roughness for t in kidney]) < 0.65 * np.mean([t.roughness for t in liver])
 
 
 @pytest.mark.parametrize(("organ", "share"), [("liver", 0.0), ("kidney", 0.97), ("pancreas", 1.0)])

@@ -21,7 +21,10 @@ def test_the_record_names_every_field():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 2}, "schema_version is 2, this version reads 1"),
+        ({"schema_version": 3}, "schema_version is 3, this version reads 1 and 2"),
+        ({"schema_version": True}, "schema_version is True, this version reads"),
+        ({"growth_radius_mm": -1.0}, "growth_radius_mm is -1.0, expected 0 to 50"),
+        ({"capsule_mm": 51.0}, "capsule_mm is 51.0, expected 0 to 50"),
         ({"centre_mm": [1.0, 2.0]}, r"centre_mm is \(1.0, 2.0\), expected three numbers within -10000 to 10000"),
         ({"centre_mm": [1e300, 0, 0]}, "centre_mm is .*, expected three numbers within"),
         ({"rotation": [1.0, 0.0, 0.0]}, "rotation is .*, expected a unit quaternion"),

@@ -114,7 +114,7 @@ def test_what_a_spec_reaches_may_be_changed_in_a_region_of_any_size(changes):
 
 def test_a_tumor_that_is_too_faint_is_drawn_again_and_the_same_each_time():
     hu, labels = (array.transpose(2, 1, 0) for array in body())
-    options = {"spacing_mm": (2.5, 2.0, 2.0), "size": "tiny", "count": 4, "contrast_hu": (-30, 30), "seed": 1}
+    options = {"spacing_mm": (2.5, 2.0, 2.0), "size": "tiny", "count": 4, "contrast_hu": (-30, 30), "seed": 11}
     anything = synthesize_arrays(hu, labels == 1, **options)
     seen = synthesize_arrays(hu, labels == 1, minimum_contrast_to_noise=0.8, **options)
     again = synthesize_arrays(hu, labels == 1, minimum_contrast_to_noise=0.8, **options)
@@ -144,7 +144,7 @@ def test_if_no_tumor_can_be_seen_it_is_said(case, tmp_path, capsys):
 def test_the_installed_command_counts_and_refuses_on_a_real_ct(test_data, tmp_path):
     script, scan = Path(sys.executable).with_name("difftumor"), test_data / "abdomen_3mm"
     words = [script, "synthesize", scan / "ct.nii.gz", "--organ-mask", scan / "labels.nii.gz", "--organ-label", 5]
-    words += ["--organ", "liver", "--size", "small", "--count", 3, "--contrast-hu", -12, 0, "--seed", 2]
+    words += ["--organ", "liver", "--size", "small", "--count", 3, "--contrast-hu", -12, 0, "--seed", 1]
 
     def run(output, *more):
         done = subprocess.run([*map(str, [*words, "-o", output, *more])], capture_output=True, text=True)

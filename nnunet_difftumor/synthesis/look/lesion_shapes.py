@@ -1,4 +1,4 @@
-"""How real lesions are shaped: quantiles of what was measured on public masks, per organ and size.
+"""How real lesions are shaped, per organ and size: quantiles of what was measured on public masks, and what was fitted.
 
 Liver: 661 lesions of LiTS with slices of at most 1.25 mm, as cut out for ULS23. Kidney: 549 tumors of KiTS23, 10 mm or
 more. Pancreas: 400 lesions of MSD Task07 and of Radboud's part of ULS23. Axes are those of the ellipsoid with equal
@@ -6,9 +6,11 @@ moments. Summary statistics only.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+Interval = tuple[float, float]
 
 LEVELS = (0.02, 0.10, 0.25, 0.50, 0.75, 0.90, 0.98)
 _ENDS = (0.0, *LEVELS, 1.0)
@@ -56,4 +58,72 @@ _PANCREAS = {
     "medium": ShapeQuantiles((0.51, 0.60, 0.70, 0.78, 0.86, 0.92, 0.96), (0.58, 0.66, 0.74, 0.81, 0.88, 0.94, 0.97)),
     "large": ShapeQuantiles((0.66, 0.72, 0.77, 0.84, 0.91, 0.94, 0.98), (0.69, 0.76, 0.81, 0.84, 0.90, 0.93, 0.95)),
 }
-SHAPES: Mapping[str, Mapping[str, ShapeQuantiles]] = {"liver": _LIVER, "kidney": _KIDNEY, "pancreas": _PANCREAS}
+_QUANTILES: Mapping[str, Mapping[str, ShapeQuantiles]] = {"liver": _LIVER, "kidney": _KIDNEY, "pancreas": _PANCREAS}
+
+
+class ShapeDistribution(NamedTuple):
+    """How shapes of one organ and size are drawn; with u ~ U(0, 1), one for deformation and roughness:
+
+    semi-axes 1, m^a, m^a s^b, with m and s drawn from the quantiles and (a, b) = `softening`;
+    deformation / radius = low + (high - low) u^2, and roughness likewise; grain / radius ~ U(`grain`).
+
+    Attributes:
+        quantiles: of real axis ratios.
+        softening: displacement and relief make shapes more elongated and flatter than their ellipsoid.
+        deformation: sd of the displacement, relative to the radius.
+        roughness: sd of the relief, relative to the semi-axes.
+        grain: of the relief, relative to the radius.
+    """
+
+    quantiles: ShapeQuantiles
+    softening: Interval
+    deformation: Interval
+    roughness: Interval
+    grain: Interval
+
+    def draw(self, rng: np.random.Generator, *, radius_mm: float) -> dict[str, Any]:
+        """The fields of a `TumorSpec` that make its shape; the ellipsoid has the volume of a ball of that radius."""
+        ratios = self.quantiles.axis_ratios(rng)
+        middle, shortest = ratios[1], ratios[2] / ratios[1]
+        middle, shortest = middle ** self.softening[0], shortest ** self.softening[1]
+        ratios = np.array([1.0, middle, middle * shortest])
+        # Many lesions are plain and a few are not: the lobed ones are the rough ones too.
+        irregular = rng.random() ** 2
+        return {
+            "semi_axes_mm": tuple(float(value) for value in radius_mm * ratios / np.prod(ratios) ** (1 / 3)),
+            "deformation_mm": radius_mm * _between(self.deformation, irregular),
+            "roughness": _between(self.roughness, irregular),
+            "roughness_grain_mm": radius_mm * float(rng.uniform(*self.grain)),
+        }
+
+
+def _between(interval: Interval, share: float) -> float:
+    return float(interval[0] + (interval[1] - interval[0]) * share)
+
+
+# Softening, deformation, roughness and grain were fitted together: rendered on grids like those of the real ones, they
+# have their flatness, elongation, smoothed sphericity and solidity (benchmarks/realism.py).
+_FITTED = {
+    "liver": {
+        "tiny": ((0.58, 1.30), (0.03, 0.17), (0.18, 0.31), (0.50, 0.55)),
+        "small": ((0.66, 1.26), (0.04, 0.20), (0.13, 0.24), (0.40, 0.42)),
+        "medium": ((0.84, 1.00), (0.00, 0.26), (0.125, 0.31), (0.38, 0.42)),
+        "large": ((0.84, 0.88), (0.04, 0.20), (0.12, 0.30), (0.32, 0.37)),
+    },
+    "kidney": {
+        "tiny": ((0.82, 0.72), (0.04, 0.07), (0.08, 0.165), (0.36, 0.40)),
+        "small": ((0.82, 0.72), (0.04, 0.07), (0.08, 0.165), (0.36, 0.40)),
+        "medium": ((0.58, 1.05), (0.04, 0.08), (0.07, 0.155), (0.30, 0.32)),
+        "large": ((0.80, 0.80), (0.04, 0.06), (0.06, 0.155), (0.30, 0.34)),
+    },
+    "pancreas": {
+        "tiny": ((0.83, 1.00), (0.11, 0.25), (0.08, 0.11), (0.40, 0.45)),
+        "small": ((0.83, 1.00), (0.11, 0.25), (0.08, 0.11), (0.40, 0.45)),
+        "medium": ((0.79, 0.68), (0.00, 0.26), (0.14, 0.265), (0.38, 0.50)),
+        "large": ((0.40, 0.68), (0.03, 0.25), (0.13, 0.28), (0.42, 0.50)),
+    },
+}
+SHAPES: Mapping[str, Mapping[str, ShapeDistribution]] = {
+    organ: {size: ShapeDistribution(_QUANTILES[organ][size], *fitted) for size, fitted in sizes.items()}
+    for organ, sizes in _FITTED.items()
+}

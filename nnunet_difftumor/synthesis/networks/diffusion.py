@@ -51,6 +51,7 @@ def as_diffusion(spec: TumorSpec) -> TumorSpec:
         core_size=0.0,
         core_contrast_hu=0.0,
         capsule_hu=0.0,
+        capsule_mm=0.0,
     )
 
 

@@ -1,7 +1,8 @@
 """Where a tumor fits: draws a spec from a preset and finds it a place, or says why there is none."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from scipy.ndimage import maximum_filter
@@ -12,6 +13,7 @@ from nnunet_difftumor.synthesis.look.preset import EVERY, SIZES, Preset
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
+from nnunet_difftumor.synthesis.placement.growth import GrowthMap
 from nnunet_difftumor.synthesis.placement.walls import grown_from_wall, least_in_wall, places_at_wall
 from nnunet_difftumor.synthesis.shape.field import radial_field, radius_mm, rotation_matrix
 from nnunet_difftumor.synthesis.shape.mass_effect import displaced_labels
@@ -33,6 +35,9 @@ _INSIDE = ((0.9, 1.0), (0.7, 1.0))
 # Of one that grows out of the organ between these; real ones of the kidney lie half outside.
 _INSIDE_EXOPHYTIC = ((0.3, 0.7), (0.2, 0.9))
 _LEAST_ROOTED = 0.2
+# More than a fifth of a tumor that grows out is outside (KiTS23's way to count them), and hardly any of it is cut off:
+# beside bowel, muscle and lung there is no place for it, rather than one for a part.
+_LEAST_GROWN, _LEAST_UNCUT = 0.2, 0.85
 # What no displacement or relief takes away from a tumor, relative to its size.
 _MIDDLE = 0.6
 # Bone does not give way: no mass effect near it.
@@ -41,7 +46,7 @@ _GAP_MM = 1.0
 # A tumor that the organ cuts to less than this part of its band is not made larger to fit the band again.
 _LEAST_LEFT = 0.75
 # Of the places with the least vessels this many are examined on the scan's own grid.
-_EXAMINED = 4
+_EXAMINED, _EXAMINED_GROWING = 4, 6
 # A real lesion must be outside the tumor made this much larger.
 _LESION_DISTANCE = 1.2
 
@@ -148,12 +153,15 @@ class TumorSampler:
         """Draws one tumor and finds it a place.
 
         The search is bounded. A tumor that does not fit is made smaller, within its band of sizes, and then another
-        one is drawn, before the search is given up.
+        one is drawn, before the search is given up. The last one that finds no fat to grow into may be inside.
         """
         size = self._draw_size(rng) if size == "mix" else size
-        for _ in range(_DRAWS):
+        growth = cache(lambda: GrowthMap(volume, statistics, self.organ))
+        for left in reversed(range(_DRAWS)):
             drawn = self.preset.draw(self.organ.name, size, statistics=statistics, rng=rng)
-            found = self._place(drawn, volume, statistics, rng=rng, occupied=occupied)
+            found = self._place(
+                drawn, volume, statistics, rng=rng, occupied=occupied, growth=growth, inside_too=not left
+            )
             if isinstance(found, Placement):
                 break
         return found
@@ -178,20 +186,21 @@ class TumorSampler:
         *,
         rng: np.random.Generator,
         occupied: Sequence[Placement],
+        growth: Callable[[], GrowthMap] | None = None,
+        inside_too: bool = True,
     ) -> Placement | NoRoom:
         # Deformed, the shape shall still have the volume drawn.
         wanted = _ball_volume(_nominal_diameter_mm(drawn))
-        drawn = _scaled(drawn, (wanted / survey(drawn).volume_mm3) ** (1 / 3))
+        drawn = scaled(drawn, (wanted / survey(drawn).volume_mm3) ** (1 / 3))
         if statistics.wall_mm:
             drawn = grown_from_wall(drawn, statistics.wall_mm)
         size = drawn.size_class
         reason = "no place with enough room in the organ"
-        # What finds no fat to grow into may still fit inside.
-        for spec in (drawn, replace(drawn, exophytic=False)) if drawn.exophytic else (drawn,):
+        for spec in (drawn, replace(drawn, exophytic=False)) if drawn.exophytic and inside_too else (drawn,):
             for diameter in _shrinking(_nominal_diameter_mm(spec), SIZE_BANDS_MM[size][0]):
-                spec = _scaled(spec, diameter / _nominal_diameter_mm(spec))
+                spec = scaled(spec, diameter / _nominal_diameter_mm(spec))
                 places = (
-                    self._places(spec, statistics, volume.spacing_mm, rng, occupied)
+                    self._places(spec, statistics, volume.spacing_mm, rng, occupied, growth)
                     if not statistics.wall_mm
                     else places_at_wall(spec, statistics, volume, organ=self.organ, rng=rng)
                 )
@@ -213,6 +222,7 @@ class TumorSampler:
         spacing_mm: Sequence[float],
         rng: np.random.Generator,
         occupied: Sequence[Placement],
+        growth: Callable[[], GrowthMap] | None,
     ) -> Iterator[tuple[float, float, float]]:
         """Centres in mm that look good on the statistics' cells, best first."""
         deep = spec.size_class in EARLY_SIZES and not spec.exophytic
@@ -235,7 +245,10 @@ class TumorSampler:
             order = np.argsort(-statistics.free_mm.ravel()[cells[_ANYWHERE:]], kind="stable")
             centres = np.concatenate([centres[:_ANYWHERE], centres[_ANYWHERE:][order]])[:limit]
         else:
+            if growth is not None and _grows(spec) and spec.size_class not in EARLY_SIZES:
+                centres = centres[growth().share_of(_points(spec, centres)) >= _LEAST_UNCUT]
             examined = _ATTEMPTS if spec.size_class in self._sizes_clear_of_vessels else _EXAMINED
+            examined = max(examined, _EXAMINED_GROWING) if _grows(spec) else examined
             centres = _least_vessels(spec, centres, statistics, spacing_mm)[:examined]
         yield from (tuple(float(value) for value in centre) for centre in centres)
 
@@ -252,26 +265,33 @@ class TumorSampler:
             box = region_of(spec, volume.shape, spacing, with_mass_effect=False)
             hu, labels, inner = self._with_margin(box, statistics, volume)
             organ = tissue_of(hu, labels, wall_mm=spec.wall_mm, organ=self.organ, spacing_mm=spacing)
+            pushed = displaced_labels(labels[inner], spec, box=box, spacing_mm=spacing)
+            room = room_of(hu[inner], pushed, spec, organ=self.organ, spacing_mm=spacing)
+            if _grows(spec) and room[_in_ellipsoid(spec, box, spacing)].mean() < _LEAST_UNCUT:
+                return "too little fat around the organ to grow into"
             vessels = statistics.vessels(hu, organ, spacing)[inner]
             if spec.size_class in self._sizes_clear_of_vessels and (vessels & _middle(spec, box, spacing)).any():
                 return "a vessel is in the way"
-            pushed = displaced_labels(labels[inner], spec, box=box, spacing_mm=spacing)
-            mask = mask_in(spec, box, spacing, room_of(hu[inner], pushed, spec, organ=self.organ, spacing_mm=spacing))
+            mask = mask_in(spec, box, spacing, room)
             diameter = equivalent_diameter_mm(mask, spacing)
+            if _grows(spec) and _ball_volume(diameter) < _LEAST_UNCUT * survey(spec).volume_mm3:
+                return "too little fat around the organ to grow into"
             if diameter < _LEAST_LEFT * low:
                 return "cut by the organ's border to less than its size"
             if low <= diameter < high:
                 break
             if not correction:
                 return "cut by the organ's border to less than its size"
-            spec = _scaled(spec, (low * 1.04 if diameter < low else high * 0.97) / diameter)
+            spec = scaled(spec, (low * 1.04 if diameter < low else high * 0.97) / diameter)
         # Again, since the correction may have made it larger.
         reach = survey(spec).reach_mm
         if not _clear_of(occupied, np.array([spec.centre_mm]), reach, spacing).all():
             return "another synthetic tumor is in the way"
-        rooted = _LEAST_ROOTED if not spec.wall_mm else least_in_wall(spec, diameter)
-        if spec.exophytic and np.count_nonzero(mask & organ[inner]) < rooted * np.count_nonzero(mask):
+        rooted = np.count_nonzero(mask & organ[inner]) / np.count_nonzero(mask)
+        if spec.exophytic and rooted < (least_in_wall(spec, diameter) if spec.wall_mm else _LEAST_ROOTED):
             return "too little of it is in the organ that it grows out of"
+        if _grows(spec) and rooted > 1 - _LEAST_GROWN:
+            return "too little of it grows out of the organ"
         lesions = self.organ.lesions(labels[inner])
         if lesions.any():
             # On coarse grids neighbouring voxels touch although there is a distance between the shapes.
@@ -298,6 +318,22 @@ def _middle(spec: TumorSpec, box: Box, spacing_mm: Sequence[float]) -> np.ndarra
     """Boolean (z, y, x): for certain inside the tumor; quicker than the whole shape, to turn down a place."""
     ellipsoid = replace(spec, deformation_mm=0.0, roughness=0.0)
     return radial_field(ellipsoid, axes_mm(box, spacing_mm)) < _MIDDLE
+
+
+def _grows(spec: TumorSpec) -> bool:
+    """Whether it grows out of the organ, and only where it is hardly cut."""
+    return spec.exophytic and spec.growth_radius_mm > 0
+
+
+def _points(spec: TumorSpec, centres: np.ndarray) -> np.ndarray:
+    """Points that are evenly spread in the ellipsoid at each of the centres (n, 3), (n, k, 3), in mm."""
+    return centres[:, None] + _UNIT_BALL * spec.semi_axes_mm @ rotation_matrix(spec).T
+
+
+def _in_ellipsoid(spec: TumorSpec, box: Box, spacing_mm: Sequence[float]) -> tuple[np.ndarray, ...]:
+    """Indices, in the box, of the voxels at points that are evenly spread in the ellipsoid; quicker than its mask."""
+    voxels = np.rint(_points(spec, np.array([spec.centre_mm]))[0] / np.asarray(spacing_mm)).astype(int)
+    return tuple(np.clip(voxels[:, i] - part.start, 0, part.stop - part.start - 1) for i, part in enumerate(box))
 
 
 def equivalent_diameter_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
@@ -329,7 +365,7 @@ def _nominal_diameter_mm(spec: TumorSpec) -> float:
     return 2 * radius_mm(spec)
 
 
-def _scaled(spec: TumorSpec, factor: float) -> TumorSpec:
+def scaled(spec: TumorSpec, factor: float) -> TumorSpec:
     """The same shape at another size."""
     return replace(
         spec,
@@ -337,6 +373,7 @@ def _scaled(spec: TumorSpec, factor: float) -> TumorSpec:
         deformation_mm=spec.deformation_mm * factor,
         roughness_grain_mm=spec.roughness_grain_mm * factor,
         mass_effect_radius_mm=spec.mass_effect_radius_mm * factor,
+        growth_radius_mm=spec.growth_radius_mm * factor,
     )
 
 
@@ -372,10 +409,9 @@ def _shares_in_ellipsoid(
     spec: TumorSpec, centres: np.ndarray, statistics: OrganStatistics, spacing_mm: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Share of the ellipsoid at each centre (n, 3) that is organ, and that is vessel."""
-    points = _UNIT_BALL * spec.semi_axes_mm @ rotation_matrix(spec).T
     cell_mm = np.multiply(statistics.cell_voxels, spacing_mm)
     first_mm = (np.asarray(statistics.cell_origin) - 0.5) * np.asarray(spacing_mm)
-    cells = np.floor((centres[:, None] + points - first_mm) / cell_mm).astype(int)
+    cells = np.floor((_points(spec, centres) - first_mm) / cell_mm).astype(int)
     shape = np.asarray(statistics.organ_cells.shape)
     within = ((cells >= 0) & (cells < shape)).all(-1)
     cells = np.moveaxis(np.clip(cells, 0, shape - 1), -1, 0)

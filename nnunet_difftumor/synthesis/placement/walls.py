@@ -28,7 +28,9 @@ _MOST_ROOTED = 0.2
 
 def grown_from_wall(drawn: TumorSpec, wall_mm: float) -> TumorSpec:
     """What a preset drew, as a tumor of a wall: into fat if it is larger, and without mass effect, as all that do."""
-    return replace(drawn, wall_mm=wall_mm, exophytic=True, mass_effect=0.0, mass_effect_radius_mm=0.0)
+    return replace(
+        drawn, wall_mm=wall_mm, exophytic=True, growth_radius_mm=0.0, mass_effect=0.0, mass_effect_radius_mm=0.0
+    )
 
 
 def least_in_wall(spec: TumorSpec, diameter_mm: float) -> float:

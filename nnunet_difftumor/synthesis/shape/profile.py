@@ -5,16 +5,19 @@ from dataclasses import replace
 from functools import lru_cache
 
 import cc3d
+import edt
 import numpy as np
 from scipy.special import ndtr
 
 from nnunet_difftumor.synthesis.shape.field import radial_field
 from nnunet_difftumor.synthesis.spec import Triple, TumorSpec
-from nnunet_difftumor.synthesis.volume import Box, axes_mm
+from nnunet_difftumor.synthesis.volume import Box, axes_mm, bounding_box
 
 # Beyond this many standard deviations of the edge's blur alpha is exactly 0, by a first-order estimate of the distance
 # to the surface; and beyond _GREATEST_GAP by the true distance to the mask, which strong curvature makes a larger one.
 _EDGE_CUT, _GREATEST_GAP = 2.5, 3.0
+# Parts of an exophytic tumor that are thinner than a ball of at least this radius stick out by at most this much.
+_LEAST_BALL_MM, _SPIKE_MM = 2.5, 2.0
 # Of voxels, so that rounding does not decide about those that lie right at a limit.
 _TIE = 1e-6
 
@@ -46,6 +49,13 @@ def mask_in(spec: TumorSpec, box: Box, spacing_mm: Sequence[float], organ: np.nd
     return _profile(spec, box, spacing_mm, organ)[1]
 
 
+def squared_slopes(level: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Of a level function, float32 (z, y, x): how fast it grows per mm, squared, and its variance within a voxel."""
+    steps = [_difference(level, axis) for axis in range(3)]
+    slope = sum(step * step * np.float32(1 / size**2) for step, size in zip(steps, spacing_mm, strict=True))
+    return slope, sum(step * step for step in steps) * np.float32(1 / 12)
+
+
 def _profile(
     spec: TumorSpec, box: Box, spacing_mm: Sequence[float], organ: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -68,9 +78,7 @@ def _profile_at(
     organ = np.unpackbits(np.frombuffer(packed_organ, np.uint8), count=int(np.prod(shape))).reshape(shape).view(bool)
     box = tuple(slice(first, first + size) for first, size in zip(start, shape, strict=True))
     level = radial_field(spec, axes_mm(box, spacing_mm))
-    steps = [_difference(level, axis) for axis in range(3)]
-    slope = sum(step * step * np.float32(1 / size**2) for step, size in zip(steps, spacing_mm, strict=True))
-    across_voxel = sum(step * step for step in steps) * np.float32(1 / 12)
+    slope, across_voxel = squared_slopes(level, spacing_mm)
     signed = np.subtract(1, level, out=level)
     blur = np.sqrt(slope * np.float32(spec.edge_blur_mm**2) + across_voxel) + np.float32(1e-6)
     reach = np.sqrt(slope) * np.float32(_EDGE_CUT * spec.edge_blur_mm)
@@ -79,6 +87,11 @@ def _profile_at(
     near = (depth > -_EDGE_CUT) & (signed > -reach) & organ
     alpha[near] = ndtr(depth[near])
     mask = _keep_one_component(alpha)
+    if spec.exophytic and spec.growth_radius_mm > 0:
+        # More than a voxel, or a row of single voxels would be thick enough.
+        ball_mm = max(spec.growth_radius_mm / 2, _LEAST_BALL_MM, 1.01 * min(spacing_mm))
+        alpha[_spikes(mask, ball_mm, spacing_mm)] = 0
+        mask = _keep_one_component(alpha)
     alpha.flags.writeable = mask.flags.writeable = False
     return alpha, mask
 
@@ -100,6 +113,19 @@ def _keep_one_component(alpha: np.ndarray) -> np.ndarray:
             return mask
         # Without the others the peak may be less, and what lies above half of it more: look again.
         alpha[mask & (components != 1 + int(np.bincount(components.ravel())[1:].argmax()))] = 0
+
+
+def _spikes(mask: np.ndarray, radius_mm: float, spacing_mm: Sequence[float]) -> np.ndarray:
+    """What of a mask (z, y, x) is more than `_SPIKE_MM` away from all that a ball of that radius reaches in it."""
+    box = bounding_box(mask)
+    spikes = np.zeros_like(mask)
+    if box is not None:
+        spacing = [float(size) for size in spacing_mm]
+        part = np.ascontiguousarray(mask[box])
+        centres = edt.edt(part, anisotropy=spacing, black_border=True) > radius_mm
+        if centres.any():
+            spikes[box] = part & (edt.edt(~centres, anisotropy=spacing) > radius_mm + _SPIKE_MM)
+    return spikes
 
 
 def _difference(field: np.ndarray, axis: int) -> np.ndarray:

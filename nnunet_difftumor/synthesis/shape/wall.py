@@ -23,8 +23,8 @@ _LEAST_DIFFERENCE_HU = 15.0
 _ENOUGH_VOXELS = 50
 # The middle of what a wall encloses is farther from it than fat mixed with wall; less than this share of it is fat.
 _MIDDLE_MM, _FAT_SHARE = 2.0, 0.3
-FAT_HU = (-170.0, -20.0)
-FAT_SMOOTHING_MM = 1.0
+_FAT_HU = (-170.0, -20.0)
+_FAT_SMOOTHING_MM = 1.0
 
 
 def wall_in(
@@ -124,8 +124,12 @@ def enclosed_in(hu: np.ndarray, solid: np.ndarray, *, spacing_mm: Sequence[float
 
 def fat_in(hu: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     """Boolean (z, y, x): fat by its local mean: bowel, muscle and vessels are brighter, lung and bowel gas darker."""
-    smooth = gaussian_filter(hu, FAT_SMOOTHING_MM / np.asarray(spacing_mm))
-    return (smooth > FAT_HU[0]) & (smooth < FAT_HU[1])
+    return is_fat(gaussian_filter(hu, _FAT_SMOOTHING_MM / np.asarray(spacing_mm)))
+
+
+def is_fat(mean_hu: np.ndarray) -> np.ndarray:
+    """Boolean of the same shape, of local means."""
+    return (mean_hu > _FAT_HU[0]) & (mean_hu < _FAT_HU[1])
 
 
 def is_too_thin(mask: np.ndarray) -> bool:
