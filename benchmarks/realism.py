@@ -1,9 +1,13 @@
-"""Whether synthetic liver tumors look like real ones: shape, noise and contrast, measured on rendered scans.
+"""Whether synthetic tumors look like real ones: shape, noise and contrast, measured on rendered scans.
 
 Only what was written into scan and label map is looked at; the spec is read for the contrast that it promises.
 
-Shapes: tumors rendered at 1 mm against the lesions of LiTS with slices of at most 1.25 mm (shapes/uls23_lesions.csv):
-two-sample Kolmogorov-Smirnov distance of flatness, elongation and smoothed sphericity.
+Shapes: two-sample Kolmogorov-Smirnov distance of flatness, elongation, smoothed sphericity, and solidity (volume of the
+mask to that of the ellipsoid with its moments), by organ and size, to lesions of LiTS, KiTS23, MSD and Radboud
+(shapes/*.csv). Tumors are rendered into an organ without borders at 1 mm, to be compared with lesions on slices of at
+most 1.25 mm, or of 2 mm where those are fewer than 40; where there are fewer than 40 again, all lesions are taken, and
+each tumor is rendered on the grid of one of them. Cells of 40 lesions or more have a bar; those on all grids are also
+shown for the others, since thick slices change every measure.
 Noise: on two liver CTs, inside the tumor (2 mm from its border) against the liver 3 to 10 mm outside, without vessels,
 and 2 mm from them and from the liver's border: what a Gaussian of 2 mm leaves, its standard deviation, and the power of
 its upper frequencies (what a Gaussian of 0.8 voxels in the plane leaves of it).
@@ -19,8 +23,10 @@ import csv
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cc3d
 import edt
@@ -34,72 +40,137 @@ from nnunet_difftumor.ct import read_ct, read_labels
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
-from nnunet_difftumor.synthesis.placement.sampler import Placement, TumorSampler
+from nnunet_difftumor.synthesis.placement.sampler import Placement, TumorSampler, scaled
 from nnunet_difftumor.synthesis.scene import insert_tumors
+from nnunet_difftumor.synthesis.shape.field import radius_mm
+from nnunet_difftumor.synthesis.shape.profile import mask_in
+from nnunet_difftumor.synthesis.shape.survey import region_of, survey
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.spec import TumorSpec
-from nnunet_difftumor.synthesis.volume import ArrayVolume
+from nnunet_difftumor.synthesis.volume import ArrayVolume, box_shape
 
 BANDS_MM = {"tiny": (0, 10), "small": (10, 20), "medium": (20, 40), "large": (40, 1e9)}
-MOST_KS = {"tiny": 0.25, "small": 0.25, "medium": 0.25, "large": 0.30}
+SETS = {"liver": ("LiTS_liver",), "kidney": ("KiTS23",), "pancreas": ("MSD07_pancreas", "Radboud_pancreas")}
+MEASURES = ("flatness", "elongation", "sphericity_smooth", "solidity_ellipsoid")
+MOST_KS, LEAST_LESIONS = 0.25, 40
+SLICES_MM = (1.25, 2.0)
 SD_RATIO, POWER_RATIO = (0.8, 1.2), (0.8, 1.25)
 MOST_CONTRAST_ERROR_HU = 5.0
 # Of seven real metastases the darkest is at -38 HU, the median at -34, the faintest at -18.
 CONTRAST_HU = {0.1: (-60, -45), 0.5: (-38, -30), 0.9: (-20, -10)}
-THICKEST_SLICE_MM = 1.25
 LIVERS = {"liver_healthy": (), "liver_tumors": (2,)}
 LABEL = 200
 
 
-def shape_of(mask: np.ndarray) -> dict[str, float]:
-    """Flatness, elongation and smoothed sphericity of a mask at 1 mm, and its equivalent diameter in mm."""
+class Lesion(NamedTuple):
+    """A real lesion: its voxel size (z, y, x) with the slices first, its diameter, and `MEASURES`."""
+
+    spacing_mm: tuple[float, float, float]
+    diameter_mm: float
+    measures: tuple[float, ...]
+
+
+def shape_of(mask: np.ndarray, spacing_mm: Sequence[float] = (1.0, 1.0, 1.0)) -> dict[str, float]:
+    """`MEASURES` of a mask (z, y, x), and its equivalent diameter in mm; smoothed by largest spacing / 1.5."""
+    spacing = np.asarray(spacing_mm, float)
     voxels = np.argwhere(mask)
     mask = mask[tuple(slice(low, high + 1) for low, high in zip(voxels.min(0), voxels.max(0), strict=True))]
     # The moments of a voxel's own extent count too.
-    moments = np.sort(np.linalg.eigvalsh(np.cov(voxels.T) + np.eye(3) / 12))
-    smooth = gaussian_filter(np.pad(mask, 5).astype(np.float32), 1 / 1.5)
-    vertices, faces, _, _ = marching_cubes(smooth, 0.5)
-    a, b, c = (vertices[faces[:, corner]].astype(float) for corner in range(3))
-    volume = abs(np.einsum("ij,ij->i", a, np.cross(b, c)).sum()) / 6
+    moments = np.sort(np.linalg.eigvalsh(np.cov((voxels * spacing).T, bias=True) + np.diag(spacing**2) / 12))
+    volume_mm3 = len(voxels) * spacing.prod()
+    sigma = spacing.max() / 1.5 / spacing
+    padded = np.pad(mask, [(n, n) for n in np.ceil(4 * sigma).astype(int) + 2])
+    smooth = gaussian_filter(padded.astype(np.float32), sigma)
+    sphericity = np.nan
+    if smooth.max() > 0.5:
+        vertices, faces, _, _ = marching_cubes(smooth, 0.5, spacing=tuple(spacing))
+        a, b, c = (vertices[faces[:, corner]].astype(float) for corner in range(3))
+        inside = abs(np.einsum("ij,ij->i", a, np.cross(b, c)).sum()) / 6
+        sphericity = np.pi ** (1 / 3) * (6 * inside) ** (2 / 3) / mesh_surface_area(vertices, faces)
     return {
-        "diameter": (6 * len(voxels) / np.pi) ** (1 / 3),
+        "diameter": (6 * volume_mm3 / np.pi) ** (1 / 3),
         "flatness": (moments[0] / moments[2]) ** 0.5,
         "elongation": (moments[1] / moments[2]) ** 0.5,
-        "sphericity_smooth": np.pi ** (1 / 3) * (6 * volume) ** (2 / 3) / mesh_surface_area(vertices, faces),
+        "sphericity_smooth": sphericity,
+        # A half-axis of an ellipsoid is sqrt(5) times the standard deviation along it.
+        "solidity_ellipsoid": volume_mm3 / (4 / 3 * np.pi * np.sqrt((5 * moments).prod())),
     }
 
 
-def real_shapes(table: Path) -> dict[str, dict[str, list[float]]]:
-    """By band and measure."""
-    found: dict[str, dict[str, list[float]]] = {band: defaultdict(list) for band in BANDS_MM}
-    with open(table, newline="") as file:
-        for row in csv.DictReader(file):
-            if row["set"] != "LiTS_liver" or float(row["sz"]) > THICKEST_SLICE_MM or not row["sphericity_smooth"]:
-                continue
-            for band, (low, high) in BANDS_MM.items():
-                if low <= float(row["eq_diam_mm"]) < high:
-                    for measure in ("flatness", "elongation", "sphericity_smooth"):
-                        found[band][measure].append(float(row[measure]))
+def real_lesions(shapes: Path, organ: str) -> list[Lesion]:
+    """Those of an organ of which everything was measured."""
+    found = []
+    for table, slices_first in (("uls23_lesions.csv", False), ("kits23_tumors.csv", True)):
+        with open(shapes / table, newline="") as file:
+            for row in csv.DictReader(file):
+                if row.get("set", "KiTS23") not in SETS[organ] or not all(row[measure] for measure in MEASURES):
+                    continue
+                size = tuple(float(row[axis]) for axis in ("sx", "sy", "sz"))
+                found.append(
+                    Lesion(
+                        size if slices_first else size[::-1],
+                        float(row["eq_diam_mm"]),
+                        tuple(float(row[measure]) for measure in MEASURES),
+                    )
+                )
     return found
 
 
-def synthetic_shapes(preset: str, size: str, count: int) -> dict[str, list[float]]:
-    """Of tumors rendered at 1 mm into an organ without borders."""
-    edge = 240
+def cells(lesions: Sequence[Lesion], band: str) -> Iterator[tuple[str, list[Lesion], bool]]:
+    """What tumors of a size are compared with: a name, the lesions, and whether tumors are rendered on their grids."""
+    low, high = BANDS_MM[band]
+    lesions = [lesion for lesion in lesions if low <= lesion.diameter_mm < high]
+    for slices_mm in SLICES_MM:
+        thin = [lesion for lesion in lesions if max(lesion.spacing_mm) <= slices_mm + 1e-6]
+        if len(thin) >= LEAST_LESIONS:
+            break
+    if thin:
+        yield f"<= {slices_mm:g} mm", thin, False
+    if len(thin) < LEAST_LESIONS and lesions:
+        yield "all grids", lesions, True
+
+
+def synthetic_shapes(
+    preset: str, organ_name: str, size: str, count: int, grids_mm: Sequence[tuple[float, float, float]]
+) -> dict[str, list[float]]:
+    """Of tumors rendered into an organ without borders, each on one of the grids."""
     rng = np.random.default_rng(0)
-    labels = np.ones((edge,) * 3, np.uint8)
-    hu = rng.normal(110, 15, labels.shape).astype(np.float32)
-    organ, spacing = Organ("liver", (1,), LABEL), (1.0, 1.0, 1.0)
-    statistics = OrganStatistics.measure(hu, labels, organ=organ, spacing_mm=spacing)
+    organ, edge_mm = Organ(organ_name, (1,), LABEL), 40.0
+    block = rng.normal(110, 15, (40,) * 3).astype(np.float32)
+    statistics = OrganStatistics.measure(
+        block, np.ones(block.shape, np.uint8), organ=organ, spacing_mm=(edge_mm / 40,) * 3
+    )
+    low, high = SIZE_BANDS_MM[size]
     found = defaultdict(list)
-    for _ in tqdm(range(count), f"shapes, {size}", leave=False, disable=None):
-        volume = ArrayVolume(hu, labels.copy(), spacing)
-        placement = TumorSampler(organ, preset).sample(volume, statistics, rng, size=size)
-        volume = ArrayVolume(hu.copy(), volume.label_array, spacing)
-        insert_tumors(volume, [placement.spec], organ)
-        for measure, value in shape_of(volume.label_array == LABEL).items():
-            found[measure].append(value)
+    for _ in tqdm(range(count), f"shapes, {organ_name}, {size}", leave=False, disable=None):
+        spec = PRESETS[preset].draw(organ_name, size, statistics=statistics, rng=rng)
+        spacing = grids_mm[int(rng.integers(len(grids_mm)))]
+        # As the sampler does, the deformed shape gets the volume that was drawn.
+        spec = scaled(spec, (4 / 3 * np.pi * radius_mm(spec) ** 3 / survey(spec).volume_mm3) ** (1 / 3))
+        spec = replace(spec, exophytic=False, centre_mm=tuple(200 + rng.uniform(0, 5, 3)))
+        shape = tuple(int(400 / step) for step in spacing)
+        box = region_of(spec, shape, spacing, with_mass_effect=False)
+        measured = shape_of(mask_in(spec, box, spacing, np.ones(box_shape(box), bool)), spacing)
+        if low * 0.95 <= measured["diameter"] < high * 1.05:
+            for measure in MEASURES:
+                found[measure].append(measured[measure])
     return found
+
+
+def compare_shapes(report: "Report", shapes: Path, preset: str, count: int) -> None:
+    """Prints the distances of all cells."""
+    for organ in SETS:
+        lesions = real_lesions(shapes, organ)
+        for band in BANDS_MM:
+            for name, real, on_their_grids in cells(lesions, band):
+                grids = [lesion.spacing_mm for lesion in real] if on_their_grids else [(1.0, 1.0, 1.0)]
+                synthetic = synthetic_shapes(preset, organ, band, count, grids)
+                for index, measure in enumerate(MEASURES):
+                    values = [lesion.measures[index] for lesion in real]
+                    made = np.asarray(synthetic[measure])
+                    distance = float(ks_2samp(values, made[np.isfinite(made)]).statistic)
+                    title = f"KS {organ} {band} {measure} ({len(real)} real, {name})"
+                    report.row(title, distance, 0, MOST_KS if len(real) >= LEAST_LESIONS else np.inf)
 
 
 def rendered_tumors(folder: Path, lesions: tuple[int, ...], preset: str, count: int) -> Iterator[tuple]:
@@ -184,12 +255,7 @@ def main() -> int:
     args = parser.parse_args()
     data = Path(os.environ["DIFFTUMOR_TEST_DATA"])
     report = Report()
-    real = real_shapes(data / "shapes" / "uls23_lesions.csv")
-    for band in BANDS_MM:
-        synthetic = synthetic_shapes(args.preset, band, args.shapes)
-        for measure, values in real[band].items():
-            distance = float(ks_2samp(values, synthetic[measure]).statistic)
-            report.row(f"KS {band} {measure} ({len(values)} real)", distance, 0, MOST_KS[band])
+    compare_shapes(report, data / "shapes", args.preset, args.shapes)
     for scan, lesions in LIVERS.items():
         ratios, errors, contrasts = [], [], []
         for hu, labels, spec, statistics, spacing_mm in rendered_tumors(data / scan, lesions, args.preset, args.tumors):

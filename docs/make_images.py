@@ -29,7 +29,7 @@ LIVER, TUMOR = 1, 2
 OF_MONTAGE, FIELD_VOXELS, WINDOW_HU = 200, 50, (-100.0, 220.0)
 OPTIONS = (
     {"core_size": 0.6, "core_contrast_hu": -30.0},
-    {"capsule_hu": 70.0},
+    {"capsule_hu": 70.0, "capsule_mm": 2.0},
     {"mass_effect": 0.6, "mass_effect_radius_mm": 32.0},
     {"contrast_hu": 30.0},
 )
