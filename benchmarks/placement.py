@@ -135,10 +135,20 @@ HEADER = (
 )
 
 
-def vessel_map(hu: np.ndarray, organ: np.ndarray, spacing_mm: Sequence[float], sigma_p: float) -> np.ndarray:
-    """Equations 1 and 2 of Hu et al. with Table 1: b = 15, sigma_a = 0.5 + 0.025 sigma_p, in mm or voxels if larger."""
+def vessel_map(
+    hu: np.ndarray, organ: np.ndarray, spacing_mm: Sequence[float], statistics: OrganStatistics
+) -> np.ndarray:
+    """Equations 1 and 2 of Hu et al. with Table 1: b = 15, sigma_a = 0.5 + 0.025 sigma_p, in mm or voxels if larger.
+
+    Where much of an organ is brighter than that (kidneys), the statistics say from where on it is vessel.
+    """
+    sigma_p = statistics.parenchyma_sd_hu
     sigma_a = [max((0.5 + 0.025 * sigma_p) / step, 0.5 + 0.025 * sigma_p) for step in spacing_mm]
-    return (gaussian_filter(hu, sigma_a) > hu[organ].mean(dtype=np.float64) + 15) & organ
+    smooth = gaussian_filter(hu, sigma_a)
+    threshold_hu = hu[organ].mean(dtype=np.float64) + 15
+    if (smooth[organ] > threshold_hu).mean() > 0.25:
+        threshold_hu = statistics.vessel_threshold_hu
+    return (smooth > threshold_hu) & organ
 
 
 @lru_cache(maxsize=1)
@@ -152,7 +162,7 @@ def load(data: Path, place: Place) -> tuple[ArrayVolume, Organ, OrganStatistics,
     statistics = OrganStatistics.measure(scan.hu, labels, organ=organ, spacing_mm=scan.spacing_mm)
     mask = np.isin(labels, place.organ_labels)
     sigma_p = statistics.parenchyma_sd_hu
-    vessels = vessel_map(scan.hu, mask, scan.spacing_mm, sigma_p)
+    vessels = vessel_map(scan.hu, mask, scan.spacing_mm, statistics)
     without_vessels = scan.hu[mask & ~vessels]
     if not 0.5 * sigma_p < 0.7413 * np.subtract(*np.percentile(without_vessels, (75, 25))) < 1.5 * sigma_p:
         raise AssertionError(f"{place}: sigma_p of {sigma_p:.1f} HU is not the organ's without its vessels")

@@ -1,7 +1,7 @@
 """What is measured of an organ once per scan: intensities, vessels, and where there is room."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import edt
@@ -25,6 +25,11 @@ _IN_WALL = 0.25
 _NOISE_MM = 20.0
 # Equations 1 and 2 of Hu et al., Table 1: sigma_a = 0.5 + 0.025 sigma_p, T = mean + 15 HU.
 _SMOOTHING_BASE, _SMOOTHING_PER_HU, _VESSEL_MARGIN_HU = 0.5, 0.025, 15.0
+# Where more than this share of an organ would be vessel, it is tissue, as the cortex of kidneys, and only the brightest
+# part of it is not.
+_MOST_VESSELS, _BRIGHTEST = 1 / 3, 0.95
+# Fat and fluid that an organ's mask holds (the sinus of a kidney) are so many standard deviations below its tissue.
+_LEAST_TISSUE_SDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,11 @@ class OrganStatistics:
         volume_ml: of the organ.
         cell_origin: index of the first voxel of the first cell.
         cell_voxels: voxels per cell along each axis.
-        organ_cells: boolean (cz, cy, cx): more than half of the cell is organ, and none of it is a lesion.
+        organ_cells: boolean (cz, cy, cx): more than half of the cell is organ, tissue and no fat or fluid, and none of
+            it is a lesion.
         vessel_cells: boolean (cz, cy, cx): vessel according to equation 1.
         free_mm: float32 (cz, cy, cx): distance to the nearest cell that is no organ or is a vessel.
+        bright_tissue_hu: where much of the organ is brighter than its mean, up to where that is tissue; else 0.
         wall_mm: of a hollow organ, stated or measured; all the rest is of its wall then. 0 for a solid organ.
     """
 
@@ -55,6 +62,7 @@ class OrganStatistics:
     organ_cells: np.ndarray
     vessel_cells: np.ndarray
     free_mm: np.ndarray
+    bright_tissue_hu: float = 0.0
     wall_mm: float = 0.0
 
     @property
@@ -63,8 +71,13 @@ class OrganStatistics:
 
     @property
     def vessel_threshold_hu(self) -> float:
-        """T of equation 2."""
-        return self.mean_hu + _VESSEL_MARGIN_HU
+        """T of equation 2, but above an organ's own bright tissue."""
+        return max(self.mean_hu + _VESSEL_MARGIN_HU, self.bright_tissue_hu)
+
+    @property
+    def least_tissue_hu(self) -> float:
+        """What is darker by its local mean is fat or fluid in the organ's mask, where no tumor arises."""
+        return self.parenchyma_hu - _LEAST_TISSUE_SDS * self.parenchyma_sd_hu
 
     def smoothing_vox(self, spacing_mm: Sequence[float]) -> np.ndarray:
         """sigma_a of equation 1 for each axis, in voxels.
@@ -138,9 +151,14 @@ class OrganStatistics:
         # The mean over a cell has smoothed already, with variance (n^2 - 1) / 12.
         rest = np.sqrt(np.maximum(smoothing**2 - (np.square(step) - 1) / 12, 0)) / step
         smoothed = gaussian_filter(cell_mean(hu, step), rest)
-        organ_cells = cell_mean(mask.astype(np.float32), step) > (_IN_WALL if wall_mm else 0.5)
+        share = cell_mean(mask.astype(np.float32), step)
+        organ_cells = share > (_IN_WALL if wall_mm else 0.5)
+        organ_cells &= cell_mean(hu * mask, step) >= statistics.least_tissue_hu * share
         if organ.avoid_labels:
             organ_cells &= cell_mean(organ.lesions(labels[box]).astype(np.float32), step) == 0
+        if (smoothed[organ_cells] > statistics.vessel_threshold_hu).sum() > _MOST_VESSELS * organ_cells.sum():
+            bright_hu = float(np.quantile(smoothed[organ_cells], _BRIGHTEST))
+            statistics = replace(statistics, bright_tissue_hu=bright_hu)
         vessel_cells = (smoothed > statistics.vessel_threshold_hu) & organ_cells & (wall_mm == 0)
         cell_mm = [float(n * size) for n, size in zip(step, spacing_mm, strict=True)]
         free = edt.edt(np.ascontiguousarray(organ_cells & ~vessel_cells), anisotropy=cell_mm, black_border=True)
@@ -168,8 +186,8 @@ class OrganStatistics:
         Raises:
             InputError: if the file is missing or damaged. Nothing in it is executed.
         """
-        # Those of solid organs, and all of earlier versions, need no wall.
-        optional = {"wall_mm"}
+        # Those of earlier versions have none of these.
+        optional = {"wall_mm", "bright_tissue_hu"}
         keys = {field.name for field in fields(cls)} - optional
         values = read_arrays(path, keys=keys, optional=optional, what="organ statistics")
         try:

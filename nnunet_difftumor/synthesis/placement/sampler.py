@@ -273,6 +273,9 @@ class TumorSampler:
             if spec.size_class in self._sizes_clear_of_vessels and (vessels & _middle(spec, box, spacing)).any():
                 return "a vessel is in the way"
             mask = mask_in(spec, box, spacing, room)
+            replaced = mask & organ[inner]
+            if replaced.any() and hu[inner][replaced].mean() < statistics.least_tissue_hu:
+                return "fat or fluid in the organ's mask is in the way"
             diameter = equivalent_diameter_mm(mask, spacing)
             if _grows(spec) and _ball_volume(diameter) < _LEAST_UNCUT * survey(spec).volume_mm3:
                 return "too little fat around the organ to grow into"
@@ -287,7 +290,7 @@ class TumorSampler:
         reach = survey(spec).reach_mm
         if not _clear_of(occupied, np.array([spec.centre_mm]), reach, spacing).all():
             return "another synthetic tumor is in the way"
-        rooted = np.count_nonzero(mask & organ[inner]) / np.count_nonzero(mask)
+        rooted = np.count_nonzero(replaced) / np.count_nonzero(mask)
         if spec.exophytic and rooted < (least_in_wall(spec, diameter) if spec.wall_mm else _LEAST_ROOTED):
             return "too little of it is in the organ that it grows out of"
         if _grows(spec) and rooted > 1 - _LEAST_GROWN:
