@@ -1,17 +1,14 @@
-"""Worker processes: pools that end with the process that started them, and leave Ctrl-C and words to it."""
+"""Worker processes: pools that end with the process that started them, and leave Ctrl-C to it."""
 
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from typing import Any
 
 
 @contextmanager
@@ -31,30 +28,6 @@ def worker_processes(count: int) -> Iterator[ProcessPoolExecutor]:
                 here.close()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-
-
-@contextmanager
-def worker_errors_in(log: Path) -> Iterator[None]:
-    """What processes that are started within it say on stderr goes to the end of a file; what this one says does not.
-
-    For pools of others: the tracebacks of their workers, on Ctrl-C for instance, are not for the user.
-    """
-    own = os.dup(2)
-    with open(own, "w", buffering=1, errors="backslashreplace") as stream, open(log, "a") as file:
-        os.dup2(file.fileno(), 2)
-        try:
-            with redirect_stderr(stream) if _is_standard(sys.stderr) else nullcontext():
-                yield
-        finally:
-            os.dup2(own, 2)
-
-
-def _is_standard(stream: Any) -> bool:
-    """Not so where it was captured."""
-    try:
-        return stream.fileno() == 2
-    except (AttributeError, OSError, ValueError):
-        return False
 
 
 def _begin(closed_to_end: Connection) -> None:

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from nnunet_difftumor.worker_processes import worker_errors_in
+from nnunet_difftumor.pools_of_others import pools_of_others
 
 # Its worker says its number, and works on.
 POOL = """
@@ -68,7 +68,7 @@ def test_ctrl_c_ends_all_at_once(tmp_path):
 
 
 def test_what_others_workers_say_goes_into_a_file(tmp_path, capfd):
-    with worker_errors_in(tmp_path / "log"):
+    with pools_of_others(tmp_path / "log"):
         subprocess.run([sys.executable, "-c", "import sys; sys.exit('of a worker')"])
         print("of the command", file=sys.stderr)
     subprocess.run([sys.executable, "-c", "import sys; sys.exit('afterwards')"])

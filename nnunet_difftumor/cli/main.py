@@ -85,12 +85,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("verb", choices=VERBS, metavar="VERB", help="one of the verbs below")
     verb = parser.parse_args(arguments[:1]).verb
 
-    with ending_on_signals(exits=argv is None):
+    more = "; the same command resumes where it stopped" if verb in RESUMABLE else ""
+    interrupted = f"\ndifftumor {verb}: interrupted{more}"
+    with ending_on_signals(exits=argv is None, last_words=interrupted):
         try:
             return _run(verb, arguments[1:])
         except KeyboardInterrupt:
-            more = "; the same command resumes where it stopped" if verb in RESUMABLE else ""
-            print(f"\ndifftumor {verb}: interrupted{more}", file=sys.stderr)
+            print(interrupted, file=sys.stderr)
             return 128 + (received() or signal.SIGINT)
         except BrokenPipeError:
             # Who read the output has had enough, such as `head`. Nothing more can be said there, at the exit either.

@@ -10,32 +10,38 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+
+from nnunet_difftumor.pools_of_others import others_at_work
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 _RAISED_AGAIN_AFTER_S = 0.01
 _received: list[int] = []
 # Process ids of the commands that run in this process; of one after which it exits it is never taken away.
 _commands: list[int] = []
+_last_words: list[str] = []
 # Of the threads that are forking, the signals that they blocked before; and what came meanwhile.
 _held: dict[int, set[signal.Signals]] = {}
 _waiting: list[int] = []
 
 
 @contextmanager
-def ending_on_signals(*, exits: bool = False) -> Iterator[None]:
+def ending_on_signals(*, exits: bool = False, last_words: str = "") -> Iterator[None]:
     """Lets both signals raise KeyboardInterrupt within it; one that is ignored, as behind `nohup`, stays ignored.
 
     Args:
         exits: whether the process ends afterwards. All is done then, and Ctrl-C ends it without a word: what libraries
-            do at exit would answer with tracebacks.
+            do at exit would answer with tracebacks. While pools of others are at work, it ends the process at once.
+        last_words: what is said then.
     """
     _received.clear()
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     _commands.append(os.getpid())
+    if exits:
+        _last_words.append(last_words)
     before = {number: signal.getsignal(number) for number in _NUMBERS}
     hook = sys.unraisablehook
     sys.unraisablehook = _raise_again
@@ -65,6 +71,11 @@ def _end(number: int, _: Any) -> None:
         _waiting.append(number)
         return
     _received.append(number)
+    if _last_words and others_at_work():
+        with suppress(OSError, RuntimeError):  # the stream is gone, or in use right now
+            print(_last_words[-1], file=sys.stderr, flush=True)
+            sys.stdout.flush()
+        os._exit(128 + number)
     raise KeyboardInterrupt
 
 

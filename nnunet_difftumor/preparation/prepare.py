@@ -21,6 +21,7 @@ from nnunet_difftumor import __version__
 from nnunet_difftumor.checks.examine import Remembered
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path, only_writer, write_json
+from nnunet_difftumor.pools_of_others import pools_of_others
 from nnunet_difftumor.preparation.datasets import check_channel, dataset_folders
 from nnunet_difftumor.preparation.folds import drop_from_folds, make_splits
 from nnunet_difftumor.preparation.healthy import HealthyPools
@@ -43,7 +44,6 @@ from nnunet_difftumor.prepared.recipes import RECIPES, REQUEST_KEY
 from nnunet_difftumor.prepared.statistics import StatisticsStore
 from nnunet_difftumor.synthesis.look.organ_names import notes_on_organ
 from nnunet_difftumor.synthesis.organ import Organ
-from nnunet_difftumor.worker_processes import worker_errors_in
 
 _PLANNER = "nnUNetPlannerResEncM"
 
@@ -260,7 +260,7 @@ class _Preparation:
         self.folder.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)
         try:
-            with worker_errors_in(log):
+            with pools_of_others(log):
                 extract_fingerprints(
                     [self.dataset_id],
                     num_processes=self.processes,
