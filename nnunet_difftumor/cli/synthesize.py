@@ -312,7 +312,7 @@ def _synthesize(args: argparse.Namespace) -> int:
         return 0
     manifest = synthesize(args.ct, args.organ_mask, args.output, device=args.device, **common, **options)
     for note in manifest["notes"]:
-        print(f"NOTE: {note}")
+        args.say(f"NOTE: {note}")
     print(summary(args.output, manifest))
     return 0
 

@@ -24,6 +24,8 @@ HOLLOW_ORGANS: Mapping[str, float] = {
 }
 
 MOST_WALL_MM = 50.0
+# What an organ is called of which nobody says which it is.
+UNNAMED_ORGAN = "organ"
 
 
 @dataclass(frozen=True)

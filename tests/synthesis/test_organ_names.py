@@ -31,6 +31,13 @@ def test_the_others_are_said_with_what_is_used_and_what_may_be_meant(name, meant
     )
 
 
+def test_that_no_organ_was_named_is_said_with_the_option(case, tmp_path, capsys):
+    assert main([str(word) for word in command(case, tmp_path / "out", "--size", "small", "--count", 1)]) == 0
+    assert f"NOTE: no organ is named (--organ); drawn as in the liver (known: {', '.join(ORGANS)})\n" in (
+        capsys.readouterr().out
+    )
+
+
 def test_presets_that_draw_all_organs_alike_need_no_note():
     assert note_on_organ("lver", "hu2023") is None
 

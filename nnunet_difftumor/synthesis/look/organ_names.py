@@ -3,7 +3,7 @@
 from nnunet_difftumor.names import nearest_name
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.look.realistic import ORGANS, RealisticPreset, like_which
-from nnunet_difftumor.synthesis.organ import HOLLOW_ORGANS, Organ
+from nnunet_difftumor.synthesis.organ import HOLLOW_ORGANS, UNNAMED_ORGAN, Organ
 
 
 def notes_on_organ(organ: Organ, preset: str) -> list[str]:
@@ -31,6 +31,8 @@ def note_on_organ(organ: str, preset: str) -> str | None:
     """
     if not isinstance(PRESETS[preset], RealisticPreset) or any(name in organ.lower() for name in ORGANS):
         return None
+    if organ == UNNAMED_ORGAN:
+        return f"no organ is named (`organ`); drawn as in the {like_which(organ)} (known: {', '.join(ORGANS)})"
     meant = nearest_name(organ, (*ORGANS, *HOLLOW_ORGANS))
     return (
         f"organ {organ}: no shapes or contrast of its own; drawn as in the {like_which(organ)} "

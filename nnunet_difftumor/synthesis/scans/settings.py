@@ -11,7 +11,7 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.names import check_plain_name
 from nnunet_difftumor.synthesis.look.organ_names import notes_on_organ
 from nnunet_difftumor.synthesis.networks.modes import EXACT, FAST
-from nnunet_difftumor.synthesis.organ import MOST_WALL_MM, Organ
+from nnunet_difftumor.synthesis.organ import MOST_WALL_MM, UNNAMED_ORGAN, Organ
 from nnunet_difftumor.synthesis.renderers import RendererChoice, choose_renderer
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.visibility import check_minimum
@@ -71,7 +71,7 @@ class SynthesisSettings:
         contrast_hu: least and greatest; None: as the preset draws it.
     """
 
-    organ: str = "organ"
+    organ: str = UNNAMED_ORGAN
     organ_labels: tuple[int, ...] = ()
     tumor_label: int | None = None
     avoid_labels: tuple[int, ...] = ()
