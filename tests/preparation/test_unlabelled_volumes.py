@@ -1,6 +1,7 @@
 """Scans without labels: from a folder of NIfTI and DICOM to steps of an autoencoder, and what is refused."""
 
 import json
+import locale
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from nnunet_difftumor.ct.body import body_box
 from nnunet_difftumor.ct.scan_folder import find_scans, read_scan
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.stored_cases import StoredDataset
-from nnunet_difftumor.preparation.generative_volumes import preprocess_generative
+from nnunet_difftumor.preparation.generative.volumes import preprocess_generative
 
 SPACING_MM = (4.0, 3.0, 3.0)
 COMMAND = Path(sys.executable).with_name("difftumor")
@@ -42,6 +43,8 @@ def save_nifti(path: Path, hu: np.ndarray) -> None:
 def save_dicom(folder: Path, hu: np.ndarray, *, modality: str = "CT", number: int = 1, skip: int | None = None) -> None:
     """A series as scanners write it: stored values with an intercept of -1024, one file per slice, in any order."""
     folder.mkdir(parents=True, exist_ok=True)
+    # GDCM leaves the C locale behind when it writes, in which other tests could read no UTF-8.
+    before = locale.setlocale(locale.LC_ALL)
     writer = SimpleITK.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     # Which GDCM stores with the intercept that the tags say.
@@ -67,6 +70,7 @@ def save_dicom(folder: Path, hu: np.ndarray, *, modality: str = "CT", number: in
             plane.SetMetaData(key, value)
         writer.SetFileName(str(folder / f"{(7 * z) % len(hu):03d}_{number}.dcm"))
         writer.Execute(plane)
+    locale.setlocale(locale.LC_ALL, before)
 
 
 @pytest.fixture
