@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nnunet_difftumor.pictures.preview import preview
     from nnunet_difftumor.pictures.replay import replay
     from nnunet_difftumor.preparation.check import check
-    from nnunet_difftumor.preparation.generative_volumes import preprocess_generative
+    from nnunet_difftumor.preparation.generative.volumes import preprocess_generative
     from nnunet_difftumor.preparation.lesion_bank import make_bank
     from nnunet_difftumor.preparation.prepare import prepare
     from nnunet_difftumor.runs.monitor import monitor
@@ -82,7 +82,7 @@ _MODULES = {
     "monitor": "runs.monitor",
     "postprocess": "evaluation.postprocessing.postprocess",
     "prepare": "preparation.prepare",
-    "preprocess_generative": "preparation.generative_volumes",
+    "preprocess_generative": "preparation.generative.volumes",
     "preview": "pictures.preview",
     "reconstruct": "evaluation.reconstruction.reconstruct",
     "replay": "pictures.replay",

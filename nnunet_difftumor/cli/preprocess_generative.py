@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunet_difftumor.preparation.generative_volumes import preprocess_generative
+    from nnunet_difftumor.preparation.generative.volumes import preprocess_generative
 
     preprocess_generative(
         args.dataset_id,

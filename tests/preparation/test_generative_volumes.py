@@ -11,7 +11,7 @@ import pytest
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.stored_cases import StoredDataset
-from nnunet_difftumor.preparation.generative_volumes import preprocess_generative
+from nnunet_difftumor.preparation.generative.volumes import preprocess_generative
 
 # Array axes x, y, z of the file lead to posterior, inferior and right, as in a scan that was reformatted.
 TURN = np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]], float)
