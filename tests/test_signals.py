@@ -20,6 +20,14 @@ def wait_for_the_end() -> None:
         time.sleep(0.01)
 
 
+@pytest.fixture(autouse=True)
+def not_ignored():
+    """Shells let what they start in the background ignore Ctrl-C, tests too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Thing:
     pass
 

@@ -24,6 +24,8 @@ _last_words: list[str] = []
 # Of the threads that are forking, the signals that they blocked before; and what came meanwhile.
 _held: dict[int, set[signal.Signals]] = {}
 _waiting: list[int] = []
+# The process that forks.
+_forks: list[int] = []
 
 
 @contextmanager
@@ -94,6 +96,7 @@ def _hold() -> None:
     if _commands:
         # Known first: the second call may be interrupted after it has blocked them.
         _held[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        _forks[:] = [os.getpid()]
         signal.pthread_sigmask(signal.SIG_BLOCK, _NUMBERS)
 
 
@@ -113,6 +116,8 @@ def _be_a_worker_after_fork() -> None:
         # A pool that was interrupted while it started replaces its workers for ever, and the exit waits for them.
         os._exit(1)
     _be_a_worker()
+    if _forks and os.getppid() != _forks[0]:  # which has ended meanwhile
+        os._exit(1)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _NUMBERS)
 
 
