@@ -51,9 +51,6 @@ _OF_BANKS = ("dataset_id", "per_case", "configuration")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from nnunet_difftumor.synthesis.look.preset import SIZES
-    from nnunet_difftumor.synthesis.look.presets import PRESETS
-
     # No option has a default: that one was given where it means nothing could not be told otherwise.
     parser.add_argument(
         "ct", type=Path, nargs="?", help="CT scan (NIfTI, HU); or a folder of scans, or of folders with ct.nii.gz"
@@ -88,6 +85,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="thickness of the wall of a hollow organ, in which tumors grow; 0: a solid organ (default: solid; for "
         "names such as colon, stomach or bladder the wall is measured)",
     )
+    _add_arguments_of_tumors(parser)
+    parser.add_argument(
+        "--spacing",
+        dest="spacing_mm",
+        type=float,
+        nargs=3,
+        metavar=("Z", "Y", "X"),
+        help="voxel size in mm of scans whose header was never set; without it they are refused",
+    )
+    parser.add_argument(
+        "--anonymous",
+        action="store_const",
+        const=True,
+        help="leave names of files, and text in the scan's header, out of results and messages; in a folder of scans "
+        "name them after their content",
+    )
+    parser.add_argument(
+        "--seed", type=int, help="of everything random (default: 0; with --bank the one in difftumor.json)"
+    )
+    _add_arguments_of_models(parser)
+    parser.add_argument(
+        "--from-spec",
+        type=Path,
+        metavar="MANIFEST",
+        help="the tumors of a manifest again, nothing is drawn",
+    )
+    _add_arguments_of_banks(parser)
+
+
+def _add_arguments_of_tumors(parser: argparse.ArgumentParser) -> None:
+    """What is drawn."""
+    from nnunet_difftumor.synthesis.look.preset import SIZES
+    from nnunet_difftumor.synthesis.look.presets import PRESETS
+
     parser.add_argument("--preset", choices=list(PRESETS), help="of the tumors (default: realistic)")
     parser.add_argument(
         "--size", choices=SIZES, help="of the tumors; every: all four in one scan (default: mix, one that is drawn)"
@@ -114,31 +145,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tumors of every size keep clear of vessels, as tiny and small ones always do; few scans have room for "
         "medium and large ones then",
     )
-    parser.add_argument(
-        "--spacing",
-        dest="spacing_mm",
-        type=float,
-        nargs=3,
-        metavar=("Z", "Y", "X"),
-        help="voxel size in mm of scans whose header was never set; without it they are refused",
-    )
-    parser.add_argument(
-        "--anonymous",
-        action="store_const",
-        const=True,
-        help="leave names of files, and text in the scan's header, out of results and messages; in a folder of scans "
-        "name them after their content",
-    )
-    parser.add_argument(
-        "--seed", type=int, help="of everything random (default: 0; with --bank the one in difftumor.json)"
-    )
-    _add_arguments_of_models(parser)
-    parser.add_argument(
-        "--from-spec",
-        type=Path,
-        metavar="MANIFEST",
-        help="the tumors of a manifest again, nothing is drawn",
-    )
+
+
+def _add_arguments_of_banks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bank", action="store_true", help="render lesions of a prepared dataset for training, instead of a scan's"
     )

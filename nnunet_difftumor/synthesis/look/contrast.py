@@ -4,15 +4,16 @@ A tumor takes up less contrast agent than its organ: of what the organ has above
 The shares are those of whole lesions, edges included, as they are measured on a scan: the mean in the mask against the
 organ around it. The tissue inside is darker than that, most of all in small ones, of which much is edge.
 
-- Liver: seven hypodense metastases of 3D-IRCADb-01, case 1 (portal venous, liver at 113 HU): 18 to 38 HU below the
+- Liver: seven hypodense metastases of 3D-IRCADb-01, case 1 (portal venous, liver at 113 HU): 18 to 39 HU below the
   liver 3 to 10 mm around, median 34; in their cores 30 to 64. Hepatocellular carcinomas: 11 HU on average in the same
   phase, from 98 darker to 61 brighter (cited by Hu et al., CVPR 2023, section 3). The faint ones stand for these.
 - Pancreas: ductal adenocarcinomas in 57 patients: 60 +- 25 HU below the pancreas in the pancreatic phase, 41 +- 23 in
   the portal venous phase; one in seven isoattenuating (7 +- 5 HU in that phase), and these are small, 12 mm on average
   against 30 (PubMed 17961951). In another 53 patients one in nine was isoattenuating (PubMed 12202711).
-- Kidney: small clear cell carcinomas that enhance strongly, more than half of them: 149 +- 34 HU in the nephrographic
-  phase (doi 10.5301/uj.5000256); papillary ones: 18 to 91 HU (George Washington University and others, AJR 2018,
-  "Prevalence of low-attenuation homogeneous papillary renal cell carcinoma"), in kidneys of about 180 HU.
+- Kidney, whose tissue lies at 207 HU in that case of 3D-IRCADb-01: clear cell carcinomas that enhance strongly, 13 of 23
+  small ones: 149 +- 34 HU in the nephrographic phase (doi 10.5301/uj.5000256); papillary ones: 18 to 91 HU ("Prevalence
+  of low-attenuation homogeneous papillary renal cell carcinoma mimicking renal cysts on CT", American Roentgen Ray
+  Society). The shares are a choice between these two.
 """
 
 from collections.abc import Mapping
