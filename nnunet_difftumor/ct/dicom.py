@@ -1,11 +1,14 @@
 """Reads CT series from DICOM files, through SimpleITK (GDCM), which comes with nnU-Net."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from nnunet_difftumor.ct.geometry import check_affine
 from nnunet_difftumor.ct.hounsfield import check_hu
+from nnunet_difftumor.ct.nifti import check_size
 from nnunet_difftumor.errors import InputError
 
 _MARK, _MARK_AT = b"DICM", 128
@@ -41,20 +44,24 @@ def read_series(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
         float32 (z, y, x), and the affine, 4 x 4, from these indices to RAS+ mm.
 
     Raises:
-        InputError: for damaged files, another modality than CT, fewer than 4 slices, slices that are missing or of
-            another kind, or values that cannot be HU.
+        InputError: for damaged or too large files, another modality than CT, fewer than 4 slices, slices that are
+            missing or of another kind, a tilted gantry, or values that cannot be HU.
     """
     import SimpleITK
 
     where = files[0].parent
     if len(files) < _LEAST_SLICES:
         raise InputError(f"{where}: the series has {len(files)} slices, expected at least {_LEAST_SLICES}")
+    first = SimpleITK.ImageFileReader()
+    first.SetFileName(str(files[0]))
     reader = SimpleITK.ImageSeriesReader()
     reader.SetFileNames([str(file) for file in files])
     reader.MetaDataDictionaryArrayUpdateOn()
     before = SimpleITK.ProcessObject.GetGlobalWarningDisplay()
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # of uneven slices, which are looked at here
     try:
+        first.ReadImageInformation()
+        check_size(math.prod(first.GetSize()) * len(files), 0, files[0], compressed=True)
         image = reader.Execute()
         modality = reader.GetMetaData(0, _MODALITY).strip()
         positions = np.array(
@@ -83,6 +90,9 @@ def read_series(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     affine = np.eye(4)
     affine[:3, :3] = (direction * image.GetSpacing())[:, ::-1]
     affine[:3, 3] = np.array(image.GetOrigin()) * [-1, -1, 1]
+    # SimpleITK takes slices as lying at right angles to their planes; where they do not, the affine would be wrong.
+    affine[:3, 0] = (positions[-1] - positions[0]) / (len(files) - 1) * [-1, -1, 1]
+    check_affine(affine, where)
     return hu, affine
 
 

@@ -40,7 +40,15 @@ def save_nifti(path: Path, hu: np.ndarray) -> None:
     nib.save(nib.Nifti1Image(hu.T.astype(np.int16), AFFINE_ZYX[:, [2, 1, 0, 3]]), path)
 
 
-def save_dicom(folder: Path, hu: np.ndarray, *, modality: str = "CT", number: int = 1, skip: int | None = None) -> None:
+def save_dicom(
+    folder: Path,
+    hu: np.ndarray,
+    *,
+    modality: str = "CT",
+    number: int = 1,
+    skip: int | None = None,
+    tilt_mm: float = 0.0,
+) -> None:
     """A series as scanners write it: stored values with an intercept of -1024, one file per slice, in any order."""
     folder.mkdir(parents=True, exist_ok=True)
     # GDCM leaves the C locale behind when it writes, in which other tests could read no UTF-8.
@@ -56,12 +64,13 @@ def save_dicom(folder: Path, hu: np.ndarray, *, modality: str = "CT", number: in
         if z == skip:
             continue
         plane = image[:, :, z]
+        position = np.add(image.TransformIndexToPhysicalPoint((0, 0, z)), (0, tilt_mm * z, 0)).tolist()
         for key, value in {
             "0008|0060": modality,
             "0020|000d": "1.2.826.0.1.3680043.2.1125.1",
             "0020|000e": f"1.2.826.0.1.3680043.2.1125.1.{number}",
             "0008|0018": f"1.2.826.0.1.3680043.2.1125.1.{number}.{z + 1}",
-            "0020|0032": "\\".join(map(str, image.TransformIndexToPhysicalPoint((0, 0, z)))),
+            "0020|0032": "\\".join(map(str, position)),
             "0020|0037": "1\\0\\0\\0\\1\\0",
             "0020|0013": str(z + 1),
             "0028|1052": "-1024",
@@ -193,6 +202,7 @@ def test_what_cannot_be_taken_is_refused_before_anything_is_written(scans, tmp_p
     ("made", "message"),
     [
         ({"skip": 9}, r"slices lie 4.00 to 8.00 mm apart"),
+        ({"tilt_mm": 0.5}, r"tilted gantry"),
         ({"modality": "MR"}, r"of modality MR, expected CT"),
         ({"cut": True}, r"cannot be read|slices lie"),
         ({"few": True}, r"has 3 slices, expected at least 4"),
@@ -207,6 +217,14 @@ def test_a_series_that_is_not_whole_is_refused_with_its_reason(tmp_path, made, m
         file.write_bytes(file.read_bytes()[:2000])
     (files,) = find_scans(tmp_path / "d").values()
     with pytest.raises(InputError, match=message):
+        read_scan(files)
+
+
+def test_a_series_of_too_many_voxels_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    save_dicom(tmp_path / "d", trunk())
+    (files,) = find_scans(tmp_path / "d").values()
+    monkeypatch.setenv("DIFFTUMOR_MOST_VOXELS", "1000")
+    with pytest.raises(InputError, match="voxels, expected at most 1000"):
         read_scan(files)
 
 

@@ -10,7 +10,7 @@ organ around it. The tissue inside is darker than that, most of all in small one
 - Pancreas: ductal adenocarcinomas in 57 patients: 60 +- 25 HU below the pancreas in the pancreatic phase, 41 +- 23 in
   the portal venous phase; one in seven isoattenuating (7 +- 5 HU in that phase), and these are small, 12 mm on average
   against 30 (PubMed 17961951). In another 53 patients one in nine was isoattenuating (PubMed 12202711).
-- Kidney, whose tissue lies at 207 HU in that case of 3D-IRCADb-01: clear cell carcinomas that enhance strongly, 13 of 23
+- Kidney, whose tissue lies at 207 HU in that case of 3D-IRCADb-01: clear cell carcinomas that enhance much, 13 of 23
   small ones: 149 +- 34 HU in the nephrographic phase (doi 10.5301/uj.5000256); papillary ones: 18 to 91 HU ("Prevalence
   of low-attenuation homogeneous papillary renal cell carcinoma mimicking renal cysts on CT", American Roentgen Ray
   Society). The shares are a choice between these two.
