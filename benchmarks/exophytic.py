@@ -100,30 +100,28 @@ def length_to_thickness(mask: np.ndarray, outside: np.ndarray, spacing_mm: Seque
     return float(edt.edt(~opened)[lost].max(initial=0)) / (2 * BALL_MM)
 
 
-def examined(found: Found, placement: Placement, volume: ArrayVolume, organ: Organ, to_lung_mm: np.ndarray) -> None:
-    """Renders a tumor, with and without a capsule, and puts the scan back as it was."""
+def examine(found: Found, placement: Placement, scan: ArrayVolume, organ: Organ, to_lung_mm: np.ndarray) -> None:
+    """Renders a tumor into a copy of the scan, with and without a capsule, and measures its mask."""
     spec = replace(placement.spec, capsule_hu=0.0, capsule_mm=0.0)
-    hu, labels = volume.hu_array, volume.label_array
-    tumor = insert_tumors(volume, [spec], organ)[0]
-    box = tumor.box
-    plain = hu[box].copy()
-    hu[box], labels[box] = examined.before_hu[box], examined.before_labels[box]
-    insert_tumors(volume, [replace(spec, capsule_hu=60.0, capsule_mm=2.0)], organ)
-    found.brightened += bool((hu[box] > plain)[~tumor.mask].any())
-    hu[box], labels[box] = examined.before_hu[box], examined.before_labels[box]
-
-    outside = tumor.mask & ~organ.mask(labels[box])
-    far = outside & (edt.edt(~organ.mask(labels[box]), anisotropy=list(map(float, volume.spacing_mm))) > RIM_MM)
-    soft = gaussian_filter(hu[box], 2.5 / np.asarray(volume.spacing_mm)) > 0
+    tumor, capsuled = (
+        insert_tumors(replace(scan, hu_array=scan.hu_array.copy(), label_array=scan.label_array.copy()), [one], organ)[
+            0
+        ]
+        for one in (spec, replace(spec, capsule_hu=60.0, capsule_mm=2.0))
+    )
+    found.brightened += bool((capsuled.hu > tumor.hu)[~tumor.mask].any())
+    kidney = organ.mask(scan.label_array[tumor.box])
+    outside = tumor.mask & ~kidney
+    far = outside & (edt.edt(~kidney, anisotropy=list(map(float, scan.spacing_mm))) > RIM_MM)
+    soft = gaussian_filter(scan.hu_array[tumor.box], 2.5 / np.asarray(scan.spacing_mm)) > 0
     found.over_soft.append(np.count_nonzero(far & soft) / np.count_nonzero(tumor.mask))
-    found.to_lung_mm.append(float(to_lung_mm[box][tumor.mask].min()))
-    found.spikes.append(length_to_thickness(tumor.mask, outside, volume.spacing_mm))
-    found.uncut.append(np.count_nonzero(tumor.mask) * np.prod(volume.spacing_mm) / survey(spec).volume_mm3)
+    found.to_lung_mm.append(float(to_lung_mm[tumor.box][tumor.mask].min()))
+    found.spikes.append(length_to_thickness(tumor.mask, outside, scan.spacing_mm))
+    found.uncut.append(np.count_nonzero(tumor.mask) * np.prod(scan.spacing_mm) / survey(spec).volume_mm3)
 
 
 def measure(volume: ArrayVolume, organ: Organ, *, size: str, count: int) -> Found:
     """Draws tumors of one size until `count` of them have grown out, or four times as many were drawn."""
-    examined.before_hu, examined.before_labels = volume.hu_array.copy(), volume.label_array.copy()
     statistics = OrganStatistics.measure(volume.hu_array, volume.label_array, organ=organ, spacing_mm=volume.spacing_mm)
     to_lung_mm = distance_to_lung_mm(volume)
     sampler, found = TumorSampler(organ), Found()
@@ -136,7 +134,7 @@ def measure(volume: ArrayVolume, organ: Organ, *, size: str, count: int) -> Foun
             found.placed += 1
             if placement.spec.exophytic:
                 found.grown += 1
-                examined(found, placement, volume, organ, to_lung_mm)
+                examine(found, placement, volume, organ, to_lung_mm)
                 bar.update()
     return found
 

@@ -56,7 +56,7 @@ MOST_KS, LEAST_LESIONS = 0.25, 40
 SLICES_MM = (1.25, 2.0)
 SD_RATIO, POWER_RATIO = (0.8, 1.2), (0.8, 1.25)
 MOST_CONTRAST_ERROR_HU = 5.0
-# Of seven real metastases the darkest is at -38 HU, the median at -34, the faintest at -18.
+# Of seven real metastases the darkest is at -39 HU, the median at -34, the faintest at -18.
 CONTRAST_HU = {0.1: (-60, -45), 0.5: (-38, -30), 0.9: (-20, -10)}
 LIVERS = {"liver_healthy": (), "liver_tumors": (2,)}
 LABEL = 200
