@@ -42,8 +42,14 @@ def write_log(path: Path, records: list[dict[str, Any]]) -> None:
 
 
 def read_log(folder: str | Path, rank: int) -> Iterator[dict[str, Any]]:
-    """All logged samples of a run, in the order of batches."""
+    """All logged samples of a run, in the order of batches.
+
+    Epochs of an earlier run in the same folder, which the newest one has not come to, are left out.
+    """
+    ended = [summary["epoch"] for summary in read_summaries(folder).get(rank, [])]
     for path in sorted((Path(folder) / LOG_FOLDER).glob(f"epoch_*_rank_{rank}.jsonl.gz")):
+        if ended and int(path.name.split("_")[1]) > ended[-1]:
+            return
         with gzip.open(path, "rt") as file:
             yield from (json.loads(line) for line in file)
 
@@ -51,8 +57,8 @@ def read_log(folder: str | Path, rank: int) -> Iterator[dict[str, Any]]:
 def read_summaries(folder: str | Path) -> dict[int, list[dict[str, Any]]]:
     """The figures of all epochs, by rank, in the order of epochs; files that are gone or damaged are left out.
 
-    A run that was resumed from a checkpoint makes its later epochs again; those that it has not come to again yet are
-    left out, too. The summaries are kept for later calls: do not change them.
+    A run that was resumed from a checkpoint, or started again in the same folder, makes its later epochs again; those
+    that it has not come to again yet are left out, too. The summaries are kept for later calls: do not change them.
     """
     found: dict[int, dict[int, dict[str, Any]]] = {}
     try:

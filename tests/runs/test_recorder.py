@@ -59,3 +59,13 @@ def test_tumors_that_nobody_could_see_are_counted(tmp_path):
     assert any(line.startswith("Synthetic tumors: 3 tiny, 3 small; 3 of them hardly to be seen") for line in lines)
     account.add(batch(4, in_target=True))
     assert not any("hardly" in line for line in account.finish_epoch(1))
+
+
+def test_epochs_of_an_earlier_run_in_the_folder_are_not_of_this_one(tmp_path, monkeypatch):
+    for minute, first, epochs in ((1, 1, 3), (2, 11, 1)):
+        monkeypatch.setattr("time.strftime", lambda _, minute=minute: f"2026-01-01 00:{minute:02}:00")
+        account = recorder(tmp_path)
+        for epoch in range(epochs):
+            account.add(batch(first + epoch, in_target=True))
+            account.finish_epoch(epoch)
+    assert [record["batch"] for record in read_log(tmp_path, 0)] == [11]
