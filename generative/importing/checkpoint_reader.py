@@ -7,7 +7,7 @@ three entries, all of this module; every other name becomes an inert placeholder
 import math
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,7 +150,9 @@ class Checkpoint:
                 f"{self.path}: {storage.member} has {size} bytes, which do not fit a tensor {stored.shape} of "
                 f"{storage.dtype}; the file is damaged, get it again"
             )
-        flat = torch.frombuffer(bytearray(self._archive.read(storage.member)), dtype=storage.dtype)
+        with _as_damage(self.path):
+            content = bytearray(self._archive.read(storage.member))
+        flat = torch.frombuffer(content, dtype=storage.dtype)
         return flat.as_strided(stored.shape, stored.stride, stored.offset).clone()
 
 
@@ -164,16 +166,28 @@ def open_checkpoint(path: Path) -> Iterator[Checkpoint]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    with ExitStack() as stack:
+        with _as_damage(path):
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            checkpoint = Checkpoint(path, archive)
+        yield checkpoint
+
+
+@contextmanager
+def _as_damage(path: Path) -> Iterator[None]:
+    """Whatever is raised while the file is read, as an InputError."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            yield Checkpoint(path, archive)
-    except zipfile.BadZipFile as error:
+        yield
+    except InputError:
+        raise
+    except MalformedPickleError as error:
+        raise InputError(f"{path}: its data.pkl is malformed ({error}); file refused") from error
+    # zipfile raises OSError at places before the beginning, and ValueErrors of several kinds at names that are no text.
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
         raise InputError(
             f"{path}: not a PyTorch checkpoint of version 1.6 or later, or truncated ({error}): {_likely(path)}; get "
             "the file again"
         ) from error
-    except MalformedPickleError as error:
-        raise InputError(f"{path}: its data.pkl is malformed ({error}); file refused") from error
 
 
 def _likely(path: Path) -> str:

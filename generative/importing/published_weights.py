@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.errors import InputError, shown
 from nnunet_difftumor.files import only_writer
 from nnunet_difftumor.generative.diffusion.schedule import CosineSchedule
 from nnunet_difftumor.generative.importing.checkpoint_reader import Checkpoint, StoredTensor, open_checkpoint
@@ -166,7 +166,7 @@ def _kind(checkpoint: Checkpoint) -> str:
         return "autoencoder"
     if isinstance(content, dict) and isinstance(content.get("ema"), dict):
         return "diffusion"
-    seen = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+    seen = shown(list(content)) if isinstance(content, dict) else type(content).__name__
     raise InputError(
         f"{checkpoint.path}: neither an autoencoder (key state_dict) nor a diffusion model (key ema) of DiffTumor; "
         f"it holds {seen}"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.openers import ImageOpener
 
 from nnunet_difftumor.ct.nifti import SUFFIXES, load_nifti
 from nnunet_difftumor.ct.scan import Scan
@@ -97,7 +98,8 @@ def _save(path: str | os.PathLike, stored: np.ndarray, header: nib.Nifti1Header)
     # Without an affine nibabel keeps qform and sform; with the scaling set after construction, it stores values as is.
     image.header.set_slope_inter(*header.get_slope_inter())
     try:
-        with atomic_path(path) as temporary:
-            nib.save(image, temporary)
+        # Closed here: nibabel leaves that to the garbage collector when the disk is full, which complains once more.
+        with atomic_path(path) as temporary, ImageOpener(str(temporary), "wb") as stream:
+            image.to_stream(stream)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); nothing was left there") from error

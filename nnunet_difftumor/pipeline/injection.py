@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as module  # noqa: N813 (a module named like its class)
 
 from nnunet_difftumor.pipeline.dataset import SyntheticTumorDataset
 from nnunet_difftumor.pipeline.loader import SamplingPlan, SyntheticTumorDataLoader, WatchedDataLoader
+from nnunet_difftumor.pipeline.ordered_augmenter import OrderedAugmenter
 
 
 @contextmanager
@@ -33,9 +33,8 @@ def synthetic_training_loader(plan: SamplingPlan) -> Iterator[list[SyntheticTumo
     def make_augmenter(data_loader, transform, num_processes, num_cached, **kwargs):
         if not isinstance(data_loader, SyntheticTumorDataLoader):
             return stock_augmenter(data_loader, transform, num_processes, num_cached=num_cached, **kwargs)
-        # One queue per worker, asked in turn: the same batches in the same order, whatever the number of workers.
         per_queue = max(1, num_cached // num_processes)
-        return MultiThreadedAugmenter(data_loader, transform, num_processes, num_cached_per_queue=per_queue, **kwargs)
+        return OrderedAugmenter(data_loader, transform, num_processes, num_cached_per_queue=per_queue, **kwargs)
 
     module.nnUNetDataLoader, module.NonDetMultiThreadedAugmenter = make_loader, make_augmenter
     try:

@@ -195,6 +195,30 @@ def test_flipped_bits_are_noticed(tmp_path):
         checkpoint.tensor(checkpoint.content["w"])
 
 
+def test_a_damaged_directory_of_the_archive_is_said(tmp_path):
+    content = write(tmp_path / "good.pt", pickle.dumps({})).read_bytes()
+    end = content.rindex(b"PK\x05\x06")
+    start = int.from_bytes(content[end + 16 : end + 20], "little")
+    changes = {
+        "a name that is no text": (start + 8, b"\x00\x08", start + 46, b"\xff"),
+        "members before the file": (end + 16, (start + 1000).to_bytes(4, "little"), 0, content[:1]),
+        "a version that nobody knows": (start + 6, b"\xff\x00", 0, content[:1]),
+    }
+    for name, (one, first, other, second) in changes.items():
+        damaged = bytearray(content)
+        damaged[one : one + len(first)], damaged[other : other + len(second)] = first, second
+        path = tmp_path / f"{name}.ckpt"
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"not a PyTorch checkpoint .*get the file again"), open_checkpoint(path):
+            pass
+
+
+def test_errors_of_those_who_read_a_checkpoint_are_theirs(tmp_path):
+    path = write(tmp_path / "good.pt", pickle.dumps({}))
+    with pytest.raises(OSError, match="No space left"), open_checkpoint(path):
+        raise OSError(28, "No space left on device")
+
+
 @pytest.mark.parametrize(("numel", "stride"), [(10**12, 1), (1, 0)])
 def test_a_huge_tensor_in_a_small_file_takes_no_memory(tmp_path, numel, stride):
     data_pkl = (

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nnunet_difftumor.errors import InputError, shortened
+from nnunet_difftumor.errors import InputError, shortened, shown
 from nnunet_difftumor.json_checks import is_integer, read_json
 
 _VERSION_1 = (
@@ -48,8 +48,8 @@ def _check_labels(labels: Any, content: dict[str, Any], path: Path) -> None:
         values = value if isinstance(value, list) and value else [value]
         if not all(is_integer(entry) and entry >= 0 for entry in values):
             raise InputError(
-                f"{path}: labels: {name} is {_seen(value)}, expected a whole number without quotes, or a list of "
-                f"them for a region, as in {example}"
+                f"{path}: labels: {shortened(name)} is {_seen(value)}, expected a whole number without quotes, or a "
+                f"list of them for a region, as in {example}"
             )
     if labels.get("background") != 0:
         raise InputError(f"{path}: labels: background is {_seen(labels.get('background'))}, expected 0")
@@ -61,8 +61,8 @@ def _check_labels(labels: Any, content: dict[str, Any], path: Path) -> None:
             if name != "background"
         )
         raise InputError(
-            f"{path}: labels: the values are {sorted(values)}, expected 0, 1, 2, ... without a gap, as nnU-Net asks; "
-            f"`difftumor convert folder --labels {options}` renumbers them"
+            f"{path}: labels: the values are {shown(sorted(values))}, expected 0, 1, 2, ... without a gap, as nnU-Net "
+            f"asks; `difftumor convert folder --labels {shortened(options)}` renumbers them"
         )
     has_regions = any(isinstance(value, list) and len(value) > 1 for value in labels.values())
     if has_regions and not isinstance(content.get("regions_class_order"), list):
@@ -84,7 +84,7 @@ def _check_listed_cases(content: dict[str, Any], path: Path) -> None:
     for name, entry in listed.items():
         good = isinstance(entry, dict) and isinstance(entry.get("label"), str) and isinstance(entry.get("images"), list)
         if not good or not all(isinstance(image, str) for image in entry["images"]):
-            raise InputError(f"{path}: dataset: {name} is {_seen(entry)}, {expected}")
+            raise InputError(f"{path}: dataset: {shortened(name)} is {_seen(entry)}, {expected}")
 
 
 def _seen(value: Any) -> str:
