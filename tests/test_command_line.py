@@ -23,8 +23,53 @@ def test_another_value_is_refused_with_all_choices(capsys, words, choices):
         main([*words, "best"])
     error = capsys.readouterr().err
     assert stop.value.code == 2
-    assert f"argument {words[-1]}: invalid choice: 'best'" in error
-    assert all(choice in error.rpartition("choose from")[2] for choice in choices)
+    assert f"{words[-1]} best is unknown, expected " in error
+    assert all(choice in error.rpartition("expected")[2] for choice in choices)
+
+
+MISTAKES = {
+    "synthesise": "difftumor: VERB synthesise is unknown; did you mean synthesize?",
+    "train_autoencoder -d 3": "difftumor: VERB train_autoencoder is unknown; did you mean train-autoencoder?",
+    "--versoin": "difftumor: there is no option --versoin; did you mean --version?",
+    "nonsense": "VERB nonsense is unknown, expected convert, prepare, ",
+    "convert": "difftumor convert: missing: NAME; `difftumor convert --help` says what there is",
+    "convert folders -i x": "difftumor convert: NAME folders is unknown; did you mean folder?",
+    "convert folder -i x": "difftumor convert folder: missing: -d, --labels; `difftumor convert folder --help`",
+    "convert folder -i x -d 3 --labels liver=1 --overwrit x": "x: more than is asked for",
+    "convert folder -i x -d 3 --labels liver=1 --labelsname y": "no option --labelsname; did you mean --labels-name?",
+    "prepare": "difftumor prepare: missing: -d/--dataset-id; `difftumor prepare --help` says what there is",
+    "prepare -d abc": "prepare: -d/--dataset-id is 'abc', expected a whole number; `difftumor prepare --help`",
+    "prepare -d 3 --preset realistc": "--preset realistc is unknown; did you mean realistic?",
+    "prepare -d 3 --spacing 1 1": "--spacing: expected 3 arguments",
+    "prepare -d 3 --patch-size 96 96 x": "--patch-size is 'x', expected a whole number",
+    "synthesize ct.nii.gz --orgn liver": "there is no option --orgn; did you mean --organ?",
+    "synthesize ct.nii.gz --size smal": "--size smal is unknown; did you mean small?",
+    "synthesize ct.nii.gz --organ-label one": "--organ-label is 'one', expected a whole number",
+    "synthesize one two three": "difftumor synthesize: two three: more than is asked for",
+    "synthesize ct.nii.gz --contrast-hu": "--contrast-hu: expected at least one argument",
+    "synthesize ct.nii.gz --seed=x": "--seed is 'x', expected a whole number",
+    "synthesize ct.nii.gz --s 1": "ambiguous option: --s could match --size, --spacing, ",
+    "synthesize ct.nii.gz --fast --exact": "--exact: not allowed with argument --fast",
+    "preview -d 3 --sweeps": "there is no option --sweeps; did you mean --sweep?",
+    "evaluate truth": "difftumor evaluate: missing: PRED; ",
+    "monitor": "difftumor monitor: missing: run; ",
+    "train-diffusion -d 3 --preset": "--preset: expected one argument",
+    "doctor --fixx": "there is no option --fixx; did you mean --fix?",
+}
+
+
+@pytest.mark.parametrize(("words", "said"), MISTAKES.items(), ids=MISTAKES)
+def test_a_mistake_is_one_line_that_says_what_to_type(capsys, words, said):
+    with pytest.raises(SystemExit) as stop:
+        main(words.split())
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1
+    assert said in error and error.rstrip().endswith(("?", "says what there is"))
+
+
+def test_without_a_verb_the_verbs_are_listed(capsys):
+    assert main([]) == 2
+    assert "put synthetic tumors into a CT scan" in capsys.readouterr().err
 
 
 def test_help_of_organ_names_the_organs_that_have_tumors_of_their_own(capsys):

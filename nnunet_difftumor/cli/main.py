@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from nnunet_difftumor import __version__
+from nnunet_difftumor.cli.parser import Parser
 from nnunet_difftumor.cli.signals import ending_on_signals, received
 from nnunet_difftumor.errors import InputError
 
@@ -75,15 +76,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal: that signal ended it.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="difftumor",
         description="Synthetic tumors for nnU-Net. Every verb has its own --help.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="verbs:\n" + "\n".join(f"  {verb:<23}{line}" for verb, line in VERBS.items()),
     )
     parser.add_argument("--version", action="version", version=f"difftumor {__version__}")
-    parser.add_argument("verb", choices=VERBS, metavar="VERB", help="one of the verbs below")
+    parser.add_argument("verb", choices=VERBS, metavar="VERB", nargs="?", help="one of the verbs below")
     verb = parser.parse_args(arguments[:1]).verb
+    if verb is None:
+        parser.print_help(sys.stderr)
+        return 2
 
     more = "; the same command resumes where it stopped" if verb in RESUMABLE else ""
     interrupted = f"\ndifftumor {verb}: interrupted{more}"
@@ -103,7 +107,7 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
     try:
         # Only the chosen verb is imported: `difftumor --help` stays quick, and a broken verb does not break others.
         module = importlib.import_module(f"nnunet_difftumor.cli.{module_name(verb)}")
-        parser = argparse.ArgumentParser(
+        parser = Parser(
             prog=f"difftumor {verb}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         module.add_arguments(parser)
