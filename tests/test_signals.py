@@ -7,6 +7,7 @@ import sys
 import time
 import weakref
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +68,42 @@ def test_a_signal_that_libraries_lose_or_change_ends_the_command(monkeypatch, ca
     assert main(["env"]) == 128 + number
     assert capsys.readouterr().err == "\ndifftumor env: interrupted\n"
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_an_import_waits_for_its_end(monkeypatch, capsys, tmp_path, number):
+    """torch aborts the process when it is interrupted in its imports."""
+    (tmp_path / "slowly_imported.py").write_text(
+        f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(0.3)\ndone = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("slowly_imported", None)
+
+    def run(_):
+        import slowly_imported
+
+        assert slowly_imported.done
+        wait_for_the_end()
+
+    monkeypatch.setattr(env, "run", run)
+    assert main(["env"]) == 128 + number
+    assert "slowly_imported" in sys.modules
+    assert capsys.readouterr().err == "\ndifftumor env: interrupted\n"
+
+
+def test_ctrl_c_in_the_first_moments_is_no_traceback(tmp_path):
+    """While the command's own modules are imported."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'nnunet_difftumor.cli.signals':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+    )
+    command = [Path(sys.executable).with_name("difftumor"), "env"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == -signal.SIGINT and done.stderr == ""
 
 
 def test_an_import_error_without_a_signal_stays_one(monkeypatch):

@@ -9,14 +9,18 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 from nnunet_difftumor.pools_of_others import others_at_work
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
-_RAISED_AGAIN_AFTER_S = 0.01
+_SENT_AGAIN_AFTER_S = 0.01
+# From slow drives torch takes long.
+_LONGEST_IMPORT_S = 20.0
 _received: list[int] = []
 # Process ids of the commands that run in this process; of one after which it exits it is never taken away.
 _commands: list[int] = []
@@ -26,6 +30,8 @@ _held: dict[int, set[signal.Signals]] = {}
 _waiting: list[int] = []
 # The process that forks.
 _forks: list[int] = []
+# When a signal came first that waits for the end of an import.
+_interrupted_imports: list[float] = []
 
 
 @contextmanager
@@ -38,6 +44,7 @@ def ending_on_signals(*, exits: bool = False, last_words: str = "") -> Iterator[
         last_words: what is said then.
     """
     _received.clear()
+    _interrupted_imports.clear()
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -66,11 +73,14 @@ def received() -> int | None:
     return _received[-1] if _received else None
 
 
-def _end(number: int, _: Any) -> None:
+def _end(number: int, frame: FrameType | None) -> None:
     if os.getpid() not in _commands:  # a worker that has just begun, and whose pool waits for it to end
         os._exit(128 + number)
     if threading.get_ident() in _held:  # what is raised in the middle of a fork would be lost
         _waiting.append(number)
+        return
+    if _is_in_an_import(frame) and time.monotonic() < _first_in_an_import() + _LONGEST_IMPORT_S:
+        _send_again(number)
         return
     _received.append(number)
     if _last_words and others_at_work():
@@ -84,12 +94,31 @@ def _end(number: int, _: Any) -> None:
 def _raise_again(lost: Any) -> None:
     """In place of a traceback of an interruption that came in a callback, where it has no effect."""
     if issubclass(lost.exc_type, KeyboardInterrupt) and _received:
-        number = _received[-1]
-        timer = threading.Timer(_RAISED_AGAIN_AFTER_S, lambda: os.kill(os.getpid(), number))
-        timer.daemon = True
-        timer.start()
+        _send_again(_received[-1])
     else:
         sys.__unraisablehook__(lost)
+
+
+def _send_again(number: int) -> None:
+    timer = threading.Timer(_SENT_AGAIN_AFTER_S, lambda: os.kill(os.getpid(), number))
+    timer.daemon = True
+    timer.start()
+
+
+def _is_in_an_import(frame: FrameType | None) -> bool:
+    """Libraries in C may abort, or make another error of what is raised while they are imported, as torch does."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _first_in_an_import() -> float:
+    """When the signal came that waits for the end of an import."""
+    if not _interrupted_imports:
+        _interrupted_imports.append(time.monotonic())
+    return _interrupted_imports[0]
 
 
 def _hold() -> None:
