@@ -96,6 +96,7 @@ setup(
             "ruff>=0.9",
             "import-linter>=2.6",  # the layers of imports
             "mypy>=1.14",  # the types of the public functions
+            "selenium>=4.20",  # opens pages in Chromium
             "nbclient>=0.10",  # runs the notebook
             "ipykernel>=6.29",
             "setuptools>=77",

@@ -40,7 +40,7 @@ def lines_of(stderr: str) -> list[str]:
 
 def one_line_of(words: list[str], environment: dict[str, str], **process) -> str:
     """What a command says that ends with status 2."""
-    done = subprocess.run([DIFFTUMOR, *words], capture_output=True, text=True, timeout=300, env=environment, **process)
+    done = subprocess.run([DIFFTUMOR, *words], capture_output=True, text=True, timeout=800, env=environment, **process)
     said = lines_of(done.stderr)
     assert done.returncode == 2 and len(said) == 1, done.stderr
     return said[0]

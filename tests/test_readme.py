@@ -89,4 +89,4 @@ def test_quick_lines_run_on_the_phantom(tmp_path, monkeypatch):
     for words in ([*convert, *few], synthesize):
         assert main([os.path.expandvars(word) for word in words[1:]]) == 0
     made = {path.name for path in (tmp_path / "synthetic").iterdir()}
-    assert made == {"ct.nii.gz", "tumor_mask.nii.gz", "labels.nii.gz", "preview.png", "manifest.json"}
+    assert made == {"ct.nii.gz", "tumor_mask.nii.gz", "labels.nii.gz", "preview.png", "report.html", "manifest.json"}

@@ -1,7 +1,7 @@
 """Put synthetic tumors into a CT scan, or into every scan of a folder; or fill a bank of lesions to train on.
 
-The output folder gets ct.nii.gz, tumor_mask.nii.gz, labels.nii.gz, preview.png and manifest.json. With a folder of
-scans, each gets a folder of its own; scans that are finished are skipped, so an interrupted command resumes.
+The output folder gets ct.nii.gz, tumor_mask.nii.gz, labels.nii.gz, preview.png, report.html and manifest.json. With a
+folder of scans, each gets a folder of its own; scans that are finished are skipped, so an interrupted command resumes.
 
 With --bank -d ID --per-case N it renders N lesions for every base of a prepared dataset, as files that "source": "bank"
 in difftumor.json reads. Organs, preset, sizes and contrast are those of difftumor.json. Lesions that are there are

@@ -20,7 +20,7 @@ from nnunet_difftumor.synthesis.scans import folder as module
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.spec import TumorSpec
 
-OUTPUTS = {"ct.nii.gz", "tumor_mask.nii.gz", "labels.nii.gz", "preview.png", "manifest.json"}
+OUTPUTS = {"ct.nii.gz", "tumor_mask.nii.gz", "labels.nii.gz", "preview.png", "report.html", "manifest.json"}
 
 
 def test_the_output_folder_holds_what_is_promised(case, tmp_path, capsys):

@@ -81,7 +81,8 @@ def test_a_scan_gets_tumors_and_a_manifest_that_gives_the_same_files(case, tmp_p
     monkeypatch.setitem(registry.KNOWN_FILES, file_sha256(weights / "liver_early.safetensors"), known)
     out, again = tmp_path / "out", tmp_path / "again"
     assert main(small(case, out, weights, "--preset", "difftumor", "--seed", 3)) == 0
-    assert files_below(out) == {"ct.nii.gz", "tumor_mask.nii.gz", "labels.nii.gz", "preview.png", "manifest.json"}
+    files = {"ct.nii.gz", "tumor_mask.nii.gz", "labels.nii.gz", "preview.png", "report.html", "manifest.json"}
+    assert files_below(out) == files
     manifest = assert_geometry(case, out, "liver.nii.gz")
     assert f"{manifest['tumors'][0]['measured_contrast_hu']:+.0f} HU" in capsys.readouterr().out
 

@@ -77,7 +77,7 @@ def altered_outputs(output: Path, record: dict, names: Iterable[str]) -> list[st
             and the CT has to be readable.
         names: of all outputs.
     """
-    missing = [name for name in names if not (output / name).is_file()]
+    missing = [name for name in {**dict.fromkeys(names), **record.get("files", {})} if not (output / name).is_file()]
     if "files" in record:
         kept = {name: digest for name, digest in record["files"].items() if name not in missing}
         return missing + [name for name, digest in kept.items() if _sha256(output / name) != digest]

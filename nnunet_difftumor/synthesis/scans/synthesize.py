@@ -28,6 +28,7 @@ from nnunet_difftumor.synthesis.scans.manifest import (
     versions,
 )
 from nnunet_difftumor.synthesis.scans.preview import draw_preview
+from nnunet_difftumor.synthesis.scans.report import REPORT, write_report
 from nnunet_difftumor.synthesis.scans.settings import SynthesisOptions, SynthesisSettings
 from nnunet_difftumor.synthesis.scene import insert_tumors, mask_of
 from nnunet_difftumor.synthesis.visibility import is_faint
@@ -58,8 +59,8 @@ def synthesize(
         ct: NIfTI in HU.
         organ_mask: NIfTI label map on the same grid.
         output: folder; gets `ct.nii.gz` (geometry and dtype of the input, SYNTHETIC in its header),
-            `tumor_mask.nii.gz`, `labels.nii.gz` (the mask's labels with the tumors), `preview.png` and, last,
-            `manifest.json`.
+            `tumor_mask.nii.gz`, `labels.nii.gz` (the mask's labels with the tumors), `preview.png`,
+            `report.html` (the tumors in a table and in slices to scroll through) and, last, `manifest.json`.
         weights: folder of the diffusion models; None: `difftumor_weights` in the folder that nnUNet_results names.
         device: of the diffusion models, cpu or cuda; None: cpu, or that of the manifest.
         from_spec: a manifest, whose tumors are rendered again; nothing is drawn then, and other options are of no use.
@@ -251,14 +252,10 @@ def _write(
     write_ct(output / "ct.nii.gz", volume.hu_array, scan, description=_DESCRIPTION)
     write_labels(output / "tumor_mask.nii.gz", mask, scan)
     write_labels(output / "labels.nii.gz", volume.label_array, scan)
-    draw_preview(
-        output / "preview.png",
-        scan.hu,
-        volume.hu_array,
-        mask=mask,
-        boxes=[tumor.box for tumor in rendered],
-        spacing_mm=scan.spacing_mm,
-        directions=scan.direction,
-    )
+    boxes = [tumor.box for tumor in rendered]
+    shown = {"mask": mask, "boxes": boxes, "spacing_mm": scan.spacing_mm, "directions": scan.direction}
+    draw_preview(output / "preview.png", scan.hu, volume.hu_array, **shown)
     manifest["files"] = hashes_of_outputs(output, OUTPUTS)
+    write_report(output / REPORT, scan.hu, volume.hu_array, manifest=manifest, **shown)
+    manifest["files"] |= hashes_of_outputs(output, (REPORT,))
     write_json(output / MANIFEST, manifest)
