@@ -2,7 +2,8 @@
 
 A picture per organ has a row per size, with several draws in several cases, each before and after; mix.png shows the
 mix of the training: with the seed of difftumor.json the very first synthetic samples of fold 0, uncropped and without
-augmentation. preview.json holds the specs. Run it again after editing difftumor.json.
+augmentation. report.html has all of it on one page, preview.json the specs. Run it again after editing
+difftumor.json.
 """
 
 import argparse

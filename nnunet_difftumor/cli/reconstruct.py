@@ -1,7 +1,8 @@
 """Encode and decode a CT scan: whether an autoencoder's weights fit it, and what is likely wrong if they do not.
 
-The output folder gets reconstruction.png (scan, reconstruction, difference) and reconstruction.json (PSNR, SSIM and
-mean absolute error in HU, in the window of the weights; their hash). The scan is shown to the autoencoder as synthesis
+The output folder gets reconstruction.png (scan, reconstruction, difference), reconstruction.json (PSNR, SSIM and mean
+absolute error in HU, in the window of the weights; their hash) and report.html, which has both, and slices to scroll
+through. The scan is shown to the autoencoder as synthesis
 shows it: in patches of the size that it was trained on (96 mm), with its axes and voxel size. Where PSNR is below 20
 dB, the usual mistakes are tried.
 """

@@ -7,6 +7,7 @@ from typing import Any
 
 from nnunet_difftumor import __version__
 from nnunet_difftumor.demonstration.journal import Journal
+from nnunet_difftumor.demonstration.page import write_page
 from nnunet_difftumor.demonstration.steps import Steps
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import only_writer
@@ -70,12 +71,14 @@ def demo(
         for number, (name, title, do) in enumerate(steps, 1):
             journal.step(number, len(steps), name, title=title, work=partial(work.commands.of, do))
         manifest = work.manifest(journal.state)
+        write_page(output, manifest, caution=work.caution())
         print(f"\n{(output / 'table.txt').read_text()}\n{_what_to_look_at(output)}", flush=True)
         return manifest
 
 
 def _what_to_look_at(folder: Path) -> str:
     lines = {
+        "report.html": "all of it on one page; open it in a browser",
         "synthetic/*/preview.png": "synthetic tumors by size, before and after",
         "training_samples.png": "a training batch, as the network got it",
         "predictions.png": "the test cases: truth, untrained, trained",

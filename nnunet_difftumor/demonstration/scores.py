@@ -62,23 +62,28 @@ def table(
     """
     held_out = "" if caution else " held-out"
     lines = [f"{len(cases)}{held_out} test case{'s' * (len(cases) != 1)}: {', '.join(cases)}", *caution]
-    lines.append(f"{'':<{_WIDTH}}{'untrained':>10}{'trained':>10}")
-    for name in dice["untrained"]:
-        what = "Dice, mean of the labels" if name == FOREGROUND else f"Dice, {name}"
-        lines.append(f"{what:<{_WIDTH}}" + "".join(f"{dice[network][name]:>10.3f}" for network in dice))
-    for name in tumors["untrained"]:
-        summaries = [tumors[network][name]["summary"] for network in dice]
-        found = [summary["tumor_sensitivity"]["all"] for summary in summaries]
-        if not found[0]["count"]:
-            continue
-        of_all = [f"{round(one['value'] * one['count'])} of {one['count']}" for one in found]
-        false_positives = [summary["false_positives_per_scan"]["all"]["value"] for summary in summaries]
-        lines.append(f"{f'{name}, found':<{_WIDTH}}" + "".join(f"{text:>10}" for text in of_all))
-        what = f"{name}, false positives per scan"
-        lines.append(f"{what:<{_WIDTH}}" + "".join(f"{value:>10.1f}" for value in false_positives))
+    for what, *values in [("", *dice), *rows(dice, tumors)]:
+        lines.append(f"{what:<{_WIDTH}}" + "".join(f"{value:>10}" for value in values))
     if tumors["untrained"]:
         lines += [
             "A tumor counts as found if one voxel of it is predicted. A network that labels nearly everything, as an",
             "untrained one may, finds every tumor that way: read found tumors with Dice and false positives.",
         ]
     return "\n".join(lines)
+
+
+def rows(dice: Mapping[str, Mapping[str, float]], tumors: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """The rows of the table: what is measured, and the figures of each network; arguments as those of `table`."""
+    made = []
+    for name in dice["untrained"]:
+        what = "Dice, mean of the labels" if name == FOREGROUND else f"Dice, {name}"
+        made.append((what, *(f"{of_network[name]:.3f}" for of_network in dice.values())))
+    for name in tumors["untrained"]:
+        summaries = [tumors[network][name]["summary"] for network in dice]
+        found = [summary["tumor_sensitivity"]["all"] for summary in summaries]
+        if not found[0]["count"]:
+            continue
+        of_all = (f"{round(one['value'] * one['count'])} of {one['count']}" for one in found)
+        false_positives = (f"{summary['false_positives_per_scan']['all']['value']:.1f}" for summary in summaries)
+        made += [(f"{name}, found", *of_all), (f"{name}, false positives per scan", *false_positives)]
+    return made

@@ -188,7 +188,7 @@ class Steps:
         }
         tumors = {network: json.loads(self.tumors_json(network).read_text())["tumors"] for network in NETWORKS}
         write_json(self.folder / "scores.json", {"dice": dice, "tumors": tumors})
-        text = table(dice, tumors, cases=self.test_cases, caution=self._caution())
+        text = table(dice, tumors, cases=self.test_cases, caution=self.caution())
         (self.folder / "table.txt").write_text(text + "\n")
 
     def manifest(self, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -280,7 +280,8 @@ class Steps:
             return self._fold["synthesis_bases"] == self._fold["label_free_val"]
         return bool(set(self._fold["val"]) & set(self._fold["train"]))
 
-    def _caution(self) -> list[str]:
+    def caution(self) -> list[str]:
+        """Why the figures are better than those of other patients would be."""
         lines = []
         if self.label_free:
             lines.append("SYNTHETIC TUMORS in the test cases: real ones look different.")

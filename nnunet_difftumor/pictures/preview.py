@@ -9,6 +9,7 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import only_writer, write_json
 from nnunet_difftumor.pictures.montage import Montage, PreviewSample
 from nnunet_difftumor.pictures.montage_pictures import Cell, animate_sweep, draw_montage
+from nnunet_difftumor.pictures.page import REPORT, write_page
 from nnunet_difftumor.pipeline.sources import Outcome
 from nnunet_difftumor.prepared.dataset import prepared_folder
 from nnunet_difftumor.prepared.enhancement import unenhanced_notes
@@ -32,7 +33,8 @@ def preview(
 
     Args:
         dataset_id: of a dataset in nnUNet_preprocessed that `difftumor prepare` made.
-        output: folder for `ORGAN.png`, `mix.png`, `preview.json` and `sweep.gif`; None: in the dataset's own.
+        output: folder for `ORGAN.png`, `mix.png`, `report.html`, `preview.json` and `sweep.gif`; None: in the
+            dataset's own.
         configuration: whose preprocessed cases are drawn.
         seed: instead of the one in difftumor.json; with that one, the mix is the first synthetic samples of fold 0.
         sweep: also write an animation through one case with tumors of every size in every organ.
@@ -59,23 +61,23 @@ def preview(
             files += _write_sweep(montage, output / "sweep.gif", report)
         everything = [sample for rows in pictures.values() for samples in rows.values() for sample in samples]
         empty = sum(not sample.outcome.tumors for sample in everything)
-        write_json(
-            output / "preview.json",
-            {
-                "version": __version__,
-                "dataset": folder.name,
-                "configuration": configuration,
-                "settings": montage.config.to_dict(),
-                "samples": len(everything),
-                "samples_without_tumor": empty,
-                "pictures": {
-                    name: {label: [sample.to_dict() for sample in samples] for label, samples in rows.items()}
-                    for name, rows in pictures.items()
-                },
+        record = {
+            "version": __version__,
+            "dataset": folder.name,
+            "configuration": configuration,
+            "settings": montage.config.to_dict(),
+            "samples": len(everything),
+            "samples_without_tumor": empty,
+            "pictures": {
+                name: {label: [sample.to_dict() for sample in samples] for label, samples in rows.items()}
+                for name, rows in pictures.items()
             },
-        )
+        }
+        write_page(output, record, files=files)
+        write_json(output / "preview.json", record)
         report(
-            f"{len(everything)} samples, {empty} of them without a tumor\n{output}: {', '.join(files)}, preview.json"
+            f"{len(everything)} samples, {empty} of them without a tumor\n"
+            f"{output}: {', '.join([*files, REPORT])}, preview.json"
         )
         return output
 

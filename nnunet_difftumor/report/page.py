@@ -5,8 +5,9 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+from urllib.parse import quote
 
 from nnunet_difftumor.files import atomic_path
 from nnunet_difftumor.report.slices import SliceStack
@@ -80,6 +81,10 @@ class Page:
             f'<figure><img alt="{escape(caption)}" src="data:{_TYPES[path.suffix]};base64,{data}">'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
+
+    def link(self, text: str, path: str | PurePath) -> None:
+        """Leads to a page in the same folder, or below."""
+        self._body.append(f'<p><a href="{quote(PurePath(path).as_posix())}">{escape(text)}</a></p>')
 
     def slices(self, stack: SliceStack) -> None:
         """Slices to scroll through, with window and mask."""

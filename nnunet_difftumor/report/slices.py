@@ -26,6 +26,7 @@ class SliceStack:
         spacing_mm: (slice, row, column).
         numbers: of the slices, as they are counted in the scan.
         first: index of the slice that is shown first.
+        names: of before and after.
     """
 
     title: str
@@ -35,6 +36,7 @@ class SliceStack:
     spacing_mm: Sequence[float]
     numbers: Sequence[int]
     first: int
+    names: tuple[str, str] = ("before", "after")
 
     def to_html(self) -> str:
         """A figure for `slices.js`: one PNG, in whose channels lie before, after and mask, slice by slice."""
@@ -53,6 +55,8 @@ class SliceStack:
             "across": across,
             "numbers": list(map(int, self.numbers)),
             "first": int(self.first),
+            "names": self.names,
+            "has_mask": bool(self.mask.any()),
             "row_mm": float(self.spacing_mm[1]),
             "column_mm": float(self.spacing_mm[2]),
             "lowest_hu": LOWEST_HU,

@@ -87,9 +87,23 @@ def _lines_on_screen(text: str, columns: int) -> int:
 
 
 def _rank_lines(rank: int, summaries: Sequence[Mapping[str, Any]], epochs: int) -> Iterator[str]:
-    last = summaries[-epochs:]
-    first = f" ({len(last)} shown)" if len(last) < len(summaries) else ""
+    first = f" ({epochs} shown)" if epochs < len(summaries) else ""
     yield f"Rank {rank}: {len(summaries)} {'epoch' if len(summaries) == 1 else 'epochs'}{first}"
+    columns = epoch_columns(summaries, most=epochs)
+    widths = {name: max(len(name), *map(len, cells)) for name, cells in columns.items()}
+    yield "  ".join(name.rjust(width) for name, width in widths.items())
+    for row in zip(*columns.values(), strict=True):
+        yield "  ".join(cell.rjust(width) for cell, width in zip(row, widths.values(), strict=True))
+
+
+def epoch_columns(summaries: Sequence[Mapping[str, Any]], *, most: int) -> dict[str, list[str]]:
+    """The figures of the last epochs of a rank, as columns of a table, by their heads.
+
+    Args:
+        summaries: of the rank, in the order of epochs.
+        most: epochs.
+    """
+    last = summaries[-most:]
     columns = {
         "epoch": [str(summary["epoch"]) for summary in last],
         # Without year and seconds.
@@ -108,13 +122,10 @@ def _rank_lines(rank: int, summaries: Sequence[Mapping[str, Any]], epochs: int) 
     if any(summary.get("faint") for summary in last):
         columns["faint"] = [str(summary.get("faint", 0)) for summary in last]
     columns["refused"] = [str(sum(summary["refused"].values())) for summary in last]
-    restarts = restarts_by_epoch(summaries)[-epochs:]
+    restarts = restarts_by_epoch(summaries)[-most:]
     if any(count is not None for count in restarts):
         columns["restarts"] = ["-" if count is None else str(count) for count in restarts]
-    widths = {name: max(len(name), *map(len, cells)) for name, cells in columns.items()}
-    yield "  ".join(name.rjust(width) for name, width in widths.items())
-    for row in zip(*columns.values(), strict=True):
-        yield "  ".join(cell.rjust(width) for cell, width in zip(row, widths.values(), strict=True))
+    return columns
 
 
 def _milliseconds(times: Mapping[str, float] | None, quantile: str) -> str:

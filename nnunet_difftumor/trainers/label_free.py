@@ -29,6 +29,7 @@ class SyntheticTumorsOnly(SyntheticTumors):
         if self.local_rank == 0:
             mark_summary(Path(self.output_folder) / "validation" / "summary.json")
             self.print_to_log_file(VALIDATION_NOTE)
+        self.write_page()
 
     @contextmanager
     def _validation_cases(self):

@@ -12,6 +12,7 @@ from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
 from nnunet_difftumor.prepared.config import FILE_NAME
 from nnunet_difftumor.prepared.nnunet.preprocessed_dataset import PreprocessedDataset
 from nnunet_difftumor.prepared.roles import Roles, roles_with_real_cases
+from nnunet_difftumor.runs.page import write_page
 from nnunet_difftumor.runs.progress import draw_progress
 from nnunet_difftumor.runs.recorder import SynthesisRecorder
 from nnunet_difftumor.runs.run_record import write_run
@@ -158,4 +159,17 @@ class SyntheticTumors:
         for line in self.recorder.finish_epoch(self.current_epoch, server=server):
             self.print_to_log_file(line)
         if self.local_rank == 0 and (problem := draw_progress(self.output_folder)) is not None:
+            self.print_to_log_file(problem)
+
+    def on_train_end(self):
+        super().on_train_end()
+        self.write_page()
+
+    def perform_actual_validation(self, save_probabilities: bool = False):
+        super().perform_actual_validation(save_probabilities)
+        self.write_page()
+
+    def write_page(self) -> None:
+        """`report.html` of the run, as it is now."""
+        if self.local_rank == 0 and (problem := write_page(self.output_folder)) is not None:
             self.print_to_log_file(problem)

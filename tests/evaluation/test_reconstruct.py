@@ -116,7 +116,8 @@ def test_figures_of_an_autoencoder_that_is_10_hu_too_bright(
     assert record["weights"]["sha256"] == file_sha256(weights / "autoencoder.safetensors")
     assert record["inputs"]["ct"]["sha256"] == file_sha256(scan_file)
     assert "PSNR 32.6 dB" in capsys.readouterr().out
-    assert files_below(tmp_path / "out") == {"reconstruction.png", "reconstruction.json", "reconstruction.nii.gz"}
+    files = {"reconstruction.png", "report.html", "reconstruction.json", "reconstruction.nii.gz"}
+    assert files_below(tmp_path / "out") == files
     before, after = read_ct(scan_file), read_ct(tmp_path / "out" / "reconstruction.nii.gz")
     np.testing.assert_array_equal(after.hu, before.hu + 10)
     np.testing.assert_array_equal(after.affine, before.affine)

@@ -34,7 +34,13 @@ def test_full_trainer_runs_an_epoch_and_logs_what_it_made(prepared_phantom, monk
         records = [json.loads(line) for line in file]
     assert records and all(record["in_target"] and record["tumors"] for record in records)
     assert all(1 <= record["batch"] <= 3 for record in records)
-    for name in ("checkpoint_final.pth", "difftumor.json", "synthetic_samples.png", "synthesis_progress.png"):
+    for name in (
+        "checkpoint_final.pth",
+        "difftumor.json",
+        "synthetic_samples.png",
+        "synthesis_progress.png",
+        "report.html",
+    ):
         assert (prepared_phantom.results.parent / trainer.output_folder / name).is_file()
     # DiffTumor's paper trains without mirroring; inference must follow.
     assert trainer.inference_allowed_mirroring_axes is None

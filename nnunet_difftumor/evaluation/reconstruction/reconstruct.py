@@ -18,11 +18,13 @@ from nnunet_difftumor.evaluation.reconstruction.scan_autoencoder import Figures,
 from nnunet_difftumor.files import only_writer, write_json
 from nnunet_difftumor.generative.weights import Description, file_sha256, load_autoencoder
 from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, default_weights_folder
+from nnunet_difftumor.report import Page
 from nnunet_difftumor.synthesis.networks.diffusion import check_device
 from nnunet_difftumor.synthesis.networks.weights import recorded
+from nnunet_difftumor.synthesis.scans.stacks import axial_stack
 from nnunet_difftumor.synthesis.volume import Box, box_shape, box_to_json, box_within, whole
 
-PICTURE, RECORD, CT = "reconstruction.png", "reconstruction.json", "reconstruction.nii.gz"
+PICTURE, RECORD, CT, REPORT = "reconstruction.png", "reconstruction.json", "reconstruction.nii.gz", "report.html"
 # Of the published weights, and of weights whose description does not say it.
 PATCH_SIZE = (96, 96, 96)
 
@@ -45,7 +47,8 @@ def reconstruct(
 
     Args:
         ct: NIfTI in HU.
-        output: folder; gets `reconstruction.png` and, last, `reconstruction.json`.
+        output: folder; gets `reconstruction.png`, `report.html` (slices to scroll through) and, last,
+            `reconstruction.json`.
         weights: folder with autoencoder.safetensors; None: `difftumor_weights` in the folder that nnUNet_results names.
         organ_mask: NIfTI label map on the same grid; limits all to the box of the organ.
         organ_label: label value, or values, of the organ in the mask; empty: all.
@@ -202,9 +205,44 @@ def _write(
             hu = scan.hu.copy()
             hu[region] = made
             write_ct(output / CT, hu, scan, description=f"AUTOENCODER output, nnunet-difftumor {__version__}")
+        _write_report(output, scan, made, region, record)
         write_json(output / RECORD, record)
     except OSError as error:
         raise InputError(f"{output}: cannot be written ({error.strerror or error}); choose another folder") from error
+
+
+def _write_report(output: Path, scan: Scan, made: np.ndarray, region: Box, record: dict[str, Any]) -> None:
+    """A page with the figures, what is likely wrong, and the region's slices in scan and reconstruction."""
+    names = {key: entry["file"] for key, entry in record["inputs"].items()}
+    page = Page(
+        f"{names['ct']} through the autoencoder {record['weights']['file']}",
+        "What the autoencoder loses of a scan is lost in every tumor that is drawn with it.",
+    )
+    page.heading("Figures")
+    low, high = record["volumes"]["window_hu"]
+    figures = [record[key] for key in ("psnr_db", "ssim", "mae_hu", "share_in_window")]
+    page.table(("PSNR, dB", "SSIM", f"MAE, HU, in {low:g} to {high:g} HU", "share in the window"), [figures])
+    for line in record["likely_wrong"]:
+        page.warning(line)
+    page.heading("Slices")
+    hu, crop = np.clip(scan.hu[region], low, high), whole(made.shape)
+    page.slices(
+        axial_stack(
+            summary(record),
+            hu,
+            made,
+            region=crop,
+            spacing_mm=scan.spacing_mm,
+            directions=scan.direction,
+            names=("scan", "reconstruction"),
+        )
+    )
+    page.picture(output / PICTURE, "Scan, reconstruction and difference, in the middle of the region")
+    page.heading("Settings")
+    shown = ("patches", "patch_voxels", "region", "volumes", "organ_labels", "device", "version")
+    page.facts({key: record[key] for key in shown})
+    page.folded("Weights and hashes", {"weights": record["weights"], "inputs": record["inputs"]})
+    page.write(output / REPORT)
 
 
 def summary(record: dict[str, Any]) -> str:

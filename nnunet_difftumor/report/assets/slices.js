@@ -7,7 +7,9 @@ function show(figure) {
   const about = JSON.parse(figure.dataset.about);
   const state = { slice: about.first, low: 0, high: 0 };
   const views = element("div", "views");
-  const drawn = [["before", 0, false], ["after", 1, false], ["after, with the mask", 1, true]].map(([name, channel, mask]) => {
+  const shown = [[about.names[0], 0, false], [about.names[1], 1, false]];
+  if (about.has_mask) shown.push([`${about.names[1]}, with the mask`, 1, true]);
+  const drawn = shown.map(([name, channel, mask]) => {
     const cell = element("div"), canvas = element("canvas"), title = element("span");
     title.textContent = name;
     canvas.setAttribute("role", "img");

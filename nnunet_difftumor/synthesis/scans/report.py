@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_difftumor.report import Page, SliceStack
-from nnunet_difftumor.synthesis.scans.preview import View, views
+from nnunet_difftumor.report import Page
+from nnunet_difftumor.synthesis.scans.preview import views
+from nnunet_difftumor.synthesis.scans.stacks import around, axial_stack
 from nnunet_difftumor.synthesis.volume import Box
 
 REPORT = "report.html"
-# Of more tumors the table says all; pages of many megabytes open slowly.
+# Of more tumors the table says all.
 _MOST_STACKS = 6
-_MOST_SLICES = 48
-_LEAST_FIELD_MM, _MARGIN_MM, _MARGIN_ACROSS_MM = 70.0, 18.0, 6.0
 
 
 def write_report(
@@ -46,11 +45,11 @@ def write_report(
         f"Drawn by nnunet-difftumor {manifest['versions']['nnunet_difftumor']}. No patient has these tumors: the "
         "images are marked SYNTHETIC in their header.",
     )
-    axial = views(directions)[0]
+    across = views(directions)[0].fixed
     page.heading("Tumors")
     page.text(
         f"{organ['name'].capitalize()}: {organ['volume_ml']:.0f} ml, {organ['parenchyma_hu']:.0f} HU. Contrast is the "
-        "mean inside the mask minus that of the tissue around, slices are counted from 0 as in the file."
+        "mean inside the mask minus that of the tissue around, slices are counted from 1 as in the file."
     )
     page.table(
         ("tumor", "size", "diameter, mm", "contrast, HU", "contrast / noise", "slice", ""),
@@ -61,7 +60,7 @@ def write_report(
                 round(tumor["equivalent_diameter_mm"], 1),
                 _rounded(tumor["measured_contrast_hu"], 0),
                 _rounded(tumor["contrast_to_noise"], 2),
-                _widest(mask, box, axial),
+                _widest(mask, box, across),
                 "hard to see" if tumor["faint"] else "",
             )
             for number, (tumor, box) in enumerate(zip(manifest["tumors"], boxes, strict=True), 1)
@@ -78,7 +77,10 @@ def write_report(
         title = f"Tumor {number}, {tumor['spec']['size_class']}, {tumor['equivalent_diameter_mm']:.1f} mm"
         if tumor["measured_contrast_hu"] is not None:
             title += f", {tumor['measured_contrast_hu']:+.0f} HU"
-        page.slices(_stack(title, before, after, mask, box, axial, spacing_mm))
+        region = around(box, spacing_mm=spacing_mm, directions=directions, shape=mask.shape)
+        page.slices(
+            axial_stack(title, before, after, region=region, spacing_mm=spacing_mm, directions=directions, mask=mask)
+        )
     if count > _MOST_STACKS:
         page.text(f"The other {count - _MOST_STACKS} are in ct.nii.gz, and in preview.png the four largest.")
 
@@ -104,48 +106,7 @@ def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits) if digits else round(value)
 
 
-def _widest(mask: np.ndarray, box: Box, view: View) -> int:
-    """The slice with most of a tumor."""
-    others = tuple(axis for axis in range(3) if axis != view.fixed)
-    return int(box[view.fixed].start + mask[box].sum(others).argmax())
-
-
-def _stack(
-    title: str,
-    before: np.ndarray,
-    after: np.ndarray,
-    mask: np.ndarray,
-    box: Box,
-    view: View,
-    spacing_mm: Sequence[float],
-) -> SliceStack:
-    """The axial slices of a tumor, with a margin, from head to foot or foot to head as the file has them."""
-    region = tuple(
-        _extended(part, spacing_mm[axis], mask.shape[axis], across=axis == view.fixed) for axis, part in enumerate(box)
-    )
-    shown = range(region[view.fixed].start, region[view.fixed].stop)
-    shown = shown[:: -(-len(shown) // _MOST_SLICES)]
-    middle = _widest(mask, box, view)
-
-    def slices(image: np.ndarray) -> np.ndarray:
-        cropped = image[region]
-        places = [number - region[view.fixed].start for number in shown]
-        return np.stack([view(cropped, [place] * 3) for place in places])
-
-    return SliceStack(
-        title=title,
-        before=slices(before),
-        after=slices(after),
-        mask=slices(mask),
-        spacing_mm=[spacing_mm[axis] for axis in (view.fixed, view.down, view.right)],
-        numbers=list(shown),
-        first=min(range(len(shown)), key=lambda index: abs(shown[index] - middle)),
-    )
-
-
-def _extended(part: slice, spacing_mm: float, size: int, *, across: bool) -> slice:
-    """With the margin, clipped to the scan; in the plane at least the least field."""
-    extent_mm = (part.stop - part.start) * spacing_mm
-    margin_mm = _MARGIN_ACROSS_MM if across else max(_MARGIN_MM, (_LEAST_FIELD_MM - extent_mm) / 2)
-    margin = -int(-margin_mm // spacing_mm)
-    return slice(max(part.start - margin, 0), min(part.stop + margin, size))
+def _widest(mask: np.ndarray, box: Box, axis: int) -> int:
+    """The slice with most of a tumor, counted from 1."""
+    others = tuple(other for other in range(3) if other != axis)
+    return int(box[axis].start + mask[box].sum(others).argmax()) + 1
