@@ -100,6 +100,8 @@ setup(
             "nbclient>=0.10",  # runs the notebook
             "ipykernel>=6.29",
             "setuptools>=77",
+            "build>=1.2",
+            "twine>=6",  # checks what would be uploaded
         ],
     },
     entry_points={"console_scripts": ["difftumor = nnunet_difftumor.cli.start:start"]},

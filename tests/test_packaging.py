@@ -1,15 +1,20 @@
 """What a user installs: the wheel's content, nnU-Net finding the trainers without any setting, a light import."""
 
+import os
 import statistics
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
-from environments import Environment, copy_of_sources
+from environments import REPOSITORY, Environment, copy_of_sources
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from nnunet_difftumor import __version__
 from nnunet_difftumor.backbones import BACKBONES
 from nnunet_difftumor.trainers import TRAINERS
 
@@ -29,6 +34,15 @@ def wheel(clone, tmp_path_factory) -> Path:
     done = subprocess.run([*map(str, build)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def source(clone, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("source")
+    build = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", folder, clone]
+    done = subprocess.run([*map(str, build)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(folder.glob("*.tar.gz"))
 
 
 @pytest.fixture(scope="module", params=["normal", "editable"])
@@ -55,6 +69,55 @@ def test_wheel_installs_nothing_but_the_package_and_its_pth_file(wheel):
         "nnunet_difftumor/kernels/reference/depth_attention.py",
     } <= set(names)
     assert not [name for name in names if "tests" in name or "benchmarks" in name]
+
+
+def test_a_wheel_made_of_the_source_distribution_is_the_same(source, wheel, tmp_path):
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        tmp_path,
+        source,
+    ]
+    subprocess.run([*map(str, build)], check=True, capture_output=True)
+    made = zipfile.ZipFile(tmp_path / wheel.name)
+    assert {i.filename: i.CRC for i in made.infolist()} == {
+        i.filename: i.CRC for i in zipfile.ZipFile(wheel).infolist()
+    }
+
+
+def test_the_source_distribution_has_what_its_tests_read(source):
+    with tarfile.open(source) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"README.md", "LICENSE", "Makefile", "docs/commands.md", "docs/images/before_after.png"} <= names
+    assert {"tests/conftest.py", "benchmarks/realism.py", "nnunet_difftumor/report/assets/page.css"} <= names
+
+
+def test_both_distributions_are_fit_for_upload(source, wheel):
+    check = [sys.executable, "-m", "twine", "check", "--strict", str(source), str(wheel)]
+    done = subprocess.run(check, capture_output=True, text=True, env=os.environ | {"NO_COLOR": "1"})
+    assert done.returncode == 0 and done.stdout.count("PASSED") == 2, done.stdout + done.stderr
+
+
+def test_the_extras_ask_for_releases_that_are_constrained(wheel):
+    """What `pip install nnunet-difftumor[backbones]` adds; a version that the tests run with satisfies it."""
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = archive.read(next(name for name in archive.namelist() if name.endswith("/METADATA"))).decode()
+    needed = [
+        Requirement(line.partition(": ")[2]) for line in metadata.splitlines() if line.startswith("Requires-Dist: ")
+    ]
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    extras = {extra for extra in ("backbones", "test") if f"Provides-Extra: {extra}" in metadata}
+    assert extras == {"backbones", "test"}
+    for one in needed:
+        name = canonicalize_name(one.name)
+        assert name not in pinned or one.specifier.contains(pinned[name], prereleases=True), one
 
 
 def test_folder_that_nnunet_imports_holds_nothing_but_the_shim():
@@ -180,3 +243,12 @@ def test_import_takes_less_than_50_ms_beyond_bare_python():
     milliseconds("import nnunet_difftumor")
     differences = [milliseconds("import nnunet_difftumor") - milliseconds("pass") for _ in range(11)]
     assert statistics.median(differences) < 50, differences
+
+
+def test_the_citation_is_of_this_version():
+    import yaml
+
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert citation["version"] == __version__
+    assert {"cff-version", "title", "message", "authors", "license"} <= citation.keys()
+    assert all({"type", "title", "authors", "year"} <= reference.keys() for reference in citation["references"])
