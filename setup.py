@@ -83,6 +83,7 @@ setup(
         "surface-distance>=0.1",
         "matplotlib>=3.8",
         "tqdm>=4.66",
+        "shtab>=1.7",  # completion in shells
     ],
     extras_require={
         "backbones": ["monai>=1.5.1"],  # older ones do not take this torch

@@ -19,7 +19,10 @@ Made by `python docs/make_commands.py` from the parsers; `difftumor VERB --help`
 `nnUNet_raw`, `nnUNet_preprocessed` and `nnUNet_results` must be set for the verbs that read or write datasets.
 
 Exit status: 0 good, 1 the work failed, 2 the input was wrong (one line says what and where), 130 interrupted. After an
-interruption these resume where they stopped, if called the same way: {resumable}."""
+interruption these resume where they stopped, if called the same way: {resumable}.
+
+Every verb takes `--quiet` (nothing is printed but errors) and `--log-file FILE` (all that the command prints is also
+appended to the file)."""
 
 
 def page() -> str:

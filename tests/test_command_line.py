@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from nnunet_difftumor.cli import env
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.synthesis.look.preset import SIZES
 from nnunet_difftumor.synthesis.look.presets import PRESETS
@@ -70,6 +71,53 @@ def test_a_mistake_is_one_line_that_says_what_to_type(capsys, words, said):
 def test_without_a_verb_the_verbs_are_listed(capsys):
     assert main([]) == 2
     assert "put synthetic tumors into a CT scan" in capsys.readouterr().err
+
+
+def test_quiet_prints_errors_only(capsys):
+    assert main(["env", "--quiet"]) == 0 and capsys.readouterr().out == ""
+    assert main(["export", "nowhere", "--quiet"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("difftumor export: ") and "nowhere" in said.err
+
+
+def test_a_log_file_gets_the_output_of_every_command(tmp_path, capsys):
+    log = tmp_path / "log.txt"
+    assert main(["env", "--log-file", str(log)]) == 0
+    printed = capsys.readouterr().out
+    assert main(["export", "--quiet", "--log-file", str(log), "nowhere"]) == 2
+    error = capsys.readouterr().err
+    first, command, second, last = log.read_text().splitlines()
+    assert first.endswith(f"difftumor env --log-file {log}") and second.endswith("nowhere")
+    assert f"{command}\n" == printed and f"{last}\n" == error
+
+    assert main(["env", "--log-file", str(tmp_path / "none" / "log.txt")]) == 2
+    assert "--log-file" in capsys.readouterr().err
+
+
+def test_of_progress_a_log_file_gets_the_last_state(tmp_path, monkeypatch):
+    def run(_):
+        for step in range(5):
+            print(f"\rstep {step}", end="", file=sys.stderr)
+        print(file=sys.stderr)
+        print("begun", end="")
+
+    monkeypatch.setattr(env, "run", run)
+    assert main(["env", "--log-file", str(tmp_path / "log.txt")]) == 0
+    assert (tmp_path / "log.txt").read_text().splitlines()[1:] == ["step 4", "begun"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_shells_complete_verbs_and_options(capsys, tmp_path, shell):
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(word in script for word in ("preprocess-generative", "organ-mask", "log-file"))
+    if shell == "bash":
+        (tmp_path / "script").write_text(script)
+        complete = "source ./script; COMP_WORDS=(difftumor synthesize --organ-m); COMP_CWORD=2; _shtab_difftumor; "
+        done = subprocess.run(
+            ["bash", "-c", complete + 'echo "${COMPREPLY[@]}"'], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.stdout.strip() == "--organ-mask", done.stderr
 
 
 def test_help_of_organ_names_the_organs_that_have_tumors_of_their_own(capsys):

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from nnunet_difftumor import __version__
+from nnunet_difftumor.cli.output import OPTIONS, going_to
 from nnunet_difftumor.cli.parser import Parser
 from nnunet_difftumor.cli.signals import ending_on_signals, received
 from nnunet_difftumor.errors import InputError
@@ -32,6 +33,7 @@ VERBS = {
     "export": "make a trained model that predicts under plain nnU-Net",
     "demo": "the whole way on a phantom or on your CT scans, in minutes, on a CPU",
     "doctor": "check installation and machine, and repair what can be repaired",
+    "completion": "print a script with which the shell completes verbs and options",
     "env": "print the shell line that lets nnU-Net find the trainers where .pth files are not read",
 }
 
@@ -93,7 +95,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupted = f"\ndifftumor {verb}: interrupted{more}"
     with ending_on_signals(exits=argv is None, last_words=interrupted):
         try:
-            return _run(verb, arguments[1:])
+            options, others = OPTIONS.parse_known_args(arguments[1:])
+            with going_to(options, ["difftumor", *arguments]):
+                return _run(verb, others)
+        except InputError as error:
+            print(f"difftumor {verb}: {error}", file=sys.stderr)
+            return 2
         except KeyboardInterrupt:
             print(interrupted, file=sys.stderr)
             return 128 + (received() or signal.SIGINT)
@@ -108,7 +115,10 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
         # Only the chosen verb is imported: `difftumor --help` stays quick, and a broken verb does not break others.
         module = importlib.import_module(f"nnunet_difftumor.cli.{module_name(verb)}")
         parser = Parser(
-            prog=f"difftumor {verb}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+            prog=f"difftumor {verb}",
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog="--quiet prints nothing but errors, --log-file FILE appends all output to a file",
         )
         module.add_arguments(parser)
         parsed = parser.parse_args(arguments)
