@@ -1,5 +1,6 @@
 """What happens after a step of a training: figures, pictures, validation, checkpoints, weights, and stopping."""
 
+import datetime
 import signal
 import threading
 import time
@@ -17,6 +18,8 @@ from nnunet_difftumor.generative.training import ranks
 from nnunet_difftumor.generative.training.run_folder import Curve, RunFolder, made_with
 from nnunet_difftumor.generative.training.task import TrainingTask
 from nnunet_difftumor.generative.weights import save_weights
+
+_SECONDS_BETWEEN_LINES = 60.0
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -61,7 +64,7 @@ class Keeper(lightning.Callback):
         self.figures, self.best = state_dict["figures"], state_dict["best"]
 
     def on_train_start(self, trainer: lightning.Trainer, task: TrainingTask) -> None:
-        self._time, self._timed_step = time.monotonic(), task.step
+        self._time, self._timed_step, self._next_line = time.monotonic(), task.step, 0.0
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self._on_signal)
@@ -118,7 +121,15 @@ class Keeper(lightning.Callback):
         self._curve.add(task.step, task.scalars, part="training")
         for name, value in {**task.scalars, "seconds_per_step": speed}.items():
             self._board.add_scalar(f"training/{name}", value, task.step)
-        self._bar.set_postfix(loss=f"{task.scalars['loss']:.4f}")
+        loss = f"{task.scalars['loss']:.4f}"
+        self._bar.set_postfix(loss=loss)
+        if self._bar.disable and now >= self._next_line:
+            # In the log of a batch system, where there is no bar.
+            self._next_line = now + _SECONDS_BETWEEN_LINES
+            left = datetime.timedelta(seconds=round(speed * (task.settings.steps - task.step)))
+            self._bar.write(
+                f"step {task.step} of {task.settings.steps}: loss {loss}, {speed:.3g} s a step, about {left} left"
+            )
 
     def _validate(self, trainer: lightning.Trainer, task: TrainingTask) -> bool:
         """Every process does the same; returns whether the figures are the best so far."""

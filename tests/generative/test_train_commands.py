@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -50,6 +51,8 @@ def test_interrupted_command_resumes_and_its_weights_draw_tumors(tmp_path, monke
     # No checkpoint was due: this one is the interruption's.
     reached = stored_step(run.last)
     assert f"stopped after step {reached} of 100000; the same command resumes there" in output
+    # No terminal: a line instead of a bar.
+    assert re.search(r"^step 1 of 100000: loss \S+, \S+ s a step, about .* left$", output, re.MULTILINE)
 
     assert main([*words, "--steps", str(reached + 2)]) == 0
     assert f"resumes after step {reached} of {reached + 2} steps" in capsys.readouterr().out
