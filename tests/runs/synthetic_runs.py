@@ -24,7 +24,16 @@ def recorder(folder) -> SynthesisRecorder:
     """Of a run on one GPU that asks for half of the samples."""
     intensity = CTIntensity((-175.0, 250.0), 100.0, 40.0)
     asked = SampleShares(0.5, 0.5, 0.0)
-    return SynthesisRecorder(folder, rank=0, asked=asked, intensity=intensity, tumor_labels=(2,), regions=None)
+    return SynthesisRecorder(
+        folder,
+        rank=0,
+        asked=asked,
+        intensity=intensity,
+        tumor_labels=(2,),
+        regions=None,
+        spacing_mm=(3.0, 1.0, 1.0),
+        direction=lambda case: np.eye(3)[:, ::-1],
+    )
 
 
 def batch(index: int, *, in_target: bool, refused: tuple[str, ...] = (), faint: int = 0) -> dict:
