@@ -139,7 +139,7 @@ def show(
         aspect="equal",
     )
     if field_mm is None:
-        place = axes.get_position()
+        place = axes.get_position(original=True)
         shape = place.width * axes.figure.get_figwidth() / (place.height * axes.figure.get_figheight())
         wide, high = max(wide, high * shape), max(high, wide / shape)
     else:

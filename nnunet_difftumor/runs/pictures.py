@@ -10,7 +10,7 @@ from nnunet_difftumor import picture_style as style
 from nnunet_difftumor.prepared.intensity import CTIntensity
 from nnunet_difftumor.synthesis.scans.planes import views
 
-_PANEL_PX, _GAP, _HEAD, _TITLE = 330, 6, 56, 28
+_PANEL_PX, _GAP, _HEAD, _TITLE = 330, 6, 56, 48
 _NOTE = (
     "planes as before augmentation, which has turned, scaled and, where mirror_axes say so, mirrored the samples: "
     "no sides are marked"
@@ -74,6 +74,7 @@ def draw_samples(
         style.write(figure, _GAP, 30, _NOTE, size=9, colour=style.FAINT_TEXT)
         for row, sample in enumerate(samples):
             top = _HEAD + row * (_TITLE + _PANEL_PX + _GAP)
+            style.write(figure, _GAP, top + 4, sample.title, bold=True)
             hu, mask = intensity.to_hu(sample.data[0]), tumor_in_target(sample.target, tumor_labels, regions)
             for column, view in enumerate(views(np.eye(3) if sample.direction is None else sample.direction)):
                 left = _GAP + column * (_PANEL_PX + _GAP)
@@ -81,8 +82,7 @@ def draw_samples(
                 number = int(slices.sum((1, 2)).argmax())
                 index = view.numbers(slice(None), mask.shape)[number]
                 name = f"axis {view.fixed}" if sample.direction is None else view.name
-                label = f"{name}, slice {index + 1} of {len(slices)}"
-                style.write(figure, left, top + 5, f"{sample.title}: {label}" if column == 0 else label)
+                style.write(figure, left, top + 24, f"{name}, slice {index + 1} of {len(slices)}")
                 axes = style.panel(figure, left, top + _TITLE, width_px=_PANEL_PX, height_px=_PANEL_PX)
                 pixel_mm = view.pixel_mm(spacing_mm)
                 style.show(axes, view.stack(hu)[number], pixel_mm)

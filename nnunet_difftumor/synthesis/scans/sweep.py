@@ -88,7 +88,7 @@ def animate_sweep(
                 figure.clear()
                 style.write(figure, _GAP_PX, 4, f"before, {titles[number]}")
                 style.write(figure, 2 * _GAP_PX + place["width_px"], 4, f"after, {style.window_text(window_hu)}")
-                style.write(figure, _GAP_PX, 26, notes[number], colour=style.TUMOR_COLOUR)
+                style.write(figure, _GAP_PX, 26, notes[number], colour=style.FAINT_TEXT)
                 for column, image in enumerate((before, after)):
                     left = _GAP_PX + column * (place["width_px"] + _GAP_PX)
                     axes = style.panel(figure, left, _HEAD_PX, **place)
