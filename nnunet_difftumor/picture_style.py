@@ -102,7 +102,7 @@ def legend(figure: Any, left_px: float, top_px: float, colours: Mapping[str, str
     from matplotlib.offsetbox import AnnotationBbox, HPacker, TextArea
 
     width, height = figure.get_size_inches() * DPI
-    words = [TextArea(name, textprops={"size": LABEL, "color": colour}) for name, colour in colours.items()]
+    words: list[Any] = [TextArea(name, textprops={"size": LABEL, "color": colour}) for name, colour in colours.items()]
     line = HPacker(children=words, pad=0, sep=12)
     place = (left_px / width, 1 - top_px / height)
     figure.add_artist(AnnotationBbox(line, place, xycoords="figure fraction", box_alignment=(0, 1), frameon=False))

@@ -140,7 +140,7 @@ class _Block:
             label = f"{view.name}, slice {voxel[view.fixed] + 1} of {self.before.shape[view.fixed]}"
             style.write(figure, left, down + PANEL_PX / 2, label, upright=True)
             pixel_mm = view.pixel_mm(self.spacing_mm)
-            where = {"field_mm": field, "spacing_mm": self.spacing_mm}
+            where: dict[str, Any] = {"field_mm": field, "spacing_mm": self.spacing_mm}
             for axes, image in zip(_panels(figure, left + _LABELS, down), self._images(), strict=True):
                 plane = view.around(image, voxel, outside=window[0], **where)
                 style.show(axes, plane, pixel_mm, window_hu=window, field_mm=field)
