@@ -1,20 +1,24 @@
-"""Makes the pictures of README and docs from a phantom, which is nobody's data: python docs/make_images.py"""
+"""Makes the pictures of README and docs: DIFFTUMOR_TEST_DATA=FOLDER python docs/make_images.py
 
+tumors.png is of a phantom, which is nobody's data; before_after.png of `abdomen_3mm` in the folder, a CT under the
+Apache License 2.0 (docs/licences.md).
+"""
+
+import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from nnunet_difftumor.ct import read_ct, read_labels, scan_from_array, write_ct, write_labels
+from nnunet_difftumor import picture_style as style
+from nnunet_difftumor.ct import read_ct, read_labels
 from nnunet_difftumor.dataset_conversion.phantom import LABELS, phantom_case
-from nnunet_difftumor.files import atomic_path
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics
 from nnunet_difftumor.synthesis.patch import RenderedTumor
 from nnunet_difftumor.synthesis.placement.sampler import Placement, TumorSampler
-from nnunet_difftumor.synthesis.scans.preview import draw_preview
+from nnunet_difftumor.synthesis.scans.planes import views
 from nnunet_difftumor.synthesis.scans.synthesize import synthesize
 from nnunet_difftumor.synthesis.scene import insert_tumors
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
@@ -23,18 +27,25 @@ from nnunet_difftumor.synthesis.volume import ArrayVolume
 
 IMAGES = Path(__file__).resolve().parent / "images"
 PICTURE, MONTAGE = IMAGES / "before_after.png", IMAGES / "tumors.png"
+GAP, LINE = 6, 26
+# Organ and its labels (TotalSegmentator's), size and seed of each tumor: dark ones as most are, without contrast agent
+# 15 HU darker than the organ.
+TUMORS = (("liver", 5, "medium", 5), ("liver", 5, "small", 5), ("kidney", (2, 3), "medium", 2))
+PICTURE_PX, PICTURE_FIELD_MM, PICTURE_WINDOW_HU = 300, 120.0, (-30.0, 130.0)
 SPACING_MM = (1.5, 1.0, 1.0)
-LIVER, TUMOR = 1, 2
-# A label that the phantom does not have; half the edge of a picture; soft tissue.
-OF_MONTAGE, FIELD_VOXELS, WINDOW_HU = 200, 50, (-100.0, 220.0)
+# The phantom's axes lead to the head, the back and the left.
+PHANTOM_DIRECTIONS = np.array([[0.0, 0.0, -1.0], [0.0, -1.0, 0.0], [1.0, 0.0, 0.0]])
+# A label that the phantom does not have.
+OF_MONTAGE = 200
+MONTAGE_PX, MONTAGE_FIELD_MM, MONTAGE_WINDOW_HU = 200, 100.0, (-100.0, 220.0)
+# Of the random numbers, where the first ones give something unusual: a large tumor of the liver in pieces.
+SEEDS = {("liver", "large"): 2}
 OPTIONS = (
     {"core_size": 0.6, "core_contrast_hu": -30.0},
     {"capsule_hu": 70.0, "capsule_mm": 2.0},
     {"mass_effect": 0.6, "mass_effect_radius_mm": 32.0},
     {"contrast_hu": 30.0},
 )
-# Size and seed of each tumor; every seed gives a tumor, these lie where there is something to see around them.
-TUMORS = (("medium", 3), ("small", 5), ("tiny", 2))
 
 
 def main() -> None:
@@ -43,43 +54,45 @@ def main() -> None:
 
 
 def before_after() -> None:
-    """Three tumors in three planes."""
-    hu, labels = phantom_case([0, 0, 1], spacing_mm=SPACING_MM)
-    z, y, x = SPACING_MM
-    healthy = scan_from_array(hu, affine=np.diag([-x, -y, z, 1.0]))
-    with tempfile.TemporaryDirectory() as folder:
-        ct, mask = Path(folder) / "ct.nii.gz", Path(folder) / "labels.nii.gz"
-        write_ct(ct, hu, healthy, description=None)
-        write_labels(mask, labels, healthy)
-        boxes = []
-        for size, seed in TUMORS:
-            before = read_labels(mask) == TUMOR
-            manifest = synthesize(
-                ct,
-                mask,
-                Path(folder) / size,
-                organ="liver",
-                organ_label=LIVER,
-                tumor_label=TUMOR,
-                avoid_label=TUMOR,
-                size=size,
-                count=1,
-                seed=seed,
-            )
-            print(f"{size}: {manifest['tumors'][0]['equivalent_diameter_mm']:.0f} mm")
-            ct, mask = Path(folder) / size / "ct.nii.gz", Path(folder) / size / "labels.nii.gz"
-            new = np.argwhere((read_labels(mask) == TUMOR) & ~before)
-            boxes.append(tuple(slice(a, b + 1) for a, b in zip(new.min(0), new.max(0), strict=True)))
-        draw_preview(
-            PICTURE,
-            hu,
-            read_ct(ct).hu,
-            mask=read_labels(mask) == TUMOR,
-            boxes=boxes,
-            spacing_mm=healthy.spacing_mm,
-            directions=healthy.direction,
-        )
+    """Three tumors, each in the axial slice with most of it: before, after, and with the mask."""
+    data = os.environ.get("DIFFTUMOR_TEST_DATA")
+    if not data:
+        raise SystemExit("DIFFTUMOR_TEST_DATA names no folder; give the one with abdomen_3mm")
+    ct, mask = (Path(data) / "abdomen_3mm" / f"{name}.nii.gz" for name in ("ct", "labels"))
+    scan, panel = read_ct(ct), PICTURE_PX + GAP
+    view = views(scan.direction)[0]
+    width, height = 3 * panel + GAP, len(TUMORS) * (panel + LINE) + 2 * LINE
+    with style.sheet(width, height, PICTURE) as figure, tempfile.TemporaryDirectory() as folder:
+        about = f"axial, {style.window_text(PICTURE_WINDOW_HU)}, field of view {PICTURE_FIELD_MM:.0f} mm"
+        style.write(figure, GAP, 6, about, colour=style.FAINT_TEXT)
+        for column, title in enumerate(("before", "after", "after, with the mask")):
+            style.write(figure, GAP + column * panel, LINE + 4, title, bold=True)
+        for row, (organ, label, size, seed) in enumerate(TUMORS):
+            out = Path(folder) / f"{organ}_{size}"
+            made = synthesize(ct, mask, out, organ=organ, organ_label=label, size=size, count=1, seed=seed)["tumors"][0]
+            after, tumor = read_ct(out / "ct.nii.gz").hu, read_labels(out / "tumor_mask.nii.gz") == 1
+            voxel, top = _largest_slice(tumor, view.fixed), 2 * LINE + row * (panel + LINE)
+            text = f"{organ}, {made['equivalent_diameter_mm']:.0f} mm, {made['measured_contrast_hu']:+.0f} HU"
+            print(text)
+            text += f"; slice {voxel[view.fixed] + 1} of {tumor.shape[view.fixed]}"
+            style.write(figure, GAP, top + 4, text)
+            for column, image in enumerate((scan.hu, after, after)):
+                axes = style.panel(figure, GAP + column * panel, top + LINE, width_px=PICTURE_PX, height_px=PICTURE_PX)
+                where = {"field_mm": PICTURE_FIELD_MM, "spacing_mm": scan.spacing_mm}
+                pixel_mm = view.pixel_mm(scan.spacing_mm)
+                plane = view.around(image, voxel, outside=PICTURE_WINDOW_HU[0], **where)
+                style.show(axes, plane, pixel_mm, window_hu=PICTURE_WINDOW_HU, field_mm=PICTURE_FIELD_MM)
+                style.scale_bar(axes)
+                style.side_marks(axes, view.sides)
+            style.outline(axes, view.around(tumor, voxel, outside=False, **where), pixel_mm, tint=True)
     print(PICTURE)
+
+
+def _largest_slice(mask: np.ndarray, axis: int) -> tuple[int, ...]:
+    """The middle of the slice along an axis that has most of a mask."""
+    number = int(mask.sum(tuple(other for other in range(3) if other != axis)).argmax())
+    middle = np.rint(np.argwhere(mask.take(number, axis)).mean(0)).astype(int)
+    return tuple(int(index) for index in np.insert(middle, axis, number))
 
 
 def montage() -> None:
@@ -88,24 +101,24 @@ def montage() -> None:
     rows = [[(organ, size, {}) for size in SIZE_BANDS_MM] for organ in ("liver", "kidney", "pancreas")]
     rows.append([("liver", "medium", option) for option in OPTIONS])
     rows.append([("liver", kind, {}) for kind in ("cyst", "haemangioma")])
-    figure = Figure(figsize=(16, 10.6), facecolor="black")
-    axes = figure.subplots(len(rows), 8)
-    for axis in axes.flat:
-        axis.axis("off")
-    for line, row in zip(axes, rows, strict=True):
-        for number, (organ_name, what, changes) in enumerate(row):
-            volume = ArrayVolume(hu.copy(), labels.copy(), SPACING_MM)
-            organ = Organ(organ_name, (LABELS[organ_name],), OF_MONTAGE)
-            placement = _drawn(volume, organ, what)
-            spec = replace(placement.spec, **changes)
-            tumor = insert_tumors(volume, [spec], organ)[0]
-            kind = ", ".join([organ_name, *([what] if spec.kind != "tumor" else []), *_options(spec)])
-            _pair(
-                line[2 * number : 2 * number + 2], hu, volume.hu_array, tumor, f"{kind}, {placement.diameter_mm:.0f} mm"
-            )
-    figure.tight_layout(pad=0.3)
-    with atomic_path(MONTAGE) as temporary:
-        figure.savefig(temporary, dpi=60, facecolor="black", format="png")
+    pair, high = 2 * (MONTAGE_PX + GAP) + GAP, MONTAGE_PX + LINE
+    with style.sheet(4 * pair, len(rows) * high + LINE, MONTAGE) as figure:
+        about = (
+            f"axial, before and after; {style.window_text(MONTAGE_WINDOW_HU)}, field of view {MONTAGE_FIELD_MM:.0f} mm"
+        )
+        style.write(figure, GAP, 5, about, colour=style.FAINT_TEXT)
+        for row, line in enumerate(rows):
+            for column, (organ_name, what, changes) in enumerate(line):
+                volume = ArrayVolume(hu.copy(), labels.copy(), SPACING_MM)
+                organ = Organ(organ_name, (LABELS[organ_name],), OF_MONTAGE)
+                placement = _drawn(volume, organ, what)
+                spec = replace(placement.spec, **changes)
+                tumor = insert_tumors(volume, [spec], organ)[0]
+                kind = ", ".join([organ_name, *([what] if spec.kind != "tumor" else []), *_options(spec)])
+                title = f"{kind}, {placement.diameter_mm:.0f} mm, {tumor.measured_contrast_hu():+.0f} HU"
+                left, top = GAP + column * pair, LINE + row * high
+                style.write(figure, left, top + 4, title)
+                _pair(figure, (left, top + LINE), hu, volume.hu_array, tumor)
     print(MONTAGE)
 
 
@@ -113,7 +126,7 @@ def _drawn(volume: ArrayVolume, organ: Organ, what: str) -> Placement:
     """A tumor of a size class, or a look-alike of a kind; the first seed that gives it."""
     statistics = OrganStatistics.measure(volume.hu_array, volume.label_array, organ=organ, spacing_mm=SPACING_MM)
     sampler = TumorSampler(organ)
-    for seed in range(100):
+    for seed in range(SEEDS.get((organ.name, what), 0), 100):
         rng = np.random.default_rng(seed)
         if what in SIZE_BANDS_MM:
             found = sampler.sample(volume, statistics, rng, size=what)
@@ -136,17 +149,21 @@ def _options(spec: TumorSpec) -> list[str]:
     return [word for word, there in words.items() if there]
 
 
-def _pair(axes, before: np.ndarray, after: np.ndarray, tumor: RenderedTumor, title: str) -> None:
-    """The slice with most of the tumor, before and after, with the contour on the latter."""
-    plane = int(tumor.mask.sum((1, 2)).argmax()) + tumor.box[0].start
-    middle = [round(centre / step) for centre, step in zip(tumor.spec.centre_mm[1:], SPACING_MM[1:], strict=True)]
-    field = tuple(slice(max(centre - FIELD_VOXELS, 0), centre + FIELD_VOXELS) for centre in middle)
+def _pair(figure, place: tuple[float, float], before: np.ndarray, after: np.ndarray, tumor: RenderedTumor) -> None:
+    """The slice with most of the tumor, before and after, with the outline on the latter."""
+    view = views(PHANTOM_DIRECTIONS)[0]
     mask = np.zeros(after.shape, bool)
     mask[tumor.box] = tumor.mask
-    for axis, scan in zip(axes, (before, after), strict=True):
-        axis.imshow(scan[plane][field], cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], interpolation="nearest")
-    axes[1].contour(mask[plane][field], [0.5], colors="tab:orange", linewidths=0.5)
-    axes[1].set_title(title, color="white", fontsize=8, loc="right")
+    voxel, pixel_mm = _largest_slice(mask, view.fixed), view.pixel_mm(SPACING_MM)
+    where = {"field_mm": MONTAGE_FIELD_MM, "spacing_mm": SPACING_MM}
+    for number, scan in enumerate((before, after)):
+        left = place[0] + number * (MONTAGE_PX + GAP)
+        axes = style.panel(figure, left, place[1], width_px=MONTAGE_PX, height_px=MONTAGE_PX)
+        plane = view.around(scan, voxel, outside=MONTAGE_WINDOW_HU[0], **where)
+        style.show(axes, plane, pixel_mm, window_hu=MONTAGE_WINDOW_HU, field_mm=MONTAGE_FIELD_MM)
+        style.scale_bar(axes)
+        style.side_marks(axes, view.sides)
+    style.outline(axes, view.around(mask, voxel, outside=False, **where), pixel_mm)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class AutoencoderTask(TrainingTask):
     """
 
     best_by = "l1"
+    columns = ("scan", "reconstruction")
 
     def __init__(self, settings: AutoencoderTrainingSettings, *, volumes: Volumes):
         super().__init__(settings)

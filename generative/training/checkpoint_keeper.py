@@ -15,6 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from nnunet_difftumor.files import atomic_path
 from nnunet_difftumor.generative.training import ranks
+from nnunet_difftumor.generative.training.pictures import validation_picture
 from nnunet_difftumor.generative.training.run_folder import Curve, RunFolder, made_with
 from nnunet_difftumor.generative.training.task import TrainingTask
 from nnunet_difftumor.generative.weights import save_weights
@@ -141,8 +142,9 @@ class Keeper(lightning.Callback):
                 self._board.add_scalar(f"validation/{name}", value, task.step)
             told = ", ".join(f"{name} {value:.4g}" for name, value in self.figures.items())
             self._bar.write(f"step {task.step} of {task.settings.steps}: {told}")
-            image = _mosaic(pictures)
-            self._board.add_image("validation", image, task.step, dataformats="HW")
+            title = f"step {task.step} of {task.settings.steps}"
+            image = validation_picture(pictures, task.columns, volumes=task.volumes, title=title)
+            self._board.add_image("validation", image, task.step, dataformats="HWC")
             _write_png(self.run.folder / "pictures" / f"step_{task.step:07d}.png", image)
         value = ranks.of_first(self.figures[task.best_by], task.device)
         improved = self.best is None or value < self.best
@@ -168,15 +170,8 @@ class Keeper(lightning.Callback):
         save_weights(path, network, description=dataclasses.replace(description, source=source))
 
 
-def _mosaic(pictures: torch.Tensor) -> np.ndarray:
-    """(rows, columns, h, w) in [-1, 1] as one uint8 image."""
-    rows, columns, height, width = pictures.shape
-    image = pictures.permute(0, 2, 1, 3).reshape(rows * height, columns * width)
-    return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
-
-
 def _write_png(path: Any, image: np.ndarray) -> None:
     from matplotlib.image import imsave
 
     with atomic_path(path) as temporary:
-        imsave(temporary, image, cmap="gray", vmin=0, vmax=255, format="png")
+        imsave(temporary, image, format="png")

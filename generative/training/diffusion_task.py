@@ -37,6 +37,7 @@ class DiffusionTask(TrainingTask):
     """
 
     best_by = "noise_loss"
+    columns = ("scan", "without its lesion", "with a drawn one")
 
     def __init__(
         self, settings: DiffusionTrainingSettings, *, autoencoder: Autoencoder, volumes: Volumes, organ: str, stage: str

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nnunet_difftumor.generative.training.settings import TrainingSettings
-from nnunet_difftumor.generative.weights import Description
+from nnunet_difftumor.generative.weights import Description, Volumes
 
 
 class DivergedError(Exception):
@@ -24,12 +24,16 @@ class TrainingTask(lightning.LightningModule):
     stored for a run to resume exactly.
 
     Attributes:
+        volumes: what the training volumes are.
         step: batches done.
         scalars: figures of the last batch, floats on this process.
     """
 
     # Of the validation; the lowest is the best.
     best_by = ""
+    # Of the pictures of the validation.
+    columns: tuple[str, ...] = ()
+    volumes: Volumes
 
     def __init__(self, settings: TrainingSettings):
         super().__init__()

@@ -1,7 +1,9 @@
 """Put synthetic tumors into a CT scan, or into every scan of a folder; or fill a bank of lesions to train on.
 
-The output folder gets ct.nii.gz, tumor_mask.nii.gz, labels.nii.gz, preview.png, report.html and manifest.json. With a
-folder of scans, each gets a folder of its own; scans that are finished are skipped, so an interrupted command resumes.
+The output folder gets ct.nii.gz, tumor_mask.nii.gz, labels.nii.gz, preview.png, report.html and manifest.json.
+preview.png shows each tumor in three planes, before and after, with the number, size and contrast that are printed; of
+more than four tumors there are preview_2.png and so on. report.html has slices to scroll through. With a folder of
+scans, each gets a folder of its own; scans that are finished are skipped, so an interrupted command resumes.
 
 With --bank -d ID --per-case N it renders N lesions for every base of a prepared dataset, as files that "source": "bank"
 in difftumor.json reads. Organs, preset, sizes and contrast are those of difftumor.json. Lesions that are there are
@@ -26,6 +28,7 @@ _OF_SCANS = (
     "contrast_hu",
     "spacing_mm",
     "anonymous",
+    "sweep",
     "from_spec",
 )
 # What is drawn, by the names of the library.
@@ -100,6 +103,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=True,
         help="leave names of files, and text in the scan's header, out of results and messages; in a folder of scans "
         "name them after their content",
+    )
+    parser.add_argument(
+        "--sweep",
+        action="store_const",
+        const=True,
+        help="also write sweep.gif, through the slices of the tumors, before and after side by side",
     )
     parser.add_argument(
         "--seed", type=int, help="of everything random (default: 0; with --bank the one in difftumor.json)"
@@ -298,6 +307,7 @@ def _synthesize_again(args: argparse.Namespace) -> int:
         weights=args.weights,
         device=args.device,
         anonymous=bool(args.anonymous),
+        sweep=bool(args.sweep),
     )
     print(summary(args.output, manifest))
     same = manifest["outputs"] == before
@@ -313,7 +323,12 @@ def _synthesize(args: argparse.Namespace) -> int:
 
     options = _options(args)
     settings = SynthesisSettings.of(options)
-    common = {"weights": args.weights, "spacing_mm": args.spacing_mm, "anonymous": bool(args.anonymous)}
+    common = {
+        "weights": args.weights,
+        "spacing_mm": args.spacing_mm,
+        "anonymous": bool(args.anonymous),
+        "sweep": bool(args.sweep),
+    }
     with only_writer(args.output):
         finished = is_finished(args.ct, args.organ_mask, args.output, settings=settings, **common)
     if finished:
@@ -337,6 +352,7 @@ def _synthesize_folder(args: argparse.Namespace) -> int:
         device=args.device or "cpu",
         spacing_mm=args.spacing_mm,
         anonymous=bool(args.anonymous),
+        sweep=bool(args.sweep),
         report=args.say,
         **_options(args),
     )

@@ -6,11 +6,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from nnunet_difftumor.files import atomic_path
-from nnunet_difftumor.synthesis.scans.preview import WINDOW_HU
+from nnunet_difftumor import picture_style as style
 
-_TUMOR_COLOUR = "#ff3030"
-_ORGAN_COLOURS = ("#30d0ff", "#ffd030", "#70ff70", "#c080ff")
+_PANEL_PX, _GAP, _HEAD, _TITLE = 420, 6, 34, 28
 
 
 def draw_predictions(
@@ -28,44 +26,31 @@ def draw_predictions(
         labels: label values by name.
         tumor_labels: those of them that are drawn in red; where the truth has none, any label chooses the slice.
     """
-    # Not pyplot: it would keep the figure, and choose a window system.
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
     organs = [value for value in labels.values() if value not in tumor_labels]
-    colours = {value: _ORGAN_COLOURS[i % len(_ORGAN_COLOURS)] for i, value in enumerate(organs)}
-    colours |= dict.fromkeys(tumor_labels, _TUMOR_COLOUR)
-    columns = len(cases[0][2])
-    figure = Figure(figsize=(4.4 * columns, 3.6 * len(cases) + 0.5), facecolor="black")
-    axes = figure.subplots(len(cases), columns, squeeze=False)
-    for row, (name, ct, maps) in zip(axes, cases, strict=True):
-        hu, zooms = _canonical(ct)
-        loaded = {title: np.rint(_canonical(file)[0]) for title, file in maps.items()}
-        truth = next(iter(loaded.values()))
-        wanted = np.isin(truth, tumor_labels)
-        z = int((wanted if wanted.any() else truth > 0).sum((0, 1)).argmax())
-        for axis, (title, label_map) in zip(row, loaded.items(), strict=True):
-            axis.axis("off")
-            axis.imshow(
-                _as_seen(hu[..., z]), cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], aspect=zooms[1] / zooms[0]
-            )
-            for value, colour in colours.items():
-                contour = _as_seen(label_map[..., z] == value)
-                if contour.any() and not contour.all():
-                    axis.contour(contour, levels=[0.5], colors=[colour], linewidths=1.0)
-            axis.set_title(f"{name}: {title}", color="white", fontsize=9)
+    colours = {value: style.ORGAN_COLOURS[i % len(style.ORGAN_COLOURS)] for i, value in enumerate(organs)}
+    colours |= dict.fromkeys(tumor_labels, style.TUMOR_COLOUR)
     names = {value: name for name, value in labels.items()}
-    figure.legend(
-        handles=[Line2D([], [], color=colour, label=names[value]) for value, colour in colours.items()],
-        loc="lower center",
-        ncols=len(colours),
-        frameon=False,
-        fontsize=10,  # nnU-Net's progress plot makes seaborn enlarge the fonts of everything that follows
-        labelcolor="white",
-    )
-    figure.subplots_adjust(left=0.005, right=0.995, bottom=0.5 / figure.get_figheight(), top=0.94, wspace=0.02)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=90, facecolor="black")
+    columns, row_height = len(cases[0][2]), _TITLE + _PANEL_PX + _GAP
+    with style.sheet(columns * (_PANEL_PX + _GAP) + _GAP, _HEAD + len(cases) * row_height, path) as figure:
+        note = f"axial, {style.window_text(style.WINDOW_HU)}"
+        style.write(figure, _GAP, 8, note, colour=style.FAINT_TEXT)
+        style.legend(figure, _PANEL_PX + 2 * _GAP, 8, {names[value]: colour for value, colour in colours.items()})
+        for row, (name, ct, maps) in enumerate(cases):
+            hu, zooms = _canonical(ct)
+            loaded = {title: np.rint(_canonical(file)[0]) for title, file in maps.items()}
+            truth = next(iter(loaded.values()))
+            wanted = np.isin(truth, tumor_labels)
+            z = int((wanted if wanted.any() else truth > 0).sum((0, 1)).argmax())
+            pixel_mm = zooms[1], zooms[0]
+            for column, (title, label_map) in enumerate(loaded.items()):
+                left, top = _GAP + column * (_PANEL_PX + _GAP), _HEAD + row * row_height
+                style.write(figure, left, top + 5, f"{name}, slice {z + 1} of {hu.shape[2]}: {title}")
+                axes = style.panel(figure, left, top + _TITLE, width_px=_PANEL_PX, height_px=_PANEL_PX)
+                style.show(axes, _as_seen(hu[..., z]), pixel_mm)
+                for value, colour in colours.items():
+                    style.outline(axes, _as_seen(label_map[..., z] == value), pixel_mm, colour=colour)
+                style.scale_bar(axes)
+                style.side_marks(axes, "RLAP")
 
 
 def _canonical(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:

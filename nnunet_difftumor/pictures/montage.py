@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_difftumor.pictures.montage_pictures import AxialView, Panel
+from nnunet_difftumor.pictures.montage_pictures import Panel
 from nnunet_difftumor.pipeline.dataset import TrainingSample
 from nnunet_difftumor.pipeline.sources import Outcome, TumorSource
 from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
@@ -23,6 +23,8 @@ from nnunet_difftumor.prepared.overlay_case import OverlayCase
 from nnunet_difftumor.prepared.roles import Roles, label_free_roles, roles_with_real_cases
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.placement.sampler import equivalent_diameter_mm
+from nnunet_difftumor.synthesis.scans.planes import View, views
+from nnunet_difftumor.synthesis.scans.sweep import box_around
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 from nnunet_difftumor.synthesis.volume import clipped_box
 
@@ -32,7 +34,6 @@ _FIELD_MM: Mapping[str, float] = {"tiny": 60.0, "small": 80.0, "medium": 120.0, 
 _BATCHES = 1000
 # Enters the random numbers of the rows, which are not those of a run.
 _STREAM = 11
-_SWEEP_MARGIN_MM = 12.0
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,23 @@ class PreviewSample:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A case with tumors of every size: HU before and after and the tumor labels, (slice, row, column)."""
+    """A case with tumors of every size.
+
+    Attributes:
+        case: identifier.
+        before, after: HU (slice, row, column).
+        contour: boolean of the same shape, the tumor labels.
+        slices: numbers of the slices in the preprocessed case, from 1.
+        pixel_mm: size of a pixel, (down, right).
+        outcomes: the tumors, by organ and size.
+    """
 
     case: str
     before: np.ndarray
     after: np.ndarray
     contour: np.ndarray
-    view: AxialView
+    slices: list[int]
+    pixel_mm: tuple[float, float]
     outcomes: dict[str, Outcome]
 
 
@@ -143,7 +154,7 @@ class Montage:
         fitting = [base for base in self.roles.bases if len(organs[base]) == most]
         name = fitting[int(rng.integers(len(fitting)))]
         loaded = self._dataset.load_case(name)
-        case, view = OverlayCase.of(name, loaded, self._grid), self._view(loaded[3])
+        case, view = OverlayCase.of(name, loaded, self._grid), self._axial(loaded[3])
         sizes = [size for size in reversed(SIZE_BANDS_MM) if self.synthesis.live is None or size in self.config.sizes()]
         # Large ones first, while there is room. What is there is labelled as tumor, and no further one touches it.
         outcomes = {
@@ -153,18 +164,14 @@ class Montage:
         boxes = [tumor.box for outcome in outcomes.values() for tumor in outcome.tumors]
         if not boxes:
             return None
-        margin = np.ceil(np.divide(_SWEEP_MARGIN_MM, case.spacing_mm))
-        box = clipped_box(
-            np.min([[part.start for part in box] for box in boxes], 0) - margin,
-            np.max([[part.stop for part in box] for box in boxes], 0) + margin,
-            case.shape,
-        )
+        box = box_around(boxes, case.shape, case.spacing_mm)
         return Sweep(
             case=name,
-            before=view(self._hu(case.data.base, box)),
-            after=view(self._hu(case.data, box)),
-            contour=view(np.isin(case.labels(box), self.synthesis.tumor_labels)),
-            view=view,
+            before=view.stack(self._hu(case.data.base, box)),
+            after=view.stack(self._hu(case.data, box)),
+            contour=view.stack(np.isin(case.labels(box), self.synthesis.tumor_labels)),
+            slices=[number + 1 for number in view.numbers(box[view.fixed], case.shape)],
+            pixel_mm=view.pixel_mm(case.spacing_mm),
             outcomes=outcomes,
         )
 
@@ -190,11 +197,13 @@ class Montage:
             return PreviewSample(str(sample), outcome, (), None)
         spacing = self._grid.spacing_mm
         diameters = tuple(equivalent_diameter_mm(tumor.mask, spacing) for tumor in outcome.tumors)
-        view = self._view(properties)
+        view = self._axial(properties)
         tumor = outcome.tumors[int(np.argmax(diameters))]
-        centre = _middle_of_largest_slice(tumor.mask, view.slice_axis) + [part.start for part in tumor.box]
-        half = np.rint(np.divide(_FIELD_MM[tumor.spec.size_class] / 2, spacing)).astype(int)
-        half[view.slice_axis] = 0
+        centre = _middle_of_largest_slice(tumor.mask, view.fixed) + [part.start for part in tumor.box]
+        field = _FIELD_MM[tumor.spec.size_class]
+        # Two more voxels than are shown: interpolation looks at them.
+        half = np.ceil(np.divide(field / 2, spacing)).astype(int) + 2
+        half[view.fixed] = 0
         lower, upper = centre - half, centre + half + 1
         box = clipped_box(lower, upper, data.shape[1:])
         # Where the scan ends, the picture goes on: the tumor stays in its middle.
@@ -204,14 +213,15 @@ class Montage:
             for array in (data.base, data)
         )
         contour = np.pad(np.isin(seg[(slice(0, 1), *box)][0], self.synthesis.tumor_labels), ends)
-        planes = (view(array)[0] for array in (before, after, contour))
-        return PreviewSample(str(sample), outcome, diameters, Panel(*planes, view.pixel_mm))
+        planes = (view.stack(array)[0] for array in (before, after, contour))
+        panel = Panel(*planes, view.pixel_mm(spacing), field)
+        return PreviewSample(str(sample), outcome, diameters, panel)
 
     def _hu(self, array: Any, box: tuple[slice, ...]) -> np.ndarray:
         return self._grid.intensity.to_hu(array[(slice(0, 1), *box)][0])
 
-    def _view(self, properties: Mapping[str, Any]) -> AxialView:
-        return AxialView(directions(properties, self._grid.transpose_forward), self._grid.spacing_mm)
+    def _axial(self, properties: Mapping[str, Any]) -> View:
+        return views(directions(properties, self._grid.transpose_forward))[0]
 
 
 def _middle_of_largest_slice(mask: np.ndarray, axis: int) -> np.ndarray:

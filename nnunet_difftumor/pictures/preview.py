@@ -7,12 +7,14 @@ from pathlib import Path
 from nnunet_difftumor import __version__
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import only_writer, write_json
+from nnunet_difftumor.picture_style import WINDOW_HU
 from nnunet_difftumor.pictures.montage import Montage, PreviewSample
-from nnunet_difftumor.pictures.montage_pictures import Cell, animate_sweep, draw_montage
+from nnunet_difftumor.pictures.montage_pictures import Cell, draw_montage
 from nnunet_difftumor.pictures.page import REPORT, write_page
 from nnunet_difftumor.pipeline.sources import Outcome
 from nnunet_difftumor.prepared.dataset import prepared_folder
 from nnunet_difftumor.prepared.enhancement import unenhanced_notes
+from nnunet_difftumor.synthesis.scans.sweep import SWEEP, animate_sweep
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 
 _COLUMNS = 4
@@ -58,7 +60,7 @@ def preview(
         title = f"{folder.name}, {configuration}, preset {montage.config.preset}, seed {montage.config.seed}"
         files = _draw(pictures, output, title)
         if sweep:
-            files += _write_sweep(montage, output / "sweep.gif", report)
+            files += _write_sweep(montage, output / SWEEP, report)
         everything = [sample for rows in pictures.values() for samples in rows.values() for sample in samples]
         empty = sum(not sample.outcome.tumors for sample in everything)
         record = {
@@ -148,7 +150,16 @@ def _write_sweep(montage: Montage, path: Path, report: Callable[[str], None]) ->
         return []
     for name, outcome in sweep.outcomes.items():
         report(_line(f"sweep of {sweep.case}, {name}", [outcome]))
-    animate_sweep(path, sweep.case, sweep.before, sweep.after, contour=sweep.contour, view=sweep.view)
+    animate_sweep(
+        path,
+        [f"axial, slice {number}" for number in sweep.slices],
+        [sweep.case] * len(sweep.slices),
+        sweep.before,
+        sweep.after,
+        mask=sweep.contour,
+        pixel_mm=sweep.pixel_mm,
+        window_hu=WINDOW_HU,
+    )
     return [path.name]
 
 

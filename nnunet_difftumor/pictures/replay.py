@@ -182,7 +182,7 @@ def _environment(**values: str) -> Iterator[None]:
 def write_sample(sample: ReplayedSample, output: str | Path, replay: RunReplay) -> None:
     """Writes `input_ct.nii.gz`, `target.nii.gz`, `sample.png` and, last, `sample.json`."""
     from nnunet_difftumor.ct import scan_from_array, write_ct, write_labels
-    from nnunet_difftumor.runs.pictures import draw_samples
+    from nnunet_difftumor.runs.pictures import Sample, draw_samples
 
     output = Path(output)
     synthesis = replay.trainer.synthesis
@@ -197,8 +197,9 @@ def write_sample(sample: ReplayedSample, output: str | Path, replay: RunReplay) 
     normalized = synthesis.grid.intensity.to_normalized(sample.hu)[None]
     draw_samples(
         output / "sample.png",
-        [(sample.case, normalized, sample.target)],
+        [Sample(sample.case, normalized, sample.target, synthesis.direction(sample.case))],
         intensity=synthesis.grid.intensity,
+        spacing_mm=sample.spacing_mm,
         tumor_labels=[organ.tumor_label for organ in synthesis.config.organs],
         regions=synthesis.regions,
     )

@@ -6,6 +6,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetDatasetBlosc2
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -185,6 +186,10 @@ class TrainingSynthesis:
         dataset = PooledDataset(str(self.folder), cases)
         properties = ((case, dataset.load_case(case)[3]) for case in cases)
         return array_axes(self.config.mirror_axes, properties, self.grid.transpose_forward)
+
+    def direction(self, case: str) -> np.ndarray | None:
+        """Of a preprocessed case's array, as in `Volume`."""
+        return self.grid.direction(PooledDataset(str(self.folder), [case]).load_case(case)[3])
 
     def describe(self, roles: Roles) -> list[str]:
         """Lines for the beginning of the training log."""

@@ -1,13 +1,38 @@
 """Pictures of training samples as the network gets them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from nnunet_difftumor.files import atomic_path
+from nnunet_difftumor import picture_style as style
 from nnunet_difftumor.prepared.intensity import CTIntensity
-from nnunet_difftumor.synthesis.scans.preview import WINDOW_HU
+from nnunet_difftumor.synthesis.scans.planes import views
+
+_PANEL_PX, _GAP, _HEAD, _TITLE = 330, 6, 56, 48
+_NOTE = (
+    "planes as before augmentation, which has turned, scaled and, where mirror_axes say so, mirrored the samples: "
+    "no sides are marked"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A training sample.
+
+    Attributes:
+        title: above its pictures.
+        data: normalized (c, z, y, x).
+        target: (c, z, y, x), labels or one channel per region.
+        direction: float (3, 3), its columns the directions of the array's axes in RAS+ space, before augmentation;
+            None: not known.
+    """
+
+    title: str
+    data: np.ndarray
+    target: np.ndarray
+    direction: np.ndarray | None
 
 
 def tumor_in_target(
@@ -25,38 +50,41 @@ def tumor_in_target(
 
 def draw_samples(
     path: str | Path,
-    samples: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    samples: Sequence[Sample],
     *,
     intensity: CTIntensity,
+    spacing_mm: Sequence[float],
     tumor_labels: Sequence[int],
     regions: Sequence[Sequence[int]] | None,
 ) -> None:
-    """Draws the middle of the tumors along each array axis, with their contour.
+    """Draws the slice with most of the tumors in each plane, whole, with their outline.
 
     Args:
         path: PNG file, written atomically.
-        samples: (title, data (c, z, y, x), target (c, z, y, x)).
+        samples: at least one.
         intensity: of the plans.
+        spacing_mm: voxel size, (z, y, x).
         tumor_labels: label values to outline.
         regions: label values of each channel of region-based targets.
     """
-    # Not pyplot: it would keep the figure, and choose a window system.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.2 * len(samples)), facecolor="black")
-    axes = figure.subplots(len(samples), 3, squeeze=False)
-    for row, (title, data, target) in zip(axes, samples, strict=True):
-        hu = intensity.to_hu(data[0])
-        mask = tumor_in_target(target, tumor_labels, regions)
-        for axis, panel in enumerate(row):
-            others = tuple(other for other in range(3) if other != axis)
-            middle = int(mask.sum(axis=others).argmax())
-            panel.imshow(hu.take(middle, axis), cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
-            contour = mask.take(middle, axis)
-            if contour.any() and not contour.all():
-                panel.contour(contour, levels=[0.5], colors=["#ff3030"], linewidths=0.8)
-            panel.set_title(f"{title}, axis {axis}" if axis == 0 else f"axis {axis}", color="white", fontsize=8)
-            panel.axis("off")
-    figure.tight_layout()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=90, facecolor="black")
+    height = _HEAD + len(samples) * (_TITLE + _PANEL_PX + _GAP)
+    with style.sheet(3 * (_PANEL_PX + _GAP) + _GAP, height, path) as figure:
+        title = f"Training samples as the network gets them, {style.window_text(style.WINDOW_HU)}"
+        style.write(figure, _GAP, 6, title, size=style.TITLE, bold=True)
+        style.write(figure, _GAP, 30, _NOTE, size=9, colour=style.FAINT_TEXT)
+        for row, sample in enumerate(samples):
+            top = _HEAD + row * (_TITLE + _PANEL_PX + _GAP)
+            style.write(figure, _GAP, top + 4, sample.title, bold=True)
+            hu, mask = intensity.to_hu(sample.data[0]), tumor_in_target(sample.target, tumor_labels, regions)
+            for column, view in enumerate(views(np.eye(3) if sample.direction is None else sample.direction)):
+                left = _GAP + column * (_PANEL_PX + _GAP)
+                slices = view.stack(mask)
+                number = int(slices.sum((1, 2)).argmax())
+                index = view.numbers(slice(None), mask.shape)[number]
+                name = f"axis {view.fixed}" if sample.direction is None else view.name
+                style.write(figure, left, top + 24, f"{name}, slice {index + 1} of {len(slices)}")
+                axes = style.panel(figure, left, top + _TITLE, width_px=_PANEL_PX, height_px=_PANEL_PX)
+                pixel_mm = view.pixel_mm(spacing_mm)
+                style.show(axes, view.stack(hu)[number], pixel_mm)
+                style.outline(axes, slices[number], pixel_mm)
+                style.scale_bar(axes)

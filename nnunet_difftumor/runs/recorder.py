@@ -2,10 +2,12 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nnunet_difftumor.files import write_json
 from nnunet_difftumor.pipeline.live.account import quantiles
@@ -50,6 +52,8 @@ class SynthesisRecorder:
         intensity: of the plans, for pictures in HU.
         tumor_labels: of all organs, for contours in pictures.
         regions: label values of each channel of region-based targets.
+        spacing_mm: voxel size of the samples, (z, y, x).
+        direction: of a case, as `TrainingSynthesis.direction`.
     """
 
     def __init__(
@@ -61,10 +65,13 @@ class SynthesisRecorder:
         intensity: CTIntensity,
         tumor_labels: tuple[int, ...],
         regions: tuple[tuple[int, ...], ...] | None,
+        spacing_mm: tuple[float, ...],
+        direction: Callable[[str], np.ndarray | None],
     ) -> None:
         self.folder = Path(output_folder)
         self.rank, self.asked = rank, asked
         self._intensity, self._tumor_labels, self._regions = intensity, tumor_labels, regions
+        self._spacing_mm, self._direction = spacing_mm, direction
         self._epoch = _Epoch()
         self._poor_epochs = 0
         self._drawn = False
@@ -81,6 +88,8 @@ class SynthesisRecorder:
             intensity=synthesis.grid.intensity,
             tumor_labels=synthesis.tumor_labels,
             regions=synthesis.regions,
+            spacing_mm=synthesis.grid.spacing_mm,
+            direction=synthesis.direction,
         )
 
     def add(self, batch: dict[str, Any]) -> None:
@@ -149,16 +158,21 @@ class SynthesisRecorder:
         }
 
     def _draw(self, batch: dict[str, Any]) -> None:
-        from nnunet_difftumor.runs.pictures import draw_samples
+        from nnunet_difftumor.runs.pictures import Sample, draw_samples
 
         draw_samples(
             self.folder / SAMPLES_PICTURE,
             [
-                (f"{sample['case']}, batch {batch['index']}", *sample_arrays(batch, sample["sample"]))
+                Sample(
+                    f"{sample['case']}, batch {batch['index']}",
+                    *sample_arrays(batch, sample["sample"]),
+                    self._direction(sample["case"]),
+                )
                 for sample in batch["samples"]
                 if sample["in_target"]
             ],
             intensity=self._intensity,
+            spacing_mm=self._spacing_mm,
             tumor_labels=self._tumor_labels,
             regions=self._regions,
         )

@@ -19,7 +19,7 @@ import torch
 
 def main() -> None:
     torch.set_num_threads(1)
-    for module in ("torch.utils.tensorboard", "torchmetrics.functional.image", "matplotlib.image"):
+    for module in ("torch.utils.tensorboard", "torchmetrics.functional.image", "matplotlib.image", "matplotlib.figure"):
         importlib.import_module(module)
     for module in ("autoencoder_task", "diffusion_task", "fit", "train"):
         importlib.import_module(f"nnunet_difftumor.generative.training.{module}")

@@ -11,7 +11,6 @@ from trainer_of import trainer_of
 
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.pictures.montage import Montage
-from nnunet_difftumor.pictures.montage_pictures import AxialView
 from nnunet_difftumor.pipeline.sources import Outcome
 from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
 from nnunet_difftumor.prepared.config import DiffTumorConfig
@@ -155,22 +154,3 @@ def test_nothing_but_the_output_is_written(prepared_phantom, tmp_path):
 def test_wrong_arguments_are_named(prepared_phantom, capsys, arguments, message):
     assert main(["preview", *arguments]) == 2
     assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("directions", "expected"),
-    [
-        # Array axes: head, back, left (as usual after SimpleITK); nothing is turned.
-        (np.array([[0, 0, -1], [0, -1, 0], [1, 0, 0]]), lambda a: a),
-        # Feet, front, right: everything is turned round.
-        (np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]]), lambda a: a[::-1, ::-1, ::-1]),
-        # Left, back, head (transposed).
-        (np.array([[-1, 0, 0], [0, -1, 0], [0, 0, 1]]), lambda a: a.transpose(2, 1, 0)),
-    ],
-)
-def test_slices_lie_as_radiologists_see_them(directions, expected):
-    array = np.arange(24).reshape(2, 3, 4)
-    view = AxialView(directions, (5.0, 3.0, 2.0))
-    assert np.array_equal(view(array), expected(array))
-    assert view.slice_mm == (5.0, 3.0, 2.0)[view.slice_axis]
-    assert view.pixel_mm == ((3.0, 2.0) if view.slice_axis == 0 else (3.0, 5.0))

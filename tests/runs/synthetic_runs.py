@@ -20,11 +20,20 @@ SERVER |= {"latency_ms": {"p50": 200.0, "p95": 400.0, "max": 900.0}, "gpu_memory
 SERVER |= {"render_ms_per_tumor": {"p50": 55.0, "p95": 60.0, "max": 70.0}}
 
 
-def recorder(folder) -> SynthesisRecorder:
-    """Of a run on one GPU that asks for half of the samples."""
+def recorder(folder, *, direction=lambda case: np.eye(3)[:, ::-1]) -> SynthesisRecorder:
+    """Of a run on one GPU that asks for half of the samples; `direction` of a case."""
     intensity = CTIntensity((-175.0, 250.0), 100.0, 40.0)
     asked = SampleShares(0.5, 0.5, 0.0)
-    return SynthesisRecorder(folder, rank=0, asked=asked, intensity=intensity, tumor_labels=(2,), regions=None)
+    return SynthesisRecorder(
+        folder,
+        rank=0,
+        asked=asked,
+        intensity=intensity,
+        tumor_labels=(2,),
+        regions=None,
+        spacing_mm=(3.0, 1.0, 1.0),
+        direction=direction,
+    )
 
 
 def batch(index: int, *, in_target: bool, refused: tuple[str, ...] = (), faint: int = 0) -> dict:

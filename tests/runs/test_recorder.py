@@ -3,6 +3,7 @@
 import pytest
 from synthetic_runs import batch, recorder
 
+from nnunet_difftumor import picture_style
 from nnunet_difftumor.runs.recorder import TooFewSyntheticSamplesError
 from nnunet_difftumor.runs.synthesis_log import read_log
 
@@ -38,6 +39,21 @@ def test_first_batch_with_a_tumor_is_drawn_once(tmp_path):
     drawn = picture.read_bytes()
     account.add(batch(3, in_target=True))
     assert picture.read_bytes() == drawn and drawn.startswith(b"\x89PNG")
+
+
+def test_the_picture_names_its_planes_and_the_window(tmp_path, monkeypatch):
+    said, write = [], picture_style.write
+    monkeypatch.setattr(picture_style, "write", lambda *where, **more: said.append(where[3]) or write(*where, **more))
+    account = recorder(tmp_path)
+    account.add(batch(2, in_target=True))
+    assert {"b, batch 2", "axial, slice 4 of 8", "coronal, slice 4 of 8", "sagittal, slice 4 of 8"} <= set(said)
+    assert any("window -175 to 250 HU" in text for text in said)
+    assert any("no sides are marked" in text for text in said)
+    sides = recorder(tmp_path / "unknown", direction=lambda case: None)
+    said.clear()
+    sides.add(batch(2, in_target=True))
+    assert {"axis 0, slice 4 of 8", "axis 1, slice 4 of 8", "axis 2, slice 4 of 8"} <= set(said)
+    assert not any("axial" in text for text in said)
 
 
 def test_run_stops_after_two_poor_epochs_in_a_row(tmp_path):

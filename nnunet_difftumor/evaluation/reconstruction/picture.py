@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_difftumor.files import atomic_path
-from nnunet_difftumor.synthesis.scans.preview import PLANES, views
+from nnunet_difftumor import picture_style as style
+from nnunet_difftumor.synthesis.scans.planes import views
+
+_PANEL_PX, _GAP, _LABELS, _HEAD = 360, 6, 26, 64
 
 
 def draw_reconstruction(
@@ -31,25 +33,25 @@ def draw_reconstruction(
         directions: (3, 3), columns are the array axes z, y, x in RAS space.
         title: above the picture.
     """
-    from matplotlib.figure import Figure
-
     most = (window_hu[1] - window_hu[0]) / 4
-    figure = Figure(figsize=(11, 11), facecolor="black")
     images = (
-        (scan_hu, "scan", {"cmap": "gray", "vmin": window_hu[0], "vmax": window_hu[1]}),
-        (made_hu, "reconstruction", {"cmap": "gray", "vmin": window_hu[0], "vmax": window_hu[1]}),
-        (
-            made_hu - scan_hu,
-            f"difference, {-most:.0f} to {most:.0f} HU",
-            {"cmap": "RdBu_r", "vmin": -most, "vmax": most},
-        ),
+        (scan_hu, f"scan, {style.window_text(window_hu)}", "gray", window_hu),
+        (made_hu, "reconstruction, same window", "gray", window_hu),
+        (made_hu - scan_hu, f"difference, blue {-most:.0f} to red {most:.0f} HU", "RdBu_r", (-most, most)),
     )
-    for row, name, view in zip(figure.subplots(3, 3), PLANES, views(directions), strict=True):
-        for axis, (image, what, colours) in zip(row, images, strict=True):
-            axis.imshow(view(image, centre), aspect=view.aspect(spacing_mm), interpolation="nearest", **colours)
-            axis.set_title(f"{name}, {what}", color="white", fontsize=9)
-            axis.axis("off")
-    figure.suptitle(title, color="white", fontsize=11)
-    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.93, wspace=0.03, hspace=0.1)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=100, facecolor="black")
+    width, height = _LABELS + 3 * (_PANEL_PX + _GAP), _HEAD + 3 * (_PANEL_PX + _GAP)
+    with style.sheet(width, height, path) as figure:
+        style.write(figure, _GAP, 8, title, size=style.TITLE, bold=True)
+        for row, view in enumerate(views(directions)):
+            top = _HEAD + row * (_PANEL_PX + _GAP)
+            style.write(figure, _GAP, top + _PANEL_PX / 2, f"{view.name}, through the middle", upright=True)
+            pixel_mm = view.pixel_mm(spacing_mm)
+            for column, (image, what, colours, limits_hu) in enumerate(images):
+                left = _LABELS + column * (_PANEL_PX + _GAP)
+                if row == 0:
+                    style.write(figure, left, 40, what)
+                axes = style.panel(figure, left, top, width_px=_PANEL_PX, height_px=_PANEL_PX)
+                plane = view.stack(image)[view.place(centre, image.shape)[0]]
+                style.show(axes, plane, pixel_mm, window_hu=limits_hu, colours=colours)
+                style.scale_bar(axes)
+                style.side_marks(axes, view.sides)

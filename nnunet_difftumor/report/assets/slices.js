@@ -68,7 +68,7 @@ function show(figure) {
     preset.addEventListener("change", () => windowed(about.windows_hu[preset.value]));
     figure.addEventListener("keydown", (event) => {
       if (event.target !== figure) return; // a slider has its own keys
-      const steps = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1, PageUp: -5, PageDown: 5 };
+      const steps = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 5, PageDown: -5 } /* up is towards the head */;
       if (event.key in steps) go(state.slice + steps[event.key]);
       else if (event.key === "Home") go(0);
       else if (event.key === "End") go(about.count - 1);

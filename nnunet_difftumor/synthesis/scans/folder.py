@@ -11,8 +11,15 @@ from nnunet_difftumor.ct.anonymous import anonymous_name
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import DiskError, only_writer
 from nnunet_difftumor.synthesis.renderers import recorded_renderer
-from nnunet_difftumor.synthesis.scans.manifest import MANIFEST, altered_outputs, hashes_of_inputs, read_manifest
+from nnunet_difftumor.synthesis.scans.manifest import (
+    MANIFEST,
+    altered_outputs,
+    hashes_of_inputs,
+    read_manifest,
+    tumor_text,
+)
 from nnunet_difftumor.synthesis.scans.settings import SynthesisOptions, SynthesisSettings
+from nnunet_difftumor.synthesis.scans.sweep import SWEEP
 from nnunet_difftumor.synthesis.scans.synthesize import OUTPUTS, synthesize_with
 from nnunet_difftumor.synthesis.visibility import LEAST_CONTRAST_TO_NOISE
 
@@ -44,6 +51,7 @@ def synthesize_folder(
     device: str = "cpu",
     spacing_mm: Sequence[float] | None = None,
     anonymous: bool = False,
+    sweep: bool = False,
     report: Callable[[str], None] = print,
     **options: Unpack[SynthesisOptions],
 ) -> FolderReport:
@@ -55,6 +63,7 @@ def synthesize_folder(
         output: folder; every scan gets one in it, as `synthesize` fills it.
         weights, device, spacing_mm, options: as in `synthesize`; the seed of a scan is made of `seed` and its name.
         anonymous: as in `synthesize`; scans are named after their content.
+        sweep: as in `synthesize`.
         report: gets a line per scan.
 
     Raises:
@@ -67,7 +76,7 @@ def synthesize_folder(
         cases, done = find_cases(Path(ct), Path(organ_mask)), FolderReport()
         for note in (*settings.notes(), *choice.notes()):
             report(f"NOTE: {note}")
-        given: dict[str, Any] = {"weights": weights, "spacing_mm": spacing_mm, "anonymous": anonymous}
+        given: dict[str, Any] = {"weights": weights, "spacing_mm": spacing_mm, "anonymous": anonymous, "sweep": sweep}
         for number, (name, file, mask) in enumerate(cases, 1):
             if anonymous:
                 name = anonymous_name(file)
@@ -146,6 +155,7 @@ def is_finished(
     weights: str | Path | None = None,
     spacing_mm: Sequence[float] | None = None,
     anonymous: bool = False,
+    sweep: bool = False,
     report: Callable[[str], None] = print,
 ) -> bool:
     """Whether `output` holds the finished result of these settings for these two files (the manifest comes last).
@@ -159,6 +169,7 @@ def is_finished(
         weights: folder of diffusion models.
         spacing_mm: stated for headers in which it was never set.
         anonymous: whether the result is to be without names of files.
+        sweep: whether it is to have an animation; one that nobody asked for is no mistake.
         report: gets a line if the result is there, but damaged.
 
     Raises:
@@ -175,26 +186,22 @@ def is_finished(
     # The same weights?
     organ, weights = record["organ"]["name"], None if weights is None else Path(weights)
     recorded_renderer(record["renderer"], organ=organ, manifest=path, weights=weights, device="cpu")
-    altered = altered_outputs(Path(output), record, OUTPUTS)
+    expected = (*OUTPUTS, SWEEP) if sweep and record["tumors"] else OUTPUTS
+    altered = altered_outputs(Path(output), record, expected)
     if altered:
         report(f"{output}: {', '.join(altered)} missing, or not what was written; made again")
     return not altered
 
 
 def summary(output: Path, manifest: dict[str, Any]) -> str:
-    """A result in a line: its folder, size and contrast of its tumors, and how many of them nobody could see."""
+    """A result in a line: its folder, number, size and contrast of each tumor, how many of them nobody could see."""
+    tumors = [tumor_text(number, tumor) for number, tumor in enumerate(manifest["tumors"], 1)]
     refused = f"; not placed: {len(manifest['not_placed'])}" if manifest["not_placed"] else ""
     faint = sum(tumor["faint"] for tumor in manifest["tumors"])
     unseen = (
         f"; hardly to be seen: {faint} (contrast below {LEAST_CONTRAST_TO_NOISE:g} times the noise)" if faint else ""
     )
-    return f"{output}: {', '.join(map(_tumor, manifest['tumors']))}{refused}{unseen}"
-
-
-def _tumor(tumor: dict[str, Any]) -> str:
-    contrast = tumor["measured_contrast_hu"]
-    size = f"{tumor['spec']['size_class']} {tumor['equivalent_diameter_mm']:.1f} mm"
-    return f"{size} {'without room' if contrast is None else f'{contrast:+.0f} HU'}"
+    return f"{output}: {', '.join(tumors)}{refused}{unseen}"
 
 
 def _stem(path: Path) -> str:

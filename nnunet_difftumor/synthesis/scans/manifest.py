@@ -2,8 +2,9 @@
 
 import hashlib
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from nnunet_difftumor.ct import read_ct, read_labels
 from nnunet_difftumor.ct.anonymous import UNNAMED
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.json_checks import load_json
+from nnunet_difftumor.names import path_inside
 from nnunet_difftumor.synthesis.networks.modes import EXACT, MODES
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.renderers import RENDERERS
@@ -38,12 +40,22 @@ def read_manifest(path: str | Path) -> dict:
         Organ.from_dict(record["organ"])
         hashes = [record["inputs"][name][key] for name in ("ct", "organ_mask") for key in ("file", "sha256")]
         hashes += _texts_of_renderer(record["renderer"])
-        hashes += record.get("files", {}).values()
+        files = record.get("files", {})
+        for name in files:
+            path_inside(Path(path).parent, name)
+        hashes += files.values()
         if not all(isinstance(text, str) for text in hashes):
             raise TypeError("file names and SHA-256 are strings")
     except (KeyError, TypeError, AttributeError, InputError) as error:
         raise InputError(f"{path}: the manifest is damaged ({error}); give one that synthesize wrote") from error
     return record
+
+
+def tumor_text(number: int, tumor: Mapping[str, Any]) -> str:
+    """Number, size and contrast of a manifest's tumor, as they are printed and stand in pictures."""
+    contrast = tumor["measured_contrast_hu"]
+    size = f"{tumor['spec']['size_class']} {tumor['equivalent_diameter_mm']:.1f} mm"
+    return f"#{number} {size} {'without room' if contrast is None else f'{contrast:+.0f} HU'}"
 
 
 def specs_of(record: dict) -> list[TumorSpec]:
@@ -75,9 +87,10 @@ def altered_outputs(output: Path, record: dict, names: Iterable[str]) -> list[st
         output: folder of the result.
         record: its manifest. Those of earlier versions have no hashes of files: the tumor mask is compared by content,
             and the CT has to be readable.
-        names: of all outputs.
+        names: of the outputs that every such result has.
     """
-    missing = [name for name in {**dict.fromkeys(names), **record.get("files", {})} if not (output / name).is_file()]
+    names = dict.fromkeys([*names, *record.get("files", {})])
+    missing = [name for name in names if not (output / name).is_file()]
     if "files" in record:
         kept = {name: digest for name, digest in record["files"].items() if name not in missing}
         return missing + [name for name, digest in kept.items() if _sha256(output / name) != digest]

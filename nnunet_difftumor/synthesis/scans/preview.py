@@ -1,124 +1,157 @@
-"""Pictures of synthetic tumors: three planes, before and after, with the contour of the mask."""
+"""Pictures of the tumors in a scan: a block for each, three planes through it, before, after, and with the mask."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from nnunet_difftumor.files import atomic_path
-from nnunet_difftumor.synthesis.volume import Box, nearest_axes
+from nnunet_difftumor import picture_style as style
+from nnunet_difftumor.synthesis.patch import RenderedTumor
+from nnunet_difftumor.synthesis.scans.manifest import tumor_text
+from nnunet_difftumor.synthesis.scans.planes import views
+from nnunet_difftumor.synthesis.volume import Box
 
-WINDOW_HU = (-175.0, 250.0)
-PLANES = ("axial", "coronal", "sagittal")
-_FIELD_MM = 110.0
+TUMORS_PER_SHEET = 4
+PANEL_PX = 330
+# A tumor takes no more of its picture's edge than 1 in so many; edges that pictures have.
+_ROOM, _FIELDS_MM = 2.5, (50.0, 80.0, 120.0, 160.0, 240.0)
+# The window about the organ's tissue, so that tumors differ from it as much as they do on a reader's screen.
+_WINDOW_WIDTH_HU = 250.0
+_GAP, _MARGIN, _HEAD, _TITLES, _LABELS = 6, 16, 64, 60, 26
+_COLUMNS = ("before", "after", "after, with the mask")
+_NOTE = (
+    "# as printed; mm: diameter of the ball of the same volume; HU: mean in the mask minus the organ around. "
+    "Slices are counted\nfrom 1 as in the file. R right, L left, A front, P back, H head, F feet of the patient."
+)
 
 
-def draw_preview(
-    path: str | Path,
+@dataclass(frozen=True, eq=False)
+class ShownTumor:
+    """What a picture says and shows of a tumor.
+
+    Attributes:
+        text: its number, size and contrast.
+        background_hu: of the organ around it.
+        box: its region in the scan.
+        mask: boolean (z, y, x) of the box.
+    """
+
+    text: str
+    background_hu: float
+    box: Box
+    mask: np.ndarray
+
+    @classmethod
+    def of(cls, records: Sequence[Mapping[str, Any]], rendered: Sequence[RenderedTumor]) -> "list[ShownTumor]":
+        """The tumors of a manifest, numbered as `summary` numbers them."""
+        return [
+            cls(tumor_text(number, record), tumor.spec.background_hu, tumor.box, tumor.mask)
+            for number, (record, tumor) in enumerate(zip(records, rendered, strict=True), 1)
+        ]
+
+    def middle(self) -> tuple[int, int, int]:
+        """The voxel of the mask nearest to its centre of mass; the middle of the box if there is no mask."""
+        inside = np.argwhere(self.mask)
+        if not len(inside):
+            return tuple((part.start + part.stop) // 2 for part in self.box)
+        nearest = inside[np.argmin(((inside - inside.mean(0)) ** 2).sum(1))]
+        return tuple(int(voxel) + part.start for voxel, part in zip(nearest, self.box, strict=True))
+
+    def field_mm(self, spacing_mm: Sequence[float]) -> float:
+        """Edge of the square that is shown of each plane."""
+        inside = np.argwhere(self.mask)
+        extent = float(((np.ptp(inside, axis=0) + 1) * spacing_mm).max()) if len(inside) else 0.0
+        return next((field for field in _FIELDS_MM if field >= _ROOM * extent), _FIELDS_MM[-1])
+
+    def window_hu(self) -> tuple[float, float]:
+        """What is black, and what is white."""
+        low = 10 * round((self.background_hu - _WINDOW_WIDTH_HU / 2) / 10)
+        return float(low), low + _WINDOW_WIDTH_HU
+
+
+def preview_names(tumors: int) -> list[str]:
+    """File names of the sheets that so many tumors take."""
+    sheets = max(1, -(-tumors // TUMORS_PER_SHEET))
+    return ["preview.png", *(f"preview_{number}.png" for number in range(2, sheets + 1))]
+
+
+def draw_previews(
+    folder: str | Path,
     before: np.ndarray,
     after: np.ndarray,
     *,
-    mask: np.ndarray,
-    boxes: Sequence[Box],
+    tumors: Sequence[ShownTumor],
     spacing_mm: Sequence[float],
     directions: np.ndarray,
-    rows: int = 4,
 ) -> None:
-    """Draws one row per tumor: three planes through its middle, each before and after, and the contour on the latter.
+    """Draws a block per tumor on `preview.png`, and what does not fit on `preview_2.png` and so on.
 
     Args:
-        path: PNG file, written atomically.
+        folder: for the PNG files (`preview_names`), each written atomically.
         before, after: HU (z, y, x).
-        mask: boolean (z, y, x) of all tumors.
-        boxes: region of each tumor; the largest masks are drawn.
+        tumors: in the order of their numbers.
         spacing_mm: voxel size, (z, y, x).
         directions: (3, 3), columns are the array axes z, y, x in RAS space, so that pictures lie as radiologists see
             them: patient's right on the left, front at the top, head at the top.
-        rows: at most this many tumors.
     """
-    # Not pyplot: it would keep the figure, and choose a window system.
-    from matplotlib.figure import Figure
-
-    boxes = sorted(boxes, key=lambda box: -np.count_nonzero(mask[box]))[:rows]
-    figure = Figure(figsize=(15, 2.6 * max(len(boxes), 1)), facecolor="black")
-    axes = figure.subplots(max(len(boxes), 1), 6, squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for row, box in zip(axes, boxes, strict=False):
-        centre = _middle(mask, box)
-        for plane, (name, view) in enumerate(zip(PLANES, views(directions), strict=True)):
-            for image, axis, title in ((before, row[2 * plane], "before"), (after, row[2 * plane + 1], "after")):
-                axis.imshow(
-                    view(image, centre),
-                    cmap="gray",
-                    vmin=WINDOW_HU[0],
-                    vmax=WINDOW_HU[1],
-                    aspect=view.aspect(spacing_mm),
-                    interpolation="nearest",
-                )
-                axis.set_title(f"{name}, {title}", color="white", fontsize=9)
-                _zoom(axis, view, centre, spacing_mm)
-            contour = view(mask, centre)
-            if contour.any() and not contour.all():
-                row[2 * plane + 1].contour(contour, levels=[0.5], colors=["#ff3030"], linewidths=0.8)
-    figure.subplots_adjust(left=0.005, right=0.995, bottom=0.01, top=0.92, wspace=0.02, hspace=0.12)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=100, facecolor="black")
+    names = preview_names(len(tumors))
+    mask = np.zeros(before.shape, bool)
+    for tumor in tumors:
+        mask[tumor.box] |= tumor.mask
+    block = _Block(before, after, mask, tuple(spacing_mm), np.asarray(directions))
+    for number, name in enumerate(names, 1):
+        shown = tumors[(number - 1) * TUMORS_PER_SHEET : number * TUMORS_PER_SHEET]
+        columns = min(max(len(shown), 1), 2)
+        rows = -(-max(len(shown), 1) // columns)
+        width, height = columns * _Block.WIDTH + _MARGIN, rows * _Block.HEIGHT + _HEAD + _MARGIN
+        with style.sheet(width, height, Path(folder) / name) as figure:
+            title = "Synthetic tumors" + (f", sheet {number} of {len(names)}" if len(names) > 1 else "")
+            style.write(figure, _MARGIN, 10, title, size=style.TITLE, bold=True)
+            style.write(figure, _MARGIN, 32, _NOTE if shown else "No tumor.", colour=style.FAINT_TEXT)
+            for place, tumor in enumerate(shown):
+                row, column = divmod(place, columns)
+                block.draw(figure, column * _Block.WIDTH + _MARGIN, row * _Block.HEIGHT + _HEAD, tumor)
 
 
-class View:
-    """A plane: which array axis is fixed, which runs down and which to the right, and whether they are turned round."""
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Draws the panels of a tumor: a row per plane."""
 
-    def __init__(self, fixed: int, down: int, right: int, flip_down: bool, flip_right: bool) -> None:
-        self.fixed, self.down, self.right = fixed, down, right
-        self.flip_down, self.flip_right = flip_down, flip_right
+    before: np.ndarray
+    after: np.ndarray
+    mask: np.ndarray
+    spacing_mm: tuple[float, ...]
+    directions: np.ndarray
 
-    def __call__(self, image: np.ndarray, centre: Sequence[int]) -> np.ndarray:
-        plane = np.moveaxis(image, (self.fixed, self.down, self.right), (0, 1, 2))[centre[self.fixed]]
-        plane = plane[::-1] if self.flip_down else plane
-        return plane[:, ::-1] if self.flip_right else plane
+    WIDTH = _LABELS + len(_COLUMNS) * (PANEL_PX + _GAP) + _MARGIN
+    HEIGHT = _TITLES + 3 * (PANEL_PX + _GAP) + _MARGIN
 
-    def aspect(self, spacing_mm: Sequence[float]) -> float:
-        return spacing_mm[self.down] / spacing_mm[self.right]
+    def draw(self, figure: Any, left: float, top: float, tumor: ShownTumor) -> None:
+        voxel, field, window = tumor.middle(), tumor.field_mm(self.spacing_mm), tumor.window_hu()
+        style.write(figure, left, top + 12, tumor.text, size=style.TITLE, bold=True)
+        about = f"{style.window_text(window)}, field of view {field:.0f} mm"
+        style.write(figure, left + self.WIDTH - _MARGIN - _GAP, top + 14, about, ha="right")
+        for column, title in enumerate(_COLUMNS):
+            style.write(figure, left + _LABELS + column * (PANEL_PX + _GAP), top + 40, title)
+        for row, view in enumerate(views(self.directions)):
+            down = top + _TITLES + row * (PANEL_PX + _GAP)
+            label = f"{view.name}, slice {voxel[view.fixed] + 1} of {self.before.shape[view.fixed]}"
+            style.write(figure, left, down + PANEL_PX / 2, label, upright=True)
+            pixel_mm = view.pixel_mm(self.spacing_mm)
+            where: dict[str, Any] = {"field_mm": field, "spacing_mm": self.spacing_mm}
+            for axes, image in zip(_panels(figure, left + _LABELS, down), self._images(), strict=True):
+                plane = view.around(image, voxel, outside=window[0], **where)
+                style.show(axes, plane, pixel_mm, window_hu=window, field_mm=field)
+                style.scale_bar(axes)
+                style.side_marks(axes, view.sides)
+            style.outline(axes, view.around(self.mask, voxel, outside=False, **where), pixel_mm, tint=True)
 
-    def position(self, centre: Sequence[int], shape: Sequence[int]) -> tuple[float, float]:
-        """Where the centre is in the plane: (down, right)."""
-        down, right = centre[self.down], centre[self.right]
-        return (
-            shape[self.down] - 1 - down if self.flip_down else down,
-            shape[self.right] - 1 - right if self.flip_right else right,
-        )
-
-
-def views(directions: np.ndarray) -> list[View]:
-    """Axial, coronal, sagittal for any orientation: the array axis nearest to each patient axis, and its sense."""
-    directions = np.asarray(directions, float)
-    x, y, z = nearest_axes(directions)
-    to_left = directions[0, x] < 0  # index grows towards the patient's left when the RAS component is negative
-    to_front, to_head = directions[1, y] > 0, directions[2, z] > 0
-    return [
-        View(z, y, x, flip_down=to_front, flip_right=not to_left),
-        View(y, z, x, flip_down=to_head, flip_right=not to_left),
-        View(x, z, y, flip_down=to_head, flip_right=to_front),
-    ]
-
-
-def _middle(mask: np.ndarray, box: Box) -> list[int]:
-    """The voxel of the mask nearest to its centre of mass; the middle of the box if the mask is empty."""
-    inside = np.argwhere(mask[box])
-    start = np.array([part.start for part in box])
-    if not len(inside):
-        return [(part.start + part.stop) // 2 for part in box]
-    nearest = inside[np.argmin(((inside - inside.mean(0)) ** 2).sum(1))]
-    return [int(value) for value in nearest + start]
+    def _images(self) -> tuple[np.ndarray, ...]:
+        return self.before, self.after, self.after
 
 
-def _zoom(axis, view: View, centre: Sequence[int], spacing_mm: Sequence[float]) -> None:
-    image = axis.images[0].get_array()
-    shape = [0, 0, 0]
-    shape[view.down], shape[view.right] = image.shape
-    down, right = view.position(centre, shape)
-    half_down, half_right = (_FIELD_MM / 2 / spacing_mm[i] for i in (view.down, view.right))
-    axis.set_xlim(right - half_right, right + half_right)
-    axis.set_ylim(down + half_down, down - half_down)
-    axis.set_facecolor("black")
+def _panels(figure: Any, left: float, top: float) -> Iterator[Any]:
+    for column in range(len(_COLUMNS)):
+        yield style.panel(figure, left + column * (PANEL_PX + _GAP), top, width_px=PANEL_PX, height_px=PANEL_PX)

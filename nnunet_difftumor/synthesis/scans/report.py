@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from nnunet_difftumor.report import Page
-from nnunet_difftumor.synthesis.scans.preview import views
+from nnunet_difftumor.synthesis.scans.planes import views
+from nnunet_difftumor.synthesis.scans.preview import ShownTumor
 from nnunet_difftumor.synthesis.scans.stacks import around, axial_stack
-from nnunet_difftumor.synthesis.volume import Box
 
 REPORT = "report.html"
 # Of more tumors the table says all.
@@ -22,7 +22,7 @@ def write_report(
     after: np.ndarray,
     *,
     mask: np.ndarray,
-    boxes: Sequence[Box],
+    tumors: Sequence[ShownTumor],
     spacing_mm: Sequence[float],
     directions: np.ndarray,
     manifest: Mapping[str, Any],
@@ -33,7 +33,7 @@ def write_report(
         path: HTML file, written atomically.
         before, after: HU (z, y, x).
         mask: boolean (z, y, x) of all tumors.
-        boxes: region of each tumor of the manifest.
+        tumors: those of the manifest.
         spacing_mm: voxel size, (z, y, x).
         directions: (3, 3), columns are the array axes z, y, x in RAS space.
         manifest: of the scan, complete.
@@ -60,10 +60,10 @@ def write_report(
                 round(tumor["equivalent_diameter_mm"], 1),
                 _rounded(tumor["measured_contrast_hu"], 0),
                 _rounded(tumor["contrast_to_noise"], 2),
-                _widest(mask, box, across),
+                _widest(shown, across),
                 "hard to see" if tumor["faint"] else "",
             )
-            for number, (tumor, box) in enumerate(zip(manifest["tumors"], boxes, strict=True), 1)
+            for number, (tumor, shown) in enumerate(zip(manifest["tumors"], tumors, strict=True), 1)
         ],
     )
     for missing in manifest["not_placed"]:
@@ -73,16 +73,12 @@ def write_report(
 
     page.heading("Slices")
     page.text("Arrow keys and Page Up or Down go through the slices of the figure that was clicked.")
-    for number, (tumor, box) in enumerate(zip(manifest["tumors"][:_MOST_STACKS], boxes, strict=False), 1):
-        title = f"Tumor {number}, {tumor['spec']['size_class']}, {tumor['equivalent_diameter_mm']:.1f} mm"
-        if tumor["measured_contrast_hu"] is not None:
-            title += f", {tumor['measured_contrast_hu']:+.0f} HU"
-        region = around(box, spacing_mm=spacing_mm, directions=directions, shape=mask.shape)
-        page.slices(
-            axial_stack(title, before, after, region=region, spacing_mm=spacing_mm, directions=directions, mask=mask)
-        )
+    where: Any = {"spacing_mm": spacing_mm, "directions": directions}
+    for tumor in tumors[:_MOST_STACKS]:
+        region = around(tumor.box, shape=mask.shape, **where)
+        page.slices(axial_stack(tumor.text, before, after, region=region, mask=mask, **where))
     if count > _MOST_STACKS:
-        page.text(f"The other {count - _MOST_STACKS} are in ct.nii.gz, and in preview.png the four largest.")
+        page.text(f"The other {count - _MOST_STACKS} are in the sheets preview_2.png and so on.")
 
     page.heading("The same voxels again")
     page.commands(
@@ -106,7 +102,7 @@ def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits) if digits else round(value)
 
 
-def _widest(mask: np.ndarray, box: Box, axis: int) -> int:
+def _widest(tumor: ShownTumor, axis: int) -> int:
     """The slice with most of a tumor, counted from 1."""
     others = tuple(other for other in range(3) if other != axis)
-    return int(box[axis].start + mask[box].sum(others).argmax()) + 1
+    return int(tumor.box[axis].start + tumor.mask.sum(others).argmax()) + 1

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nnunet_difftumor.report import SliceStack
-from nnunet_difftumor.synthesis.scans.preview import views
+from nnunet_difftumor.synthesis.scans.planes import views
 from nnunet_difftumor.synthesis.volume import Box
 
 # More makes pages of many megabytes, which open slowly.
@@ -41,23 +41,16 @@ def axial_stack(
         for axis, part in enumerate(region)
     ]
     thinned = tuple(slice(part.start, part.stop, step) for part, step in zip(region, steps, strict=True))
-    numbers = range(before.shape[view.fixed])[thinned[view.fixed]]
-
-    def slices(image: np.ndarray) -> np.ndarray:
-        part = image[thinned]
-        return np.stack([view(part, [index] * 3) for index in range(len(numbers))])
-
-    shown = np.zeros((1, 1, 1), bool) if mask is None else slices(mask)
-    first = len(numbers) // 2 if mask is None else int(shown.sum((1, 2)).argmax())
-    stack = slices(before)
+    numbers = view.numbers(thinned[view.fixed], before.shape)
+    shown = view.stack((np.zeros(before.shape, bool) if mask is None else mask)[thinned])
     return SliceStack(
         title=title,
-        before=stack,
-        after=slices(after),
-        mask=np.broadcast_to(shown, stack.shape),
+        before=view.stack(before[thinned]),
+        after=view.stack(after[thinned]),
+        mask=shown,
         spacing_mm=[spacing_mm[axis] * steps[axis] for axis in (view.fixed, view.down, view.right)],
         numbers=[number + 1 for number in numbers],
-        first=first,
+        first=len(numbers) // 2 if mask is None else int(shown.sum((1, 2)).argmax()),
         names=names,
     )
 

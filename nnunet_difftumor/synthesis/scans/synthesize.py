@@ -1,6 +1,7 @@
 """`synthesize`: tumors into one CT scan on disk, with everything that is needed to do it again."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
@@ -27,14 +28,17 @@ from nnunet_difftumor.synthesis.scans.manifest import (
     specs_of,
     versions,
 )
-from nnunet_difftumor.synthesis.scans.preview import draw_preview
+from nnunet_difftumor.synthesis.scans.preview import ShownTumor, draw_previews, preview_names
 from nnunet_difftumor.synthesis.scans.report import REPORT, write_report
 from nnunet_difftumor.synthesis.scans.settings import SynthesisOptions, SynthesisSettings
+from nnunet_difftumor.synthesis.scans.sweep import SWEEP, sweep_scan
 from nnunet_difftumor.synthesis.scene import insert_tumors, mask_of
 from nnunet_difftumor.synthesis.visibility import is_faint
 from nnunet_difftumor.synthesis.volume import ArrayVolume
 
 OUTPUTS = ("ct.nii.gz", "tumor_mask.nii.gz", "labels.nii.gz", "preview.png")
+# What a result with other tumors has left.
+_SHEET = re.compile(r"preview_\d+\.png")
 _DESCRIPTION = f"SYNTHETIC tumors, nnunet-difftumor {__version__}"
 
 
@@ -48,6 +52,7 @@ def synthesize(
     from_spec: str | Path | None = None,
     spacing_mm: Sequence[float] | None = None,
     anonymous: bool = False,
+    sweep: bool = False,
     **options: Unpack[SynthesisOptions],
 ) -> dict[str, Any]:
     """Puts synthetic tumors into a CT scan.
@@ -59,13 +64,15 @@ def synthesize(
         ct: NIfTI in HU.
         organ_mask: NIfTI label map on the same grid.
         output: folder; gets `ct.nii.gz` (geometry and dtype of the input, SYNTHETIC in its header),
-            `tumor_mask.nii.gz`, `labels.nii.gz` (the mask's labels with the tumors), `preview.png`,
-            `report.html` (the tumors in a table and in slices to scroll through) and, last, `manifest.json`.
+            `tumor_mask.nii.gz`, `labels.nii.gz` (the mask's labels with the tumors), `preview.png` (of more than four
+            tumors also `preview_2.png` and so on), `report.html` (the tumors in a table and in slices to scroll
+            through) and, last, `manifest.json`.
         weights: folder of the diffusion models; None: `difftumor_weights` in the folder that nnUNet_results names.
         device: of the diffusion models, cpu or cuda; None: cpu, or that of the manifest.
         from_spec: a manifest, whose tumors are rendered again; nothing is drawn then, and other options are of no use.
         spacing_mm: voxel size (z, y, x) of a scan whose header was never set; with `from_spec` that of the manifest.
         anonymous: leaves names of files, and free text in the scan's header, out of what is written.
+        sweep: also writes `sweep.gif`, an animation through the slices of the tumors, before and after side by side.
         options: what to draw, see `SynthesisOptions`.
 
     Returns:
@@ -80,7 +87,14 @@ def synthesize(
     with only_writer(output):
         if from_spec is not None:
             return _replay(
-                ct, organ_mask, output, manifest=from_spec, weights=weights, device=device, anonymous=anonymous
+                ct,
+                organ_mask,
+                output,
+                manifest=from_spec,
+                weights=weights,
+                device=device,
+                anonymous=anonymous,
+                sweep=sweep,
             )
         return synthesize_with(
             settings,
@@ -91,6 +105,7 @@ def synthesize(
             device=device or "cpu",
             spacing_mm=spacing_mm,
             anonymous=anonymous,
+            sweep=sweep,
         )
 
 
@@ -104,6 +119,7 @@ def synthesize_with(
     device: str,
     spacing_mm: Sequence[float] | None,
     anonymous: bool,
+    sweep: bool,
 ) -> dict[str, Any]:
     """`synthesize` with settings that are checked already."""
     choice = settings.choose_renderer(weights=weights, device=device)
@@ -137,7 +153,7 @@ def synthesize_with(
         "not_placed": [{"size_class": miss.size_class, "reason": miss.reason} for miss in scene.refused],
     }
     inputs = hashes_of_inputs(ct, organ_mask, anonymous=anonymous)
-    return _finish(scan, volume, scene.rendered, record, output, inputs=inputs, renderer=scene.renderer)
+    return _finish(scan, volume, scene.rendered, record, output, inputs=inputs, renderer=scene.renderer, sweep=sweep)
 
 
 def _replay(
@@ -149,6 +165,7 @@ def _replay(
     weights: str | Path | None,
     device: str | None,
     anonymous: bool,
+    sweep: bool,
 ) -> dict[str, Any]:
     record = read_manifest(manifest)
     _check_output(output, ct, organ_mask, manifest)
@@ -165,7 +182,7 @@ def _replay(
     renderer = choice.open(specs)
     rendered = insert_tumors(volume, specs, organ, renderer=renderer)
     inputs = hashes_of_inputs(ct, organ_mask, anonymous=anonymous)
-    return _finish(scan, volume, rendered, kept, output, inputs=inputs, renderer=renderer)
+    return _finish(scan, volume, rendered, kept, output, inputs=inputs, renderer=renderer, sweep=sweep)
 
 
 def _read(ct: str | Path, *, spacing_mm: Sequence[float] | None, anonymous: bool) -> Scan:
@@ -180,7 +197,7 @@ def _volume(scan: Scan, labels: np.ndarray, organ: Organ) -> ArrayVolume:
 
 def _check_output(output: Path, *inputs: str | Path) -> None:
     """Refuses to write over the input, and over files that are not ours."""
-    present = [name for name in (*OUTPUTS, MANIFEST) if (output / name).exists()]
+    present = [name for name in (*OUTPUTS, *_pictures(output), MANIFEST) if (output / name).exists()]
     for name in present:
         for path in inputs:
             if Path(path).exists() and (output / name).samefile(path):
@@ -189,6 +206,12 @@ def _check_output(output: Path, *inputs: str | Path) -> None:
         raise InputError(
             f"{output}: holds {', '.join(present)}, but not from `difftumor synthesize`; choose another folder"
         )
+
+
+def _pictures(output: Path) -> list[str]:
+    """Names of the pictures in a folder that not every result has."""
+    sheets = (path.name for path in output.glob("preview_*.png") if _SHEET.fullmatch(path.name))
+    return [*sorted(sheets), *([SWEEP] if (output / SWEEP).exists() else [])]
 
 
 def _is_ours(path: Path) -> bool:
@@ -208,6 +231,7 @@ def _finish(
     *,
     inputs: dict[str, dict[str, str]],
     renderer: Renderer,
+    sweep: bool,
 ) -> dict[str, Any]:
     """Writes every file of a scan with the record's tumors, the manifest last."""
     mask = mask_of(rendered, volume.shape)
@@ -224,7 +248,7 @@ def _finish(
         },
     }
     try:
-        _write(output, scan, volume, mask, rendered, manifest)
+        _write(output, scan, volume, mask, rendered, manifest, sweep=sweep)
     except OSError as error:
         raise InputError(f"{output}: cannot be written ({error.strerror or error}); choose another folder") from error
     return manifest
@@ -246,16 +270,23 @@ def _write(
     mask: np.ndarray,
     rendered: list[RenderedTumor],
     manifest: dict[str, Any],
+    *,
+    sweep: bool,
 ) -> None:
     # Until the new manifest is there, the folder counts as unfinished.
-    (output / MANIFEST).unlink(missing_ok=True)
+    for name in (MANIFEST, *_pictures(output)):
+        (output / name).unlink(missing_ok=True)
     write_ct(output / "ct.nii.gz", volume.hu_array, scan, description=_DESCRIPTION)
     write_labels(output / "tumor_mask.nii.gz", mask, scan)
     write_labels(output / "labels.nii.gz", volume.label_array, scan)
-    boxes = [tumor.box for tumor in rendered]
-    shown = {"mask": mask, "boxes": boxes, "spacing_mm": scan.spacing_mm, "directions": scan.direction}
-    draw_preview(output / "preview.png", scan.hu, volume.hu_array, **shown)
-    manifest["files"] = hashes_of_outputs(output, OUTPUTS)
-    write_report(output / REPORT, scan.hu, volume.hu_array, manifest=manifest, **shown)
+    tumors = ShownTumor.of(manifest["tumors"], rendered)
+    where: Any = {"tumors": tumors, "spacing_mm": scan.spacing_mm, "directions": scan.direction}
+    draw_previews(output, scan.hu, volume.hu_array, **where)
+    names = {*OUTPUTS, *preview_names(len(tumors))}
+    if sweep and tumors:
+        sweep_scan(output / SWEEP, scan.hu, volume.hu_array, **where)
+        names.add(SWEEP)
+    manifest["files"] = hashes_of_outputs(output, sorted(names))
+    write_report(output / REPORT, scan.hu, volume.hu_array, mask=mask, manifest=manifest, **where)
     manifest["files"] |= hashes_of_outputs(output, (REPORT,))
     write_json(output / MANIFEST, manifest)
