@@ -2,7 +2,11 @@
 
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from zlib import crc32
 
@@ -13,8 +17,6 @@ from kills import Ended, run
 
 VERBS = ("synthesize", "synthesize folder", "convert", "prepare", "bank", "export", "import-weights")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-# Python itself has hardly begun.
-_FIRST_S = 0.05
 # A signal, and the seconds after which it is sent.
 Kill = tuple[int, float]
 
@@ -75,6 +77,17 @@ def trials_of(verb: str, inputs: Path, folder: Path) -> Trials:
 
 
 def moments(verb: str, stream: int, *, count: int, until_s: float) -> list[float]:
-    """Seconds after which a command is killed, which are the same in every run for the same `until_s`."""
-    rng = np.random.default_rng([crc32(verb.encode()), stream])
-    return rng.uniform(_FIRST_S, max(until_s, 2 * _FIRST_S), count).tolist()
+    """Seconds after which a command is killed, nearly the same in every run for the same `until_s`."""
+    rng, first_s = np.random.default_rng([crc32(verb.encode()), stream]), _start_of_python_s()
+    return rng.uniform(first_s, max(until_s, 2 * first_s), count).tolist()
+
+
+@cache
+def _start_of_python_s() -> float:
+    """Before, Python itself answers to signals; on a busy machine it takes long to start."""
+    times = []
+    for _ in range(5):
+        start = time.monotonic()
+        subprocess.run([sys.executable, "-c", "import nnunet_difftumor"], check=True)
+        times.append(time.monotonic() - start)
+    return max(times)
