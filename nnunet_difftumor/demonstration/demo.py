@@ -7,10 +7,13 @@ from typing import Any
 
 from nnunet_difftumor import __version__
 from nnunet_difftumor.demonstration.journal import Journal
-from nnunet_difftumor.demonstration.page import write_page
+from nnunet_difftumor.demonstration.page import REPORT, write_page
 from nnunet_difftumor.demonstration.steps import Steps
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import only_writer
+
+# Scans, raw dataset, synthetic tumors.
+_STEPS_WITHOUT_TRAINING = 3
 
 
 def demo(
@@ -21,6 +24,7 @@ def demo(
     epochs: int = 10,
     iterations_per_epoch: int = 80,
     seed: int = 0,
+    training: bool = True,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """From CT scans to tumors synthesized, a small network trained, and what the training gained, on a CPU.
@@ -32,10 +36,12 @@ def demo(
         labels: NAME=VALUE as for `difftumor convert folder`, organ and tumor; other values become background.
         epochs, iterations_per_epoch: length of the training.
         seed: of phantoms, tumors and the network's first weights.
+        training: False stops after the pictures of synthetic tumors; called again with True, it resumes there.
         overwrite: starts again.
 
     Returns:
-        The manifest; its "scores" hold "dice" and "tumors" of the "untrained" and of the "trained" network.
+        The manifest; its "scores" hold "dice" and "tumors" of the "untrained" and of the "trained" network. Without
+        training the steps that are done.
 
     Raises:
         InputError: the data or the folder are not what is expected.
@@ -68,8 +74,14 @@ def demo(
             ("evaluate", "evaluate: both against the truth", work.evaluate),
             ("report", "report: pictures, table", work.report),
         ]
+        if not training:
+            steps = steps[:_STEPS_WITHOUT_TRAINING]
         for number, (name, title, do) in enumerate(steps, 1):
             journal.step(number, len(steps), name, title=title, work=partial(work.commands.of, do))
+        if not training:
+            pages = "\n".join(f"  {page}" for page in sorted(output.glob(f"synthetic/*/{REPORT}")))
+            print(f"\nSynthetic tumors by size; open these pages in a browser:\n{pages}", flush=True)
+            return journal.state
         manifest = work.manifest(journal.state)
         write_page(output, manifest, caution=work.caution())
         print(f"\n{(output / 'table.txt').read_text()}\n{_what_to_look_at(output)}", flush=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from browser import check_page, chromium
 from scipy.ndimage import find_objects
 
 # Label values of the liver with its tumors; voxels kept around it.
@@ -33,16 +34,19 @@ def scans(test_data, tmp_path_factory):
     return folder
 
 
-def demo(scans, out) -> subprocess.CompletedProcess:
+def demo(scans, out, *more: str) -> subprocess.CompletedProcess:
     variables = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")}
     command = Path(sys.executable).with_name("difftumor")
-    options = ["--data", scans, "--out", out, "--epochs", "3", "--iterations-per-epoch", "80"]
+    options = ["--data", scans, "--out", out, "--epochs", "3", "--iterations-per-epoch", "80", *more]
     return subprocess.run([command, "demo", *options], env=variables, text=True, capture_output=True)
 
 
 @pytest.mark.slow(file_seconds=250)
 def test_demo_raises_the_dice_on_real_ct_and_then_keeps_what_is_done(scans, tmp_path):
     out = tmp_path / "out"
+    pictures = demo(scans, out, "--no-training")
+    assert pictures.returncode == 0 and "[3/3]" in pictures.stdout, pictures.stderr
+    assert f"{out}/synthetic/large/report.html" in pictures.stdout and not (out / "manifest.json").exists()
     done = demo(scans, out)
     printed = done.stdout
     assert done.returncode == 0, printed + done.stderr
@@ -55,7 +59,7 @@ def test_demo_raises_the_dice_on_real_ct_and_then_keeps_what_is_done(scans, tmp_
     assert manifest["test_cases"] == ["liver_tumors"] and manifest["tested_on_training_cases"]
     assert "TRAINED ON THE CASES THAT IT IS TESTED ON" in printed
     assert (out / "table.txt").read_text() in printed
-    assert "[1/8]" in printed and "[8/8]" in printed
+    assert printed.count("done before") == 3 and "[1/8]" in printed and "[8/8]" in printed
     assert "$ nnUNetv2_train 2 3d_fullres 0 -tr nnUNetTrainerDiffTumorDemo" in printed
 
     truth = np.asarray(nib.load(scans / "liver_tumors" / "labels.nii.gz").dataobj)
@@ -69,6 +73,13 @@ def test_demo_raises_the_dice_on_real_ct_and_then_keeps_what_is_done(scans, tmp_
         assert (out / "synthetic" / size / "preview.png").stat().st_size > 5_000
     for picture in ("predictions.png", "training_samples.png"):
         assert (out / picture).stat().st_size > 5_000
+    page = (out / "report.html").read_text()
+    assert (
+        "TRAINED ON THE CASES" in page and page.count("<img") == 6 and f"{dice['trained']['liver_tumor']:.3f}" in page
+    )
+    with chromium() as browser:
+        check_page(browser, out / "report.html")
+        check_page(browser, out / "synthetic" / "small" / "report.html")
     script = (out / "commands.sh").read_text()
     assert script.count("\nnnUNetv2_predict ") == 2 and f"export nnUNet_raw={out}/nnUNet_raw" in script
     assert sorted(path.name for path in scans.glob("liver_tumors/*")) == ["ct.nii.gz", "labels.nii.gz"]
