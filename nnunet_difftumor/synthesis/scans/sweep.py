@@ -106,4 +106,5 @@ def _texts_in(tumors: Sequence[ShownTumor], axis: int, number: int) -> str:
         inside = number - tumor.box[axis].start
         if 0 <= inside < tumor.mask.shape[axis] and tumor.mask.take(inside, axis).any():
             met.append(tumor.text)
-    return ", ".join(met)
+    # There is room for three; of more, the numbers.
+    return ", ".join(met if len(met) <= 3 else (text.split()[0] for text in met))
