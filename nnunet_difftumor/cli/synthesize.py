@@ -169,7 +169,7 @@ def _add_arguments_of_models(parser: argparse.ArgumentParser) -> None:
         "--weights",
         type=Path,
         metavar="FOLDER",
-        help="of the diffusion models, from import-weights (default: difftumor_weights in nnUNet_results)",
+        help="of the diffusion models, from download-weights (default: difftumor_weights in nnUNet_results)",
     )
     parser.add_argument(
         "--weights-organ",

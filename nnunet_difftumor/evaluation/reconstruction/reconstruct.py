@@ -16,6 +16,7 @@ from nnunet_difftumor.evaluation.reconstruction.advice import LEAST_SHARE_IN_WIN
 from nnunet_difftumor.evaluation.reconstruction.picture import draw_reconstruction
 from nnunet_difftumor.evaluation.reconstruction.scan_autoencoder import Figures, ScanAutoencoder, blocks, centre_of
 from nnunet_difftumor.files import only_writer, write_json
+from nnunet_difftumor.generative.registry import how_to_get
 from nnunet_difftumor.generative.weights import Description, file_sha256, load_autoencoder
 from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, default_weights_folder
 from nnunet_difftumor.synthesis.networks.diffusion import check_device
@@ -140,8 +141,8 @@ def _check(output: Path, ct: str | Path, organ_mask: str | Path | None, weights:
     """Refuses missing weights, and an output that would replace an input."""
     if not weights.is_file():
         raise InputError(
-            f"{weights.parent}: {AUTOENCODER_FILE} not found; get it with `difftumor import-weights "
-            f"AutoencoderModel.ckpt -o {weights.parent}`, or name another folder with `weights`"
+            f"{weights.parent}: {AUTOENCODER_FILE} not found; {how_to_get('liver', ['early'], weights.parent)}; or "
+            "name another folder with `weights`"
         )
     for path in (ct, organ_mask):
         if path is not None and (output / CT).exists() and Path(path).exists() and (output / CT).samefile(path):
