@@ -95,6 +95,7 @@ setup(
             "filelock>=3.12",
             "hypothesis>=6.100",
             "ruff>=0.9",
+            "dcm2niix>=1.0.20250506",  # another reader of DICOM, to compare with
             "import-linter>=2.6",  # the layers of imports
             "mypy>=1.14",  # the types of the public functions
             "nbclient>=0.10",  # runs the notebook
