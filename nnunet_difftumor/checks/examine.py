@@ -25,7 +25,7 @@ from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.synthesis.organ import Organ
 
 # Goes up when anything that is looked for changes: what is remembered is then looked at again.
-_VERSION = 3
+_VERSION = 4
 _FOLDER = "difftumor_checks"
 _RESULT = "result.json"
 

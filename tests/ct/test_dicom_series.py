@@ -9,6 +9,7 @@ import dcm2niix
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 from dicom_series import AXIAL, save_dicom
 
 from nnunet_difftumor.ct import read_ct, read_labels, write_ct, write_labels
@@ -123,8 +124,20 @@ def cut_off(folder):
 
 
 def without_position(folder):
-    save_dicom(folder, ct_hu(), tags={"0020|0037": ""})
+    for file in save_dicom(folder, ct_hu()):
+        # Another tag in its place.
+        file.write_bytes(file.read_bytes().replace(b"\x20\0\x32\0", b"\x20\0\x33\0"))
     return []
+
+
+def in_one_file(folder):
+    folder.mkdir()
+    image = SimpleITK.GetImageFromArray(ct_hu().astype(np.int16))
+    image.SetMetaData("0008|0060", "CT")
+    before = locale.setlocale(locale.LC_ALL)
+    SimpleITK.WriteImage(image, str(folder / "all.dcm"))
+    locale.setlocale(locale.LC_ALL, before)
+    return ["all.dcm"]
 
 
 @pytest.mark.parametrize(
@@ -136,6 +149,8 @@ def without_position(folder):
         (turned, "lies in another plane than the first slice"),
         (of_another_size, "has pixels of another number or size than the first slice"),
         (cut_off, "cannot be read as DICOM"),
+        (without_position, r"its tag \(0020,0032\) is '', expected 3 numbers"),
+        (in_one_file, r"has 9 slices in one file \(enhanced DICOM\)"),
         (lambda folder: save_dicom(folder, ct_hu(), tilt_mm=0.5) and [], "tilted gantry"),
         (lambda folder: save_dicom(folder, ct_hu(), modality="MR") and [], "of modality MR, expected CT"),
         (lambda folder: save_dicom(folder, ct_hu()[:3]) and [], "has 3 slices, expected at least 4"),
