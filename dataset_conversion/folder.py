@@ -1,5 +1,7 @@
 """Real CT from anywhere: each sub-folder is a case with ct.nii.gz and labels.nii.gz.
 
+Both may also be .nii, .mha or .nrrd files of these names, and the CT a DICOM series, in the sub-folder or below.
+
 --labels gives the dataset's labels in their order and, for each, the values that mean it in the files, for instance
 `--labels liver=1 tumor=2` or `--labels kidney=2,3 kidney_tumor=4`. A label that no case has is declared without values,
 for instance `liver_tumor=` where all scans are healthy. A sub-folder whose files use other values says so in a
@@ -9,12 +11,15 @@ for instance `liver_tumor=` where all scans are healthy. A sub-folder whose file
 import argparse
 import functools
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from nnunet_difftumor.ct import read_ct, read_labels
+from nnunet_difftumor.ct.dicom_study import files_of_study
+from nnunet_difftumor.ct.images import in_any_format
+from nnunet_difftumor.ct.scan_folder import scan_of_case
 from nnunet_difftumor.dataset_conversion import raw_dataset
 from nnunet_difftumor.dataset_conversion.case_folders import case_folders, dataset_name_after
 from nnunet_difftumor.dataset_conversion.checks.label_map_file import LABEL_MAP_FILE, check_values, values_in_folder
@@ -64,7 +69,8 @@ def convert(
         name: name of the dataset; by default that of input_folder.
         overwrite: replaces the dataset if it exists.
         ignore_other_labels: values that are not listed become background instead of rejecting the case.
-        ct_name, labels_name: file names in each sub-folder.
+        ct_name, labels_name: file names in each sub-folder; if there is none of this name, one of another format
+            (.nii.gz, .nii, .mha, .nrrd), and, for the CT, DICOM files in the sub-folder or below.
         spacing_mm: voxel size (z, y, x) of scans whose header was never set; without it they are rejected.
         anonymous: names cases after the content of their CTs, and leaves names of files, and text in headers, out.
 
@@ -86,16 +92,9 @@ def convert(
         _load,
         values_by_name=values_by_name,
         ignore_others=ignore_other_labels,
-        ct_name=ct_name,
-        labels_name=labels_name,
         spacing_mm=spacing_mm,
     )
-    cases = {
-        folder.name: SourceCase(
-            functools.partial(load, folder), (folder / ct_name, folder / labels_name, folder / LABEL_MAP_FILE)
-        )
-        for folder in folders
-    }
+    cases = {folder.name: _case(folder, ct_name, labels_name, load=load) for folder in folders}
     return write_raw_dataset(
         raw_dataset.anonymous(cases) if anonymous else cases,
         dataset_id,
@@ -111,17 +110,30 @@ def convert(
     )
 
 
+def _case(folder: Path, ct_name: str, labels_name: str, *, load: Callable[..., RawCase]) -> SourceCase:
+    try:
+        ct, labels = scan_of_case(folder, ct_name), in_any_format(folder / labels_name)
+    except InputError as error:
+        return SourceCase(functools.partial(_refuse, error), (folder / ct_name, folder / labels_name))
+    slices = files_of_study(ct) if ct.is_dir() else ()
+    return SourceCase(functools.partial(load, folder, ct, labels), (ct, labels, folder / LABEL_MAP_FILE, *slices))
+
+
+def _refuse(error: InputError) -> RawCase:
+    raise error
+
+
 def _load(
     folder: Path,
+    ct: Path,
+    labels_file: Path,
     *,
     values_by_name: dict[str, Collection[int]],
     ignore_others: bool,
-    ct_name: str,
-    labels_name: str,
     spacing_mm: Sequence[float] | None,
 ) -> RawCase:
-    scan = read_ct(folder / ct_name, spacing_mm=spacing_mm)
-    source = read_labels(folder / labels_name, like=scan)
+    scan = read_ct(ct, spacing_mm=spacing_mm)
+    source = read_labels(labels_file, like=scan)
     values_here = values_in_folder(folder, values_by_name)
     table = np.zeros(32768, np.uint8)
     for number, label in enumerate(values_by_name, 1):
@@ -130,13 +142,13 @@ def _load(
     if others and not ignore_others:
         shown = ", ".join(map(str, others[:12])) + (", ..." if len(others) > 12 else "")
         raise InputError(
-            f"{folder / labels_name}: holds the values {shown}, which no label lists; list them, or make them "
+            f"{labels_file}: holds the values {shown}, which no label lists; list them, or make them "
             "background with `ignore_other_labels`"
         )
     labels = table[source]
     if not labels.any():
-        raise InputError(f"{folder / labels_name}: holds none of the labels' values ({values_here}); is the map right?")
-    return RawCase(scan, labels, str(folder))
+        raise InputError(f"{labels_file}: holds none of the labels' values ({values_here}); is the map right?")
+    return RawCase(scan, labels, str(folder), note=scan.note)
 
 
 def _name_and_values(text: str) -> tuple[str, list[int]]:

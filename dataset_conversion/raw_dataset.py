@@ -13,7 +13,7 @@ import numpy as np
 
 from nnunet_difftumor import __version__
 from nnunet_difftumor.ct import Scan, write_ct, write_labels
-from nnunet_difftumor.ct.anonymous import anonymous_name, without_text
+from nnunet_difftumor.ct.anonymous import anonymous_name, without_paths, without_text
 from nnunet_difftumor.ct.hounsfield import check_organs_hu
 from nnunet_difftumor.dataset_conversion.checks.case_names import unusable_names
 from nnunet_difftumor.dataset_conversion.checks.two_readers import difference_for_simpleitk
@@ -67,10 +67,9 @@ class SourceCase:
         """A message or note about the case, without what is to be hidden."""
         if not self.hidden_name:
             return text
-        for number, path in enumerate(self.files, 1):
-            text = text.replace(str(path), f"file {number} of {case}")
-        for folder in {str(path.parent) for path in self.files}:
-            text = text.replace(folder, f"the folder of {case}")
+        names = {path.parent: f"the folder of {case}" for path in self.files}
+        names |= {path: f"file {number} of {case}" for number, path in enumerate(self.files, 1)}
+        text = without_paths(text, names)
         return re.sub(rf"(?<!\w){re.escape(self.hidden_name)}(?!\w)", case, text)
 
 

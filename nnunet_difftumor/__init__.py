@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nnunet_difftumor.evaluation.evaluate import evaluate
     from nnunet_difftumor.evaluation.postprocessing.postprocess import postprocess
     from nnunet_difftumor.evaluation.reconstruction.reconstruct import reconstruct
+    from nnunet_difftumor.generative.importing.download import download_weights
     from nnunet_difftumor.generative.importing.published_weights import import_weights
     from nnunet_difftumor.generative.training.train import train_autoencoder, train_diffusion
     from nnunet_difftumor.pictures.preview import preview
@@ -46,6 +47,7 @@ __all__ = [
     "check",
     "convert",
     "demo",
+    "download_weights",
     "evaluate",
     "export",
     "import_weights",
@@ -75,6 +77,7 @@ _MODULES = {
     "check": "preparation.check",
     "convert": "dataset_conversion.convert",
     "demo": "demonstration.demo",
+    "download_weights": "generative.importing.download",
     "evaluate": "evaluation.evaluate",
     "export": "trainers.export",
     "import_weights": "generative.importing.published_weights",

@@ -104,6 +104,22 @@ class Imported:
     ignored: dict[str, int]
     known_as: KnownFile | None
 
+    def lines(self) -> list[str]:
+        """What became of the file, for people."""
+        settings = self.description.diffusion
+        what = (
+            "autoencoder"
+            if settings is None
+            else f"{settings.organ}, {settings.stage}: {settings.steps} steps, sampled by {settings.sampler} in "
+            f"{settings.sampler_steps}"
+        )
+        return [
+            f"{self.path}: {what}",
+            f"  from {self.file}",
+            f"  by its hash: {self.known_as or 'no published file that this version knows'}",
+            *(f"  ignored: {part}, {values} values" for part, values in self.ignored.items()),
+        ]
+
 
 def import_weights(
     files: Iterable[str | Path],

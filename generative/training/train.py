@@ -163,6 +163,12 @@ def weights_folder(dataset: StoredDataset) -> Path:
 
 
 def _autoencoder_for(dataset: StoredDataset, weights: Path) -> Autoencoder:
+    if not weights.is_file():
+        raise InputError(
+            f"{weights}: no such file; train one with `difftumor train-autoencoder`, get the published one with "
+            f"`difftumor download-weights --organ liver -o {weights.parent}` (docs/models.md), or name one with "
+            "`autoencoder`"
+        )
     model, description = load_autoencoder(weights)
     if description.volumes != dataset.index.volumes:
         raise InputError(

@@ -17,7 +17,7 @@ from nnunet_difftumor.checks.hounsfield import FAT_RANGE_HU, has_fat_in_place, w
 from nnunet_difftumor.checks.label_content import label_findings, wrong_side
 from nnunet_difftumor.checks.organ_fit import FitMeasure, misplaced_labels
 from nnunet_difftumor.checks.same_scan import Fingerprint, fingerprint
-from nnunet_difftumor.ct import SUFFIXES, read_ct, read_labels
+from nnunet_difftumor.ct import IMAGE_SUFFIXES, read_ct, read_labels
 from nnunet_difftumor.ct.hounsfield import organ_medians_hu
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
@@ -25,7 +25,7 @@ from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.synthesis.organ import Organ
 
 # Goes up when anything that is looked for changes: what is remembered is then looked at again.
-_VERSION = 3
+_VERSION = 4
 _FOLDER = "difftumor_checks"
 _RESULT = "result.json"
 
@@ -53,8 +53,8 @@ def examine(case: str, image: Path, label: Path, *, organs: Sequence[Organ]) -> 
         image, label: raw files.
         organs: whose labels are looked at.
     """
-    if not image.name.endswith(SUFFIXES):
-        seen = f"{image}: is not NIfTI, so that only its file was looked at"
+    if not image.name.endswith(IMAGE_SUFFIXES):
+        seen = f"{image}: is of a format that is not read here, so that only its file was looked at"
         return Examined((Finding("unreadable", case, NOTE, seen, ""),), None, ())
     try:
         scan = read_ct(image)

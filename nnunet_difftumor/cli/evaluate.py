@@ -1,9 +1,9 @@
 """Compare predicted with true tumors, case by case and over all cases, and print a table.
 
-GT and PRED are folders of NIfTI label maps with the same file names. Measured are DSC, NSD, the tumors detected (at
-least one voxel predicted) by size, false positives per scan, and patient-level sensitivity and specificity, each with a
-95 % bootstrap interval over cases. DSC and NSD are means over the cases that have a tumor. Voxels of
-nnU-Net's label ignore in GT, if dataset.json has one, are left out of every figure.
+GT and PRED are folders of label maps (.nii.gz, .nii, .mha, .nrrd) with the same names. Measured are DSC, NSD, the
+tumors detected (at least one voxel predicted) by size, false positives per scan, and patient-level sensitivity and
+specificity, each with a 95 % bootstrap interval over cases. DSC and NSD are means over the cases that have a tumor.
+Voxels of nnU-Net's label ignore in GT, if dataset.json has one, are left out of every figure.
 """
 
 import argparse

@@ -32,14 +32,4 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_difftumor.generative.importing.published_weights import import_weights
 
     for imported in import_weights(args.files, args.output, organ=args.organ, stage=args.stage):
-        settings = imported.description.diffusion
-        what = (
-            "autoencoder"
-            if settings is None
-            else f"{settings.organ}, {settings.stage}: {settings.steps} steps, sampled by {settings.sampler} in "
-            f"{settings.sampler_steps}"
-        )
-        print(f"{imported.path}: {what}\n  from {imported.file}")
-        print(f"  by its hash: {imported.known_as or 'no published file that this version knows'}")
-        for part, values in imported.ignored.items():
-            print(f"  ignored: {part}, {values} values")
+        print("\n".join(imported.lines()))

@@ -26,6 +26,7 @@ VERBS = {
     "preprocess-generative": "write a raw dataset as training volumes of the generative models",
     "train-autoencoder": "train the autoencoder of the generative models",
     "train-diffusion": "train a diffusion model of the tumors of one organ",
+    "download-weights": "get the published DiffTumor weights, checked and ready for use",
     "import-weights": "turn published DiffTumor weights into safetensors, without executing anything from them",
     "reconstruct": "whether an autoencoder fits a CT scan: PSNR, SSIM, MAE in HU, a picture, what is likely wrong",
     "evaluate": "compare predicted with true tumors: DSC, NSD, detection by size, specificity",
@@ -45,6 +46,7 @@ RESUMABLE = (
     "preprocess-generative",
     "train-autoencoder",
     "train-diffusion",
+    "download-weights",
     "postprocess",
     "demo",
 )

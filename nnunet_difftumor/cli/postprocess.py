@@ -1,10 +1,10 @@
 """Take predicted tumors that lie outside their organ out of label maps, as DiffTumor does (supplement E.2).
 
-PRED is a folder of NIfTI label maps, as nnU-Net predicts them. A connected component of predicted tumor (26 neighbours)
-is kept whole if at least a share of its voxels (--min-overlap) lies in the organ, whose holes are filled, or within
---tolerance-mm of it; else its voxels become background. Nothing else is changed. Without --organ-masks the organ is the
-one in the predictions themselves; tumors inside it are its holes. Run it again after an interruption: cases that are
-done are kept.
+PRED is a folder of label maps, as nnU-Net predicts them (.mha and .nrrd become .nii.gz). A connected component of
+predicted tumor (26 neighbours) is kept whole if at least a share of its voxels (--min-overlap) lies in the organ, whose
+holes are filled, or within --tolerance-mm of it; else its voxels become background. Nothing else is changed. Without
+--organ-masks the organ is the one in the predictions themselves; tumors inside it are its holes. Run it again after an
+interruption: cases that are done are kept.
 """
 
 import argparse

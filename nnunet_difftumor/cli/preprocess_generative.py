@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FOLDER",
-        help="folders of scans without labels to be added, NIfTI or DICOM, in them or below; a dataset in nnUNet_raw "
-        "without organ labels is taken so, too",
+        help="folders of scans without labels to be added, image files or DICOM, in them or below; a dataset in "
+        "nnUNet_raw without organ labels is taken so, too",
     )
     parser.add_argument(
         "--organ",

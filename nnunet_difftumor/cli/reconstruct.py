@@ -14,7 +14,9 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from nnunet_difftumor.synthesis.renderers import DEVICES
 
-    parser.add_argument("ct", type=Path, help="CT scan (NIfTI, HU)")
+    parser.add_argument(
+        "ct", type=Path, help="CT scan in HU: .nii.gz, .nii, .mha, .nrrd, or a folder with a DICOM series"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="for the results")
     parser.add_argument(
         "--weights",
@@ -63,5 +65,5 @@ def run(args: argparse.Namespace) -> None:
     )
     size = " x ".join(map(str, record["patch_voxels"]))
     print(f"{args.output}: {summary(record)}; {record['patches']} patches of {size}")
-    for line in record["likely_wrong"]:
+    for line in [*(f"NOTE: {note}" for note in record["notes"]), *record["likely_wrong"]]:
         args.say(line)

@@ -56,7 +56,11 @@ _OF_BANKS = ("dataset_id", "per_case", "configuration")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     # No option has a default: that one was given where it means nothing could not be told otherwise.
     parser.add_argument(
-        "ct", type=Path, nargs="?", help="CT scan (NIfTI, HU); or a folder of scans, or of folders with ct.nii.gz"
+        "ct",
+        type=Path,
+        nargs="?",
+        help="CT scan in HU: .nii.gz, .nii, .mha, .nrrd, or a folder with a DICOM series; or a folder of scans, or of "
+        "folders with ct.nii.gz or a DICOM series",
     )
     parser.add_argument(
         "--organ-mask",
@@ -178,7 +182,7 @@ def _add_arguments_of_models(parser: argparse.ArgumentParser) -> None:
         "--weights",
         type=Path,
         metavar="FOLDER",
-        help="of the diffusion models, from import-weights (default: difftumor_weights in nnUNet_results)",
+        help="of the diffusion models, from download-weights (default: difftumor_weights in nnUNet_results)",
     )
     parser.add_argument(
         "--weights-organ",
@@ -232,7 +236,9 @@ def run(args: argparse.Namespace) -> int:
         return _fill_bank(args)
     if args.from_spec:
         return _synthesize_again(args)
-    return _synthesize_folder(args) if args.ct.is_dir() else _synthesize(args)
+    from nnunet_difftumor.synthesis.scans.folder import is_one_scan
+
+    return _synthesize(args) if is_one_scan(args.ct, args.organ_mask) else _synthesize_folder(args)
 
 
 def _weights_organ(args: argparse.Namespace) -> str | dict[str, str]:

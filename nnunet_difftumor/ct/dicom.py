@@ -1,7 +1,13 @@
-"""Reads CT series from DICOM files, through SimpleITK (GDCM), which comes with nnU-Net."""
+"""Reads one CT series of DICOM files, through SimpleITK (GDCM), which comes with nnU-Net.
+
+Geometry is taken from the files' own tags, and everything that a grid of voxels cannot say is refused: GDCM and ITK
+make a volume of anything.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,94 +17,212 @@ from nnunet_difftumor.ct.hounsfield import check_hu
 from nnunet_difftumor.ct.nifti import check_size
 from nnunet_difftumor.errors import InputError
 
-_MARK, _MARK_AT = b"DICM", 128
-_MODALITY, _POSITION = "0008|0060", "0020|0032"
-# Distances between slices may differ by this share: positions are stored as decimal text.
+_MODALITY, _NUMBER, _FRAMES = "0008|0060", "0020|0011", "0028|0008"
+_POSITION, _ORIENTATION, _PIXEL_SPACING = "0020|0032", "0020|0037", "0028|0030"
+# Slices may lie off their places by this share of the distance between them: positions are stored as decimal text.
 _UNEVEN = 0.02
+# Cosines of the axes, likewise.
+_TURNED = 1e-3
 _LEAST_SLICES = 4
+# DICOM's axes are left, posterior, superior.
+_LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
-def has_dicom(folder: Path) -> bool:
-    """Whether any file of a folder, not of those below, is DICOM."""
-    return any(_is_dicom(path) for path in sorted(folder.iterdir()) if path.is_file())
+@dataclass(frozen=True, eq=False)
+class Series:
+    """What the headers of a CT series say.
+
+    Attributes:
+        files: in the order of their slices.
+        shape: voxels, (z, y, x).
+        affine: 4 x 4, from indices (z, y, x) to RAS+ mm.
+    """
+
+    files: tuple[Path, ...]
+    shape: tuple[int, int, int]
+    affine: np.ndarray
 
 
-def series_in(folder: Path) -> list[list[Path]]:
-    """The files of each series of a folder, in the order of their slices."""
-    import SimpleITK
+def number_of(file: Path) -> str:
+    """The number that the scanner gave to the series of a file; empty if it gave none."""
+    try:
+        return _tags(file).text(_NUMBER)
+    except InputError:
+        return ""
 
-    names = SimpleITK.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    return [
-        [Path(file) for file in SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name)]
-        for name in sorted(names)
-    ]
+
+def read_headers(files: Sequence[Path]) -> Series:
+    """What the slices of a CT series say of themselves, checked to be one rectangular grid.
+
+    Args:
+        files: in any order.
+
+    Raises:
+        InputError: naming the folder or the file: damaged files, another modality than CT, fewer than 4 slices, slices
+            that are missing, twice there, turned, or of another size, a tilted gantry, too many voxels.
+    """
+    where = files[0].parent
+    first = _tags(files[0])
+    if (modality := first.text(_MODALITY)) != "CT":
+        raise InputError(f"{where}: the series is of modality {modality or 'unknown'}, expected CT")
+    if (frames := first.text(_FRAMES)) not in ("", "1"):
+        raise InputError(
+            f"{files[0]}: has {frames} slices in one file (enhanced DICOM), which is not read; convert it to NIfTI"
+        )
+    if len(files) < _LEAST_SLICES:
+        raise InputError(f"{where}: the series has {len(files)} slices, expected at least {_LEAST_SLICES}")
+    check_size(math.prod(first.size) * len(files), 0, files[0], compressed=True)
+    orientation, spacing_mm = first.numbers(_ORIENTATION, 6), first.numbers(_PIXEL_SPACING, 2)
+    positions = np.empty((len(files), 3))
+    for number, file in enumerate(files):
+        tags = _tags(file)
+        if tags.text(_MODALITY) != "CT":
+            raise InputError(f"{file}: is of modality {tags.text(_MODALITY)}, expected CT; take it out of the series")
+        if tags.size != first.size or not np.allclose(tags.numbers(_PIXEL_SPACING, 2), spacing_mm, rtol=1e-4):
+            raise InputError(f"{file}: has pixels of another number or size than the first slice; {_ONE_SERIES}")
+        if np.abs(tags.numbers(_ORIENTATION, 6) - orientation).max() > _TURNED:
+            raise InputError(f"{file}: lies in another plane than the first slice; {_ONE_SERIES}")
+        positions[number] = tags.numbers(_POSITION, 3)
+    # GDCM orders slices otherwise where one of them is there twice.
+    order = np.argsort(positions @ np.cross(orientation[:3], orientation[3:]), kind="stable")
+    files, positions = [files[at] for at in order], positions[order]
+    step = _step(positions, files)
+    affine = np.eye(4)
+    affine[:3, :3] = np.stack([step, orientation[3:] * spacing_mm[0], orientation[:3] * spacing_mm[1]], axis=1)
+    affine[:3, 3] = positions[0]
+    affine[:3] *= _LPS_TO_RAS[:, None]
+    check_affine(affine, where)
+    return Series(tuple(files), (len(files), first.size[1], first.size[0]), affine)
 
 
 def read_series(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """A CT series in HU.
+    """A CT series in HU, each slice by its own slope and intercept.
 
     Args:
-        files: in the order of their slices, as `series_in` gives them.
+        files: in any order.
 
     Returns:
         float32 (z, y, x), and the affine, 4 x 4, from these indices to RAS+ mm.
 
     Raises:
-        InputError: for damaged or too large files, another modality than CT, fewer than 4 slices, slices that are
-            missing or of another kind, a tilted gantry, or values that cannot be HU.
+        InputError: as `read_headers`, and for voxels that cannot be read, or cannot be HU.
     """
     import SimpleITK
 
+    series = read_headers(files)
     where = files[0].parent
-    if len(files) < _LEAST_SLICES:
-        raise InputError(f"{where}: the series has {len(files)} slices, expected at least {_LEAST_SLICES}")
-    first = SimpleITK.ImageFileReader()
-    first.SetFileName(str(files[0]))
     reader = SimpleITK.ImageSeriesReader()
-    reader.SetFileNames([str(file) for file in files])
-    reader.MetaDataDictionaryArrayUpdateOn()
-    before = SimpleITK.ProcessObject.GetGlobalWarningDisplay()
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # of uneven slices, which are looked at here
+    reader.SetFileNames([str(file) for file in series.files])
+    # Otherwise the type of the first slice, which may have no fractions, is that of all.
+    reader.SetOutputPixelType(SimpleITK.sitkFloat32)
     try:
-        first.ReadImageInformation()
-        check_size(math.prod(first.GetSize()) * len(files), 0, files[0], compressed=True)
-        image = reader.Execute()
-        modality = reader.GetMetaData(0, _MODALITY).strip()
-        positions = np.array(
-            [[float(v) for v in reader.GetMetaData(i, _POSITION).split("\\")] for i in range(len(files))]
-        )
-    except (RuntimeError, ValueError) as error:
+        with _quiet():  # of uneven slices, which were looked at
+            hu = SimpleITK.GetArrayFromImage(reader.Execute())
+    except RuntimeError as error:
         said = str(error).strip().splitlines()[-1]
         raise InputError(f"{where}: the DICOM series of {len(files)} files cannot be read ({said})") from error
-    finally:
-        SimpleITK.ProcessObject.SetGlobalWarningDisplay(before)
-    if modality != "CT":
-        raise InputError(f"{where}: the series is of modality {modality}, expected CT")
+    if hu.shape != series.shape:
+        raise InputError(f"{where}: the series has colours, or voxels of {hu.shape}; expected {series.shape}")
+    if not np.isfinite(hu).all():
+        raise InputError(f"{where}: voxels are NaN or infinite; the series is damaged: get it again")
+    check_hu(hu, where)
+    return hu, series.affine
+
+
+_ONE_SERIES = "give the slices of one series only"
+
+
+@dataclass(frozen=True)
+class _Tags:
+    """Header of one file.
+
+    Attributes:
+        file: whose header it is.
+        values: text by tag.
+        size: pixels, (x, y).
+    """
+
+    file: Path
+    values: dict[str, str]
+    size: tuple[int, int]
+
+    def text(self, tag: str) -> str:
+        return self.values.get(tag, "").strip().strip("\0")
+
+    def numbers(self, tag: str, count: int) -> np.ndarray:
+        """float64 of the length that is expected.
+
+        Raises:
+            InputError: they are not there, or no such numbers.
+        """
+        try:
+            found = np.array([float(part) for part in self.text(tag).split("\\")])
+        except ValueError:
+            found = np.empty(0)
+        if found.shape != (count,) or not np.isfinite(found).all():
+            raise InputError(
+                f"{self.file}: its tag ({tag.replace('|', ',')}) is {self.text(tag)!r}, expected {count} numbers; a "
+                "slice without its place in space cannot be used"
+            )
+        return found
+
+
+_READ = (_MODALITY, _NUMBER, _FRAMES, _POSITION, _ORIENTATION, _PIXEL_SPACING)
+
+
+def _tags(file: Path) -> _Tags:
+    import SimpleITK
+
+    reader = SimpleITK.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(file))
+    try:
+        with _quiet():
+            reader.ReadImageInformation()
+    except RuntimeError as error:
+        said = str(error).strip().splitlines()[-1]
+        raise InputError(f"{file}: cannot be read as DICOM ({said}); it is damaged: get it again") from error
+    values = {tag: reader.GetMetaData(tag) for tag in _READ if reader.HasMetaDataKey(tag)}
+    x, y = reader.GetSize()[:2]
+    return _Tags(file, values, (x, y))
+
+
+def _step(positions: np.ndarray, files: Sequence[Path]) -> np.ndarray:
+    """From one slice to the next, in mm.
+
+    Raises:
+        InputError: naming the files between which it is another one.
+    """
     gaps_mm = np.linalg.norm(np.diff(positions, axis=0), axis=1)
     usual_mm = float(np.median(gaps_mm))
-    if usual_mm <= 0 or (np.abs(gaps_mm - usual_mm) > _UNEVEN * usual_mm).any():
-        raise InputError(
-            f"{where}: slices lie {gaps_mm.min():.2f} to {gaps_mm.max():.2f} mm apart; some are missing, twice there, "
-            "or of another series: give the whole series, or convert it to NIfTI"
+    for number in np.flatnonzero(np.abs(gaps_mm - usual_mm) > _UNEVEN * usual_mm):
+        below, above = files[number], files[number + 1]
+        seen = (
+            "lie at the same place; one of them is there twice, or of another series"
+            if gaps_mm[number] <= _UNEVEN * usual_mm
+            else f"lie {gaps_mm[number]:.2f} mm apart, and most slices {usual_mm:.2f} mm; some are missing, or of "
+            "another series"
         )
-    hu = SimpleITK.GetArrayFromImage(image).astype(np.float32)
-    if hu.ndim != 3:
-        raise InputError(f"{where}: the series has colours; expected one value per voxel")
-    check_hu(hu, where)
-    # DICOM's axes are left, posterior, superior.
-    direction = np.reshape(image.GetDirection(), (3, 3)) * [[-1], [-1], [1]]
-    affine = np.eye(4)
-    affine[:3, :3] = (direction * image.GetSpacing())[:, ::-1]
-    affine[:3, 3] = np.array(image.GetOrigin()) * [-1, -1, 1]
-    # SimpleITK takes slices as lying at right angles to their planes; where they do not, the affine would be wrong.
-    affine[:3, 0] = (positions[-1] - positions[0]) / (len(files) - 1) * [-1, -1, 1]
-    check_affine(affine, where)
-    return hu, affine
+        raise InputError(f"{below} and {above} {seen}: give the whole series, and nothing else")
+    step = (positions[-1] - positions[0]) / (len(positions) - 1)
+    off_mm = np.linalg.norm(positions - positions[0] - np.arange(len(positions))[:, None] * step, axis=1)
+    if usual_mm == 0 or off_mm.max() > _UNEVEN * usual_mm:
+        worst = files[int(off_mm.argmax())]
+        raise InputError(
+            f"{worst}: lies {off_mm.max():.2f} mm off the line of the other slices; a volume needs slices that follow "
+            "one another evenly: give another series"
+        )
+    return step
 
 
-def _is_dicom(path: Path) -> bool:
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what ITK prints of its own."""
+    import SimpleITK
+
+    before = SimpleITK.ProcessObject.GetGlobalWarningDisplay()
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     try:
-        with open(path, "rb") as file:
-            return file.read(_MARK_AT + len(_MARK))[_MARK_AT:] == _MARK
-    except OSError:
-        return False
+        yield
+    finally:
+        SimpleITK.ProcessObject.SetGlobalWarningDisplay(before)

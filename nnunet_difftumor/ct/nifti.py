@@ -46,7 +46,7 @@ _UNREADABLE = (
 )
 
 
-def load_nifti(path: Path, *, what: str) -> tuple[Any, np.ndarray]:
+def load_nifti(path: Path) -> tuple[Any, np.ndarray]:
     """The image and its stored values (x, y, z), after the checks that are the same for scans and label maps.
 
     The voxels are read, and in the same pass the rest of the file, so that the checksum and length that gzip keeps at
@@ -54,17 +54,24 @@ def load_nifti(path: Path, *, what: str) -> tuple[Any, np.ndarray]:
 
     Args:
         path: .nii or .nii.gz.
-        what: the file is expected to be, for messages.
 
     Raises:
-        InputError: the file is missing, damaged, not a three-dimensional real image, has less than 4 voxels along an
-            axis, or a header that programs understand otherwise.
+        InputError: the file is damaged, not a three-dimensional real image, has less than 4 voxels along an axis, or a
+            header that programs understand otherwise.
     """
-    if not path.exists():
-        raise InputError(f"{path}: no such file; expected a {what} as .nii or .nii.gz")
-    if path.is_dir() or not path.name.endswith(SUFFIXES):
-        raise InputError(f"{path}: expected a {what} as one .nii or .nii.gz file")
     image, stored = read_to_the_end(path)
+    stored = check_shape(stored, path)
+    check_affine(image.affine, path)
+    check_header(image.header, image.affine, path)
+    return image, stored
+
+
+def check_shape(stored: np.ndarray, path: Path) -> np.ndarray:
+    """The voxels (x, y, z) without trailing axes of length 1.
+
+    Raises:
+        InputError: they are not three-dimensional, or less than 4 along an axis.
+    """
     while stored.ndim > 3 and stored.shape[-1] == 1:
         stored = stored[..., 0]
     if stored.ndim != 3:
@@ -77,9 +84,7 @@ def load_nifti(path: Path, *, what: str) -> tuple[Any, np.ndarray]:
             f"{path}: {stored.shape} voxels (x, y, z); expected at least {MIN_VOXELS_PER_AXIS} along every axis, "
             "since tumors are three-dimensional: give the whole scan, not a slice"
         )
-    check_affine(image.affine, path)
-    check_header(image.header, image.affine, path)
-    return image, stored
+    return stored
 
 
 def read_to_the_end(path: Path) -> tuple[Any, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Reads CT scans in HU and label maps from NIfTI."""
+"""Reads CT scans in HU and label maps from NIfTI, MetaImage and NRRD files, and CT scans from folders of DICOM."""
 
 import itertools
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from nnunet_difftumor.ct.dicom_study import read_study
 from nnunet_difftumor.ct.geometry import (
     check_same_grid,
     check_stated_spacing,
@@ -19,7 +20,7 @@ from nnunet_difftumor.ct.geometry import (
     with_stated_spacing,
 )
 from nnunet_difftumor.ct.hounsfield import check_hu
-from nnunet_difftumor.ct.nifti import load_nifti
+from nnunet_difftumor.ct.images import StoredImage, load_image
 from nnunet_difftumor.ct.scan import Scan
 from nnunet_difftumor.errors import InputError
 
@@ -28,14 +29,14 @@ LABEL_TOLERANCE = 1e-3
 
 
 def read_ct(path: str | os.PathLike, *, spacing_mm: Sequence[float] | None = None) -> Scan:
-    """Reads a CT scan in HU from .nii or .nii.gz, to the last byte of the file.
+    """Reads a CT scan in HU from .nii.gz, .nii, .mha or .nrrd, to the last byte of the file, or from DICOM files.
 
     Trailing axes of length 1 are dropped; slope and intercept are applied in float64 and the result is rounded to
     float32. Where the header has both, the sform goes before the qform, as in nibabel. Axes that are a little off the
     right angle are put right, if that moves no voxel by more than a tenth of its size.
 
     Args:
-        path: the file.
+        path: the file; or a folder with one CT series of DICOM that fits, in it or below (see `read_study`).
         spacing_mm: voxel size (z, y, x) of a scan whose header was never set; a header that was set is taken at its
             word.
 
@@ -46,8 +47,10 @@ def read_ct(path: str | os.PathLike, *, spacing_mm: Sequence[float] | None = Non
     """
     path = Path(path)
     check_stated_spacing(spacing_mm)
-    image, stored = load_nifti(path, what="CT scan")
-    header, affine = image.header.copy(), image.affine
+    if path.is_dir():
+        return read_study(path)
+    stored, affine, header, slope, intercept = load_image(path, what="CT scan")
+    header = header.copy()
     unset = has_no_form(header) or is_header_unset(affine, stored.shape)
     if unset:
         if spacing_mm is None:
@@ -56,7 +59,6 @@ def read_ct(path: str | os.PathLike, *, spacing_mm: Sequence[float] | None = Non
     rectangular = rectangular_affine(affine, stored.shape, path)
     if rectangular is not affine:
         header, affine = with_affine(header, rectangular), rectangular
-    slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
     hu = np.empty(stored.shape[::-1], np.float32)
     for z in range(len(hu)):
         plane = stored[:, :, z].T
@@ -74,7 +76,7 @@ def read_ct(path: str | os.PathLike, *, spacing_mm: Sequence[float] | None = Non
 def read_labels(
     path: str | os.PathLike, *, like: Scan | None = None, declared: Collection[int] | None = None
 ) -> np.ndarray:
-    """Reads a label map from .nii or .nii.gz, to the last byte of the file.
+    """Reads a label map from .nii.gz, .nii, .mha or .nrrd, to the last byte of the file.
 
     Args:
         path: the file; any data type, if all values are whole numbers from 0 to 32767, or within 1e-3 of them, as a
@@ -90,12 +92,29 @@ def read_labels(
         InputError: the file is damaged, does not hold labels, does not lie on the scan's grid, or holds other values.
     """
     path = Path(path)
-    image, stored = load_nifti(path, what="label map")
+    image = load_image(path, what="label map")
     if like is not None:
-        check_same_grid(stored.shape, image.affine, like, path, unset=has_no_form(image.header))
+        check_same_grid(image.stored.shape, image.affine, like, path, unset=has_no_form(image.header))
+    return _labels(image, path, declared)
+
+
+def read_label_grid(path: str | os.PathLike) -> Scan:
+    """A label map in the place of a scan, so that other label maps can be checked against its grid.
+
+    Raises:
+        InputError: as `read_labels`.
+    """
+    path = Path(path)
+    image = load_image(path, what="label map")
+    labels = _labels(image, path, None)
+    return Scan(labels, spacing_of(image.affine), image.affine, image.header, path)
+
+
+def _labels(image: StoredImage, path: Path, declared: Collection[int] | None) -> np.ndarray:
+    stored = image.stored
     # Labels are few: values are checked, scaled and compared once per value, not once per voxel.
     values = np.unique(stored.ravel(order="K"))
-    scaled = values.astype(np.float64) * float(image.dataobj.slope) + float(image.dataobj.inter)
+    scaled = values.astype(np.float64) * image.slope + image.intercept
     labels = np.rint(scaled)
     with np.errstate(invalid="ignore"):
         good = (labels >= 0) & (labels <= 32767) & (np.abs(scaled - labels) <= LABEL_TOLERANCE)

@@ -18,9 +18,11 @@ class Scan:
         spacing_mm: voxel size (z, y, x).
         affine: float64 4 x 4, from indices (x, y, z) to RAS+ mm, with axes at right angles.
         header: NIfTI header with on-disk dtype, slope and intercept, and qform and sform as found in the file, or set
-            to `affine` where the file's axes were a little off the right angle or its voxel size was stated.
-        path: file it was read from; None if it was made in memory.
+            to `affine` where the file's axes were a little off the right angle or its voxel size was stated. Of a scan
+            that was no NIfTI file, one that says the same.
+        path: file or folder it was read from; None if it was made in memory.
         spacing_was_stated: the file's header was never set, the voxel size is what the user says.
+        note: what the user should know of how it was read.
     """
 
     hu: np.ndarray
@@ -29,6 +31,7 @@ class Scan:
     header: nib.Nifti1Header
     path: Path | None = None
     spacing_was_stated: bool = False
+    note: str = ""
 
     @property
     def direction(self) -> np.ndarray:
@@ -36,18 +39,19 @@ class Scan:
         return (self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0))[:, ::-1]
 
 
-def scan_from_array(hu: np.ndarray, *, affine: np.ndarray) -> Scan:
+def scan_from_array(hu: np.ndarray, *, affine: np.ndarray, dtype: np.dtype | type = np.int16) -> Scan:
     """Makes a Scan in memory, stored as int16 HU when written.
 
     Args:
         hu: (z, y, x), HU.
+        dtype: to store it as something else.
         affine: 4 x 4, from indices (x, y, z) to RAS+ mm.
 
     Raises:
         InputError: the affine is sheared or singular, or its spacing is outside 0.1 to 20 mm.
     """
     header = nib.Nifti1Header()
-    header.set_data_dtype(np.int16)
+    header.set_data_dtype(dtype)
     header.set_data_shape(hu.shape[::-1])
     header.set_slope_inter(1.0, 0.0)
     header.set_xyzt_units("mm")

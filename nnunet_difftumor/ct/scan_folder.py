@@ -1,4 +1,4 @@
-"""Scans in a folder without any label: NIfTI files, folders with ct.nii.gz, and DICOM series, wherever they lie."""
+"""Scans in a folder without any label: image files, folders with ct.nii.gz, and DICOM series, wherever they lie."""
 
 import os
 import re
@@ -8,8 +8,9 @@ from zlib import crc32
 
 import numpy as np
 
-from nnunet_difftumor.ct.dicom import has_dicom, read_series, series_in
-from nnunet_difftumor.ct.nifti import SUFFIXES
+from nnunet_difftumor.ct.dicom import read_series
+from nnunet_difftumor.ct.dicom_study import has_dicom, is_study, series_in
+from nnunet_difftumor.ct.images import FORMATS, IMAGE_SUFFIXES, in_any_format, stem_of
 from nnunet_difftumor.ct.reading import read_ct
 from nnunet_difftumor.errors import InputError
 
@@ -18,18 +19,18 @@ _LONGEST_NAME = 100
 
 
 def find_scans(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """The files of each scan below a folder, by a name made of their path; one file of NIfTI, those of a DICOM series.
+    """The files of each scan below a folder, by a name made of their path; one image file, those of a DICOM series.
 
     Raises:
         InputError: if there is no folder, no scan in it, or two of one name.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give one with NIfTI files or DICOM series")
+        raise InputError(f"{folder}: no such folder; give one with image files ({FORMATS}) or DICOM series")
     found: dict[str, tuple[Path, ...]] = {}
     for below, names, files in os.walk(folder):
         names[:] = sorted(name for name in names if not name.startswith("."))
         here = Path(below)
-        scans = [here / name for name in sorted(files) if name.endswith(SUFFIXES) and not name.startswith(".")]
+        scans = [here / name for name in sorted(files) if name.endswith(IMAGE_SUFFIXES) and not name.startswith(".")]
         for path in scans:
             _add(found, _name_of(path, folder), (path,), folder)
         if not scans and has_dicom(here):
@@ -39,7 +40,7 @@ def find_scans(folder: Path) -> dict[str, tuple[Path, ...]]:
                 name = stem if len(series) == 1 else f"{stem}_series{number}"
                 _add(found, name, tuple(slices), folder)
     if not found:
-        raise InputError(f"{folder}: neither .nii, .nii.gz nor DICOM files in this folder or below")
+        raise InputError(f"{folder}: neither images ({FORMATS}) nor DICOM files in this folder or below")
     return found
 
 
@@ -52,10 +53,28 @@ def read_scan(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         InputError: as `read_ct` and `read_series`.
     """
-    if not files[0].name.endswith(SUFFIXES):
+    if not files[0].name.endswith(IMAGE_SUFFIXES):
         return read_series(files)
     scan = read_ct(files[0])
     return scan.hu, np.asarray(scan.affine, float)[:, [2, 1, 0, 3]]
+
+
+def scan_of_case(folder: Path, name: str) -> Path:
+    """The CT of a case's sub-folder, whether it is there or not.
+
+    Args:
+        folder: of the case.
+        name: of a file or folder in it.
+
+    Returns:
+        What has this name, or a file of the same name in another format; else the sub-folder itself, if DICOM files lie
+        in it or below.
+
+    Raises:
+        InputError: there are several files of other formats.
+    """
+    path = in_any_format(folder / name)
+    return folder if not path.exists() and folder.is_dir() and is_study(folder) else path
 
 
 def plain_case_name(name: str) -> str:
@@ -72,7 +91,7 @@ def _add(found: dict[str, tuple[Path, ...]], name: str, files: tuple[Path, ...],
 
 def _name_of(path: Path, folder: Path) -> str:
     """case.nii.gz is case, case_0000.nii.gz too, and so is case/ct.nii.gz."""
-    stem = next(path.name.removesuffix(suffix) for suffix in SUFFIXES if path.name.endswith(suffix))
+    stem = stem_of(path)
     within = path.parent.relative_to(folder)
     parts = within.parts if stem == "ct" and within.parts else (*within.parts, stem.removesuffix(_FIRST_CHANNEL))
     return plain_case_name("_".join(parts))

@@ -33,21 +33,24 @@ _NRRD_BYTES = {
 }
 
 
-def check_is_whole(path: Path) -> None:
+def check_is_whole(path: Path) -> bool:
     """Reads a file to its end; files of other formats, and headers whose voxels lie elsewhere, are left alone.
 
     Args:
         path: .nii, .nii.gz, .mha or .nrrd.
+
+    Returns:
+        Whether it was looked at.
 
     Raises:
         InputError: it is truncated, its checksum is wrong, or it holds less or more than its header says.
     """
     if path.name.endswith(SUFFIXES):
         read_to_the_end(path)
-        return
+        return True
     sizes = {".mha": _sizes_of_mha, ".nrrd": _sizes_of_nrrd}.get(path.suffix)
     if sizes is None:
-        return
+        return False
     try:
         found = sizes(path)
     except (OSError, EOFError, ValueError, KeyError, zlib.error) as error:
@@ -59,6 +62,7 @@ def check_is_whole(path: Path) -> None:
             f"{path}: holds {found[0]} bytes of voxels, but its header says {found[1]}; it is truncated or damaged: "
             "get it again"
         )
+    return found is not None
 
 
 def _sizes_of_mha(path: Path) -> tuple[int, int] | None:

@@ -7,7 +7,8 @@ import nibabel as nib
 import numpy as np
 from nibabel.openers import ImageOpener
 
-from nnunet_difftumor.ct.nifti import SUFFIXES, load_nifti
+from nnunet_difftumor.ct.images import load_image
+from nnunet_difftumor.ct.nifti import SUFFIXES
 from nnunet_difftumor.ct.scan import Scan
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path
@@ -43,7 +44,7 @@ def write_ct(path: str | os.PathLike, hu: np.ndarray, like: Scan, *, description
         header["descrip"] = description.encode("ascii")
     dtype = header.get_data_dtype()
     slope, intercept = (float(number) for number in header.get_slope_inter())
-    original = None if _float32_holds(dtype, slope, like.hu) else load_nifti(like.path, what="CT scan")[1]
+    original = None if _float32_holds(dtype, slope, like.hu) else load_image(like.path, what="CT scan").stored
     stored = np.empty(hu.shape[::-1], dtype, order="F")
     for z in range(len(hu)):
         plane = (hu[z].astype(np.float64) - intercept) / slope

@@ -10,10 +10,10 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_difftumor import __version__
-from nnunet_difftumor.ct import read_labels
+from nnunet_difftumor.ct import read_label_grid, read_labels
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.evaluation.comparison import BANDS_MM, CONNECTIVITY, CaseResult, Lesion, compare
-from nnunet_difftumor.evaluation.label_maps import label_maps, organ_maps_for, read_as_grid, some
+from nnunet_difftumor.evaluation.label_maps import label_maps, organ_maps_for, some
 from nnunet_difftumor.evaluation.labels import find_dataset_json, ignore_label, tumor_labels
 from nnunet_difftumor.evaluation.summary import RESAMPLES, summarize
 from nnunet_difftumor.evaluation.truth import check_truth
@@ -49,7 +49,7 @@ def evaluate(
     begin.
 
     Args:
-        ground_truth, prediction: folders of .nii.gz or .nii label maps.
+        ground_truth, prediction: folders of label maps: .nii.gz, .nii, .mha or .nrrd.
         tumor_label: value, or values, of the tumors in the label maps, each on its own; or values by name; None: the
             labels that `dataset_json` names tumor, cancer or lesion.
         dataset_json: nnU-Net's file; None: the one that nnU-Net put to the predictions. Its label ignore counts even
@@ -161,7 +161,7 @@ def _compared(
     files: _CaseFiles, labels: _Labels, organ_labels: Sequence[int], nsd_tolerance_mm: float
 ) -> dict[str, CaseResult]:
     """By tumor name."""
-    truth = read_as_grid(files.truth)
+    truth = read_label_grid(files.truth)
     predicted = read_labels(files.prediction, like=truth)
     organ_map = read_labels(files.organ, like=truth) if files.organ is not None else None
     counted = _counted(truth.hu, organ_map, organ_labels, labels)

@@ -3,12 +3,9 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
-import numpy as np
-
-from nnunet_difftumor.ct import SUFFIXES, Scan, read_labels
+from nnunet_difftumor.ct import IMAGE_SUFFIXES
+from nnunet_difftumor.ct.images import FORMATS, stem_of
 from nnunet_difftumor.errors import InputError
 
 
@@ -20,18 +17,17 @@ def label_maps(folder: str | os.PathLike) -> dict[str, Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder of label maps (.nii.gz or .nii)")
+        raise InputError(f"{folder}: expected a folder of label maps ({FORMATS})")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
-        if suffix is None or path.name.startswith("."):
+        if not path.name.endswith(IMAGE_SUFFIXES) or path.name.startswith("."):
             continue
-        name = path.name.removesuffix(suffix)
+        name = stem_of(path)
         if name in found:
             raise InputError(f"{folder}: {found[name].name} and {path.name} are the same case; keep one of them")
         found[name] = path
     if not found:
-        raise InputError(f"{folder}: holds no label map (.nii.gz or .nii)")
+        raise InputError(f"{folder}: holds no label map ({FORMATS})")
     return found
 
 
@@ -47,14 +43,6 @@ def organ_maps_for(
     if missing := [name for name in names if name not in organs]:
         raise InputError(f"{organ_masks}: no organ mask for {some(missing)}; expected the file names of {prediction}")
     return {name: organs[name] for name in names}
-
-
-def read_as_grid(path: Path) -> Scan:
-    """A label map in the place of a scan, so that other label maps can be checked against its grid."""
-    labels = read_labels(path)
-    image: Any = nib.load(path)
-    z, y, x = (float(size) for size in np.linalg.norm(image.affine[:3, :3], axis=0)[::-1])
-    return Scan(labels, (z, y, x), image.affine, image.header, path)
 
 
 def some(names: Sequence[str]) -> str:

@@ -386,5 +386,6 @@ def _organs_of_weights(
                 if settings is None
                 else f', for example {{"{first}": "{names[0]}"}}'
             )
+            + ", or train its own (docs/models.md)"
         )
     return {organ: name for organ, name in drawn_by.items() if name is not None}

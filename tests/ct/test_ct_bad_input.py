@@ -38,7 +38,7 @@ def test_missing_and_broken_files_are_named(tmp_path):
     with pytest.raises(InputError, match=r"absent\.nii\.gz: no such file"):
         read_ct(tmp_path / "absent.nii.gz")
     (tmp_path / "folder.nii.gz").mkdir()
-    with pytest.raises(InputError, match=r"folder\.nii\.gz: expected a CT scan as one"):
+    with pytest.raises(InputError, match=r"folder\.nii\.gz: no DICOM file is in it"):
         read_ct(tmp_path / "folder.nii.gz")
 
 

@@ -6,6 +6,7 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.errors import InputError
@@ -247,3 +248,15 @@ def test_a_label_free_validation_is_not_compared_with_scans_without_tumors(
     assert f"Compare with {right if there else 'difftumor_validation/gt_segmentations of'}" in error
     if there:
         assert main(["evaluate", str(right), str(validation)]) == 0
+
+
+def test_label_maps_may_be_metaimage_and_nrrd(folders, tmp_path):
+    expected = evaluate(*folders, tumor_label={"tumor": [TUMOR]})["tumors"]
+    for folder, suffix in zip(folders, (".mha", ".nrrd"), strict=True):
+        for path in folder.glob("[ab].nii.gz"):
+            SimpleITK.WriteImage(SimpleITK.ReadImage(str(path)), str(folder / path.name.replace(".nii.gz", suffix)))
+            path.unlink()
+    assert evaluate(*folders, tumor_label={"tumor": [TUMOR]})["tumors"] == expected
+    (folders[0] / "a.nrrd").write_bytes((folders[1] / "a.nrrd").read_bytes())
+    with pytest.raises(InputError, match=r"a\.mha and a\.nrrd are the same case"):
+        evaluate(*folders, tumor_label={"tumor": [TUMOR]})

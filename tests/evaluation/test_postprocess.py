@@ -54,6 +54,19 @@ def folders(tmp_path):
     return prediction, tmp_path / "out"
 
 
+def test_predictions_in_other_formats_become_nifti(folders, tmp_path):
+    prediction, output = folders
+    postprocess(prediction, tmp_path / "expected")
+    for path in prediction.glob("*.nii.gz"):
+        SimpleITK.WriteImage(SimpleITK.ReadImage(str(path)), str(path).replace(".nii.gz", ".mha"))
+        path.unlink()
+    postprocess(prediction, output)
+    assert sorted(path.name for path in output.glob("*.nii.gz")) == ["a.nii.gz", "b.nii.gz", "c.nii.gz"]
+    for path in output.glob("*.nii.gz"):
+        np.testing.assert_array_equal(read(path), read(tmp_path / "expected" / path.name))
+    postprocess(prediction, output)
+
+
 def test_tumors_far_from_the_predicted_liver_are_removed_and_nothing_else_is_changed(folders, capsys):
     prediction, output = folders
     assert main(["postprocess", str(prediction), "-o", str(output)]) == 0

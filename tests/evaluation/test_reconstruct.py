@@ -332,7 +332,8 @@ def test_bad_input_is_refused_in_one_line(scan_file, weights, tmp_path, monkeypa
         assert not (tmp_path / "out" / "reconstruction.json").exists()
 
     refused(
-        r"none: autoencoder.safetensors not found; .*import-weights AutoencoderModel.ckpt", folder=tmp_path / "none"
+        r"none: autoencoder.safetensors not found; .*download-weights --organ liver",
+        folder=tmp_path / "none",
     )
     refused("empty.nii.gz: no voxel has a label above 0", "--organ-mask", empty)
     refused("no voxel has the label 7 .there: 0.", "--organ-mask", empty, "--organ-label", 7)

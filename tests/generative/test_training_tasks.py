@@ -257,7 +257,7 @@ def test_autoencoder_of_other_volumes_and_lesions_that_are_not_there_are_explain
     save_weights(weights, model, description=other)
     with pytest.raises(InputError, match=r"was trained on .*-100\.0, 200\.0.*while"):
         train_diffusion(700, organ="liver", stage="early", preset="tiny", output=tmp_path)
-    with pytest.raises(InputError, match=r"none\.json: no such file"):
+    with pytest.raises(InputError, match=r"none\.safetensors: no such file; .*train-autoencoder.*download-weights"):
         train_diffusion(700, organ="liver", stage="early", autoencoder=tmp_path / "none.safetensors")
 
 

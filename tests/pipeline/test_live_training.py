@@ -198,7 +198,7 @@ def test_missing_weights_stop_a_training_before_it_begins(prepared_phantom, tmp_
     settings = write_settings(prepared_phantom.preprocessed, tmp_path)
     (tmp_path / "weights" / "kidney_late.safetensors").unlink()
     with pytest.raises(
-        InputError, match=r'kidney_late.safetensors not found.*import-weights.*"weights_folder"'
+        InputError, match=r'kidney_late.safetensors not found.*download-weights.*"weights_folder"'
     ) as caught:
         make_trainer(prepared_phantom.preprocessed, settings).run_training()
     assert caught.value.__context__ is None  # one sentence, not the same one twice
@@ -222,7 +222,7 @@ def test_weights_of_an_organ_that_the_dataset_does_not_have_are_an_error(prepare
 @pytest.mark.parametrize(
     ("live", "named"),
     [
-        ({"weights_folder": "/none"}, r"^/none: .* not found .*import-weights"),
+        ({"weights_folder": "/none"}, r"^/none: .* not found .*download-weights"),
         ({"sampler_steps": 3}, r"^`sampler_steps` is 3, which does not divide the 10 steps"),
         ({"weights_organs": {"liver": "kidny"}}, r"^\"weights_organs\" in .* is 'kidny', .* is kidney meant"),
     ],

@@ -1,7 +1,6 @@
 """Scans without labels: from a folder of NIfTI and DICOM to steps of an autoencoder, and what is refused."""
 
 import json
-import locale
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK
+from dicom_series import SPACING_MM, save_dicom
 
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.ct.body import body_box
@@ -18,7 +17,6 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.stored_cases import StoredDataset
 from nnunet_difftumor.preparation.generative.volumes import preprocess_generative
 
-SPACING_MM = (4.0, 3.0, 3.0)
 COMMAND = Path(sys.executable).with_name("difftumor")
 # Array axes z, y, x lead to the head, to the back and to the left, as in most series.
 AFFINE_ZYX = np.array([[0, 0, -3.0, 90], [0, -3.0, 0, 70], [4.0, 0, 0, -50], [0, 0, 0, 1]])
@@ -38,48 +36,6 @@ def trunk(seed: int = 0) -> np.ndarray:
 def save_nifti(path: Path, hu: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(hu.T.astype(np.int16), AFFINE_ZYX[:, [2, 1, 0, 3]]), path)
-
-
-def save_dicom(
-    folder: Path,
-    hu: np.ndarray,
-    *,
-    modality: str = "CT",
-    number: int = 1,
-    skip: int | None = None,
-    tilt_mm: float = 0.0,
-) -> None:
-    """A series as scanners write it: stored values with an intercept of -1024, one file per slice, in any order."""
-    folder.mkdir(parents=True, exist_ok=True)
-    # GDCM leaves the C locale behind when it writes, in which other tests could read no UTF-8.
-    before = locale.setlocale(locale.LC_ALL)
-    writer = SimpleITK.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    # Which GDCM stores with the intercept that the tags say.
-    image = SimpleITK.GetImageFromArray(hu.astype(np.int16))
-    image.SetSpacing(SPACING_MM[::-1])
-    # Left, posterior, superior.
-    image.SetOrigin((-90.0, -70.0, -50.0))
-    for z in range(len(hu)):
-        if z == skip:
-            continue
-        plane = image[:, :, z]
-        position = np.add(image.TransformIndexToPhysicalPoint((0, 0, z)), (0, tilt_mm * z, 0)).tolist()
-        for key, value in {
-            "0008|0060": modality,
-            "0020|000d": "1.2.826.0.1.3680043.2.1125.1",
-            "0020|000e": f"1.2.826.0.1.3680043.2.1125.1.{number}",
-            "0008|0018": f"1.2.826.0.1.3680043.2.1125.1.{number}.{z + 1}",
-            "0020|0032": "\\".join(map(str, position)),
-            "0020|0037": "1\\0\\0\\0\\1\\0",
-            "0020|0013": str(z + 1),
-            "0028|1052": "-1024",
-            "0028|1053": "1",
-        }.items():
-            plane.SetMetaData(key, value)
-        writer.SetFileName(str(folder / f"{(7 * z) % len(hu):03d}_{number}.dcm"))
-        writer.Execute(plane)
-    locale.setlocale(locale.LC_ALL, before)
 
 
 @pytest.fixture
@@ -186,7 +142,7 @@ def test_a_dataset_without_organ_labels_needs_no_label_maps(scans, tmp_path):
     ("options", "message"),
     [
         ({"unlabelled": ["{tmp}/none"]}, "none: no such folder"),
-        ({"unlabelled": ["{tmp}/raw"]}, "raw: neither .nii, .nii.gz nor DICOM files"),
+        ({"unlabelled": ["{tmp}/raw"]}, "raw: neither images .* nor DICOM files"),
         ({"unlabelled": ["{tmp}/clinic 1", "{tmp}/clinic 1"]}, "two scans would be named clinic_1_a"),
         ({"unlabelled": ["{tmp}/clinic 1"], "organ": ["liver=1:2"]}, "`organ`, `healthy`: for a dataset in nnUNet_raw"),
     ],
@@ -198,25 +154,11 @@ def test_what_cannot_be_taken_is_refused_before_anything_is_written(scans, tmp_p
     assert "\n" not in str(caught.value) and not list((tmp_path / "preprocessed").iterdir())
 
 
-@pytest.mark.parametrize(
-    ("made", "message"),
-    [
-        ({"skip": 9}, r"slices lie 4.00 to 8.00 mm apart"),
-        ({"tilt_mm": 0.5}, r"tilted gantry"),
-        ({"modality": "MR"}, r"of modality MR, expected CT"),
-        ({"cut": True}, r"cannot be read|slices lie"),
-        ({"few": True}, r"has 3 slices, expected at least 4"),
-    ],
-)
-def test_a_series_that_is_not_whole_is_refused_with_its_reason(tmp_path, made, message):
-    hu = trunk()[:3] if made.pop("few", False) else trunk()
-    cut = made.pop("cut", False)
-    save_dicom(tmp_path / "d", hu, **made)
-    if cut:
-        file = sorted((tmp_path / "d").iterdir())[5]
-        file.write_bytes(file.read_bytes()[:2000])
+def test_a_series_that_is_not_whole_is_refused_with_its_reason(tmp_path):
+    """All reasons: tests/ct/test_dicom_series.py."""
+    save_dicom(tmp_path / "d", trunk(), skip=[9])
     (files,) = find_scans(tmp_path / "d").values()
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=r"lie 8\.00 mm apart, and most slices 4\.00 mm"):
         read_scan(files)
 
 
@@ -238,4 +180,7 @@ def test_two_series_of_a_folder_are_two_scans(scans):
 
 def test_the_command_says_the_same(scans, capsys):
     assert main(["preprocess-generative", "-d", "76", "--unlabelled", str(scans / "nowhere")]) == 2
-    assert "no such folder; give one with NIfTI files or DICOM series" in capsys.readouterr().err
+    assert (
+        "no such folder; give one with image files (.nii.gz, .nii, .mha or .nrrd) or DICOM series"
+        in capsys.readouterr().err
+    )

@@ -68,7 +68,8 @@ def test_an_organs_name_names_its_weights(weights, organs, chosen, expected):
     [
         (["spleen"], None, None, r"^organ spleen: has no diffusion models of its own in .*"
          r"\(there: gland, kidney, liver\); "
-         "say with `weights_organ` whose tumors shall grow in it, for example `weights_organ` liver$"),
+         "say with `weights_organ` whose tumors shall grow in it, for example `weights_organ` liver, "
+         r"or train its own \(docs/models\.md\)$"),
         (["lver"], None, None, "organ lver: has no .*; is liver meant[?] Otherwise say with `weights_organ`"),
         (["galnd"], None, None, "organ galnd: has no .*; is gland meant[?]"),
         (["glandular"], None, None, "organ glandular: has no diffusion models of its own"),  # no whole word

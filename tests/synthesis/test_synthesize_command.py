@@ -320,7 +320,9 @@ def test_one_bad_scan_does_not_stop_the_others(folder, tmp_path, capsys):
 def test_a_folder_without_scans_or_masks_is_refused(folder, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert main(folder_command(tmp_path / "empty", tmp_path / "out")) == 2
-    assert "empty: neither NIfTI files nor sub-folders with ct.nii.gz" in capsys.readouterr().err
+    assert (
+        "empty: neither images (.nii.gz, .nii, .mha or .nrrd) nor sub-folders with ct.nii.gz" in capsys.readouterr().err
+    )
     (folder / "case_2" / "liver.nii.gz").unlink()
     assert main(folder_command(folder, tmp_path / "out")) == 2
     assert "1 organ masks are missing, the first is" in capsys.readouterr().err

@@ -13,10 +13,10 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_difftumor import __version__
-from nnunet_difftumor.ct import SUFFIXES, Scan, read_labels, write_labels
+from nnunet_difftumor.ct import SUFFIXES, Scan, read_label_grid, read_labels, write_labels
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.evaluation.comparison import CONNECTIVITY
-from nnunet_difftumor.evaluation.label_maps import label_maps, organ_maps_for, read_as_grid, some
+from nnunet_difftumor.evaluation.label_maps import label_maps, organ_maps_for, some
 from nnunet_difftumor.evaluation.labels import find_dataset_json
 from nnunet_difftumor.evaluation.postprocessing.organ_rule import MIN_OVERLAP, TOLERANCE_MM, judge, region_of
 from nnunet_difftumor.evaluation.postprocessing.owners import Owner, check_occurrence, choose_owners
@@ -47,7 +47,7 @@ def postprocess(
     voxels stay as they are. Cases that are done are skipped, so that an interrupted call resumes.
 
     Args:
-        prediction: folder of .nii.gz or .nii label maps.
+        prediction: folder of label maps: .nii.gz, .nii, .mha or .nrrd; those that are no NIfTI become .nii.gz.
         output: folder for label maps of the same names, with nnU-Net's dataset.json and plans.json, if they are with
             the predictions, and postprocessing.json: the rule, and what was kept and removed in each case.
         organ_masks: folder of label maps of the same names that hold the organs; None: the predictions' own organs.
@@ -97,19 +97,22 @@ def postprocess(
         "connectivity": CONNECTIVITY,
     }
     with only_writer(output):
-        cases = _cases_before(output, settings, {path.name for path in predictions.values()}, overwrite=overwrite)
+        written = {
+            name: path.name if path.name.endswith(SUFFIXES) else f"{name}.nii.gz" for name, path in predictions.items()
+        }
+        cases = _cases_before(output, settings, set(written.values()), overwrite=overwrite)
         for name, path in tqdm(predictions.items(), desc="postprocess", unit="case", disable=None):
             mask = None if organ_masks is None else masks[name]
             inputs = _hashes(path, mask)
-            if cases.get(name, {}).get("inputs") == inputs and (output / path.name).is_file():
+            if cases.get(name, {}).get("inputs") == inputs and (output / written[name]).is_file():
                 continue
-            grid = read_as_grid(path)
+            grid = read_label_grid(path)
             organs = grid.hu if mask is None else read_labels(mask, like=grid)
             labels, found = _judged(grid, organs, owners, min_overlap=min_overlap, tolerance_mm=tolerance_mm)
             # The report first: label maps that it does not name are not this command's.
-            cases[name] = {"file": path.name, "inputs": inputs, "organs": found}
+            cases[name] = {"file": written[name], "inputs": inputs, "organs": found}
             write_json(output / REPORT, _content(settings, cases))
-            write_labels(output / path.name, labels, grid)
+            write_labels(output / written[name], labels, grid)
             if any(of_organ["components"] for of_organ in found.values()):
                 with tqdm.external_write_mode(file=sys.stderr):
                     report(_line(name, found))

@@ -11,12 +11,14 @@ from tqdm import tqdm
 from nnunet_difftumor import __version__
 from nnunet_difftumor.ct import Scan, read_ct, read_labels, write_ct
 from nnunet_difftumor.ct.anonymous import UNNAMED, without_text
+from nnunet_difftumor.ct.dicom_study import sha256_of_scan
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.evaluation.reconstruction.advice import LEAST_SHARE_IN_WINDOW, advice, poor_psnr_db
 from nnunet_difftumor.evaluation.reconstruction.picture import draw_reconstruction
 from nnunet_difftumor.evaluation.reconstruction.scan_autoencoder import Figures, ScanAutoencoder, blocks, centre_of
 from nnunet_difftumor.files import only_writer, write_json
-from nnunet_difftumor.generative.weights import Description, file_sha256, load_autoencoder
+from nnunet_difftumor.generative.registry import how_to_get
+from nnunet_difftumor.generative.weights import Description, load_autoencoder
 from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, default_weights_folder
 from nnunet_difftumor.report import Page
 from nnunet_difftumor.synthesis.networks.diffusion import check_device
@@ -46,11 +48,12 @@ def reconstruct(
     Figures of patches of another size differ, since the norms pool over the patch; synthesis shows the same size.
 
     Args:
-        ct: NIfTI in HU.
+        ct: in HU, a .nii.gz, .nii, .mha or .nrrd file; or a folder with one CT series of DICOM that fits, in it or
+            below.
         output: folder; gets `reconstruction.png`, `report.html` (slices to scroll through) and, last,
             `reconstruction.json`.
         weights: folder with autoencoder.safetensors; None: `difftumor_weights` in the folder that nnUNet_results names.
-        organ_mask: NIfTI label map on the same grid; limits all to the box of the organ.
+        organ_mask: label map on the same grid, a file likewise; limits all to the box of the organ.
         organ_label: label value, or values, of the organ in the mask; empty: all.
         device: cpu or cuda.
         save_ct: also writes `reconstruction.nii.gz`, on the grid of the scan; voxels outside of the box keep their HU.
@@ -87,6 +90,7 @@ def reconstruct(
             "region": box_to_json(region),
             **patches,
             "likely_wrong": _likely_wrong(figures, autoencoder, scan, middle, most_mm=min(extent_mm)),
+            "notes": [scan.note] if scan.note else [],
             "inputs": _hashes(ct, organ_mask, anonymous=anonymous),
             "organ_labels": list(organ_labels),
             "weights": recorded(file.name, description),
@@ -143,8 +147,8 @@ def _check(output: Path, ct: str | Path, organ_mask: str | Path | None, weights:
     """Refuses missing weights, and an output that would replace an input."""
     if not weights.is_file():
         raise InputError(
-            f"{weights.parent}: {AUTOENCODER_FILE} not found; get it with `difftumor import-weights "
-            f"AutoencoderModel.ckpt -o {weights.parent}`, or name another folder with `weights`"
+            f"{weights.parent}: {AUTOENCODER_FILE} not found; {how_to_get('liver', ['early'], weights.parent)}; or "
+            "name another folder with `weights`"
         )
     for path in (ct, organ_mask):
         if path is not None and (output / CT).exists() and Path(path).exists() and (output / CT).samefile(path):
@@ -172,7 +176,7 @@ def _region(scan: Scan, organ_mask: str | Path | None, organ_labels: Sequence[in
 def _hashes(ct: str | Path, organ_mask: str | Path | None, *, anonymous: bool) -> dict[str, dict[str, str]]:
     paths = {"ct": ct} | ({} if organ_mask is None else {"organ_mask": organ_mask})
     return {
-        name: {"file": UNNAMED if anonymous else Path(path).name, "sha256": file_sha256(Path(path))}
+        name: {"file": UNNAMED if anonymous else Path(path).name, "sha256": sha256_of_scan(Path(path))}
         for name, path in paths.items()
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.networks.architectures import patch_multiples
-from nnunet_difftumor.generative.registry import published_as
+from nnunet_difftumor.generative.registry import how_to_get, published_as
 from nnunet_difftumor.generative.weights import (
     Description,
     LoadedAutoencoder,
@@ -22,12 +22,10 @@ from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, diffusi
 from nnunet_difftumor.synthesis.networks.view import NetworkView
 from nnunet_difftumor.synthesis.size_bands import SIZES_OF_STAGE
 
-_PUBLISHED = {"early": "early", "late": "noearly"}
-
 
 @dataclass(frozen=True)
 class DiffusionWeights:
-    """Weights of one organ in a folder, as `difftumor import-weights` fills it.
+    """Weights of one organ in a folder, as `difftumor download-weights` fills it.
 
     Attributes:
         folder: holds autoencoder.safetensors, ORGAN_early.safetensors and ORGAN_late.safetensors.
@@ -134,15 +132,11 @@ class DiffusionWeights:
 
     def _missing(self, missing: list[str], stages: Collection[str], others_possible: bool) -> str:
         there = sorted(path.name for path in self.folder.glob("*.safetensors")) if self.folder.is_dir() else []
-        files = [] if AUTOENCODER_FILE in there else ["AutoencoderModel.ckpt"]
-        files += [
-            f"{self.organ}_{_PUBLISHED[stage]}.pt" for stage in stages if diffusion_file(self.organ, stage) in missing
-        ]
-        message = (
-            f"{self.folder}: {', '.join(missing)} not found (there: {', '.join(there) or 'no weights'}); get them with "
-            f"`difftumor import-weights {' '.join(files)} -o {self.folder}`, or name another folder with {self.option}"
-        )
         lacking = [stage for stage in stages if diffusion_file(self.organ, stage) in missing]
+        message = (
+            f"{self.folder}: {', '.join(missing)} not found (there: {', '.join(there) or 'no weights'}); "
+            f"{how_to_get(self.organ, lacking or stages, self.folder)}; or name another folder with {self.option}"
+        )
         if others_possible and 0 < len(lacking) < len(stages):
             (have,) = set(stages) - set(lacking)
             message += f"; without them, ask for `size` {' or '.join(SIZES_OF_STAGE[have])}"

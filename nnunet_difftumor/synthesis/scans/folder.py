@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any, Unpack
 from zlib import crc32
 
-from nnunet_difftumor.ct import SUFFIXES
-from nnunet_difftumor.ct.anonymous import anonymous_name
+from nnunet_difftumor.ct import IMAGE_SUFFIXES
+from nnunet_difftumor.ct.anonymous import anonymous_name, without_paths
+from nnunet_difftumor.ct.dicom_study import files_of_study, is_study
+from nnunet_difftumor.ct.images import FORMATS, in_any_format, stem_of
+from nnunet_difftumor.ct.scan_folder import scan_of_case
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import DiskError, only_writer
 from nnunet_difftumor.synthesis.renderers import recorded_renderer
@@ -25,6 +28,7 @@ from nnunet_difftumor.synthesis.visibility import LEAST_CONTRAST_TO_NOISE
 
 # nnU-Net ends the names of images by the number of their channel.
 _FIRST_CHANNEL = "_0000"
+_CT_NAME = "ct.nii.gz"
 
 
 @dataclass
@@ -58,7 +62,7 @@ def synthesize_folder(
     """Puts synthetic tumors into every scan of a folder. A scan that fails does not keep the others from theirs.
 
     Args:
-        ct: folder of NIfTI files, or of sub-folders with `ct.nii.gz`.
+        ct: folder of scans (.nii.gz, .nii, .mha, .nrrd), or of sub-folders with `ct.nii.gz` or with DICOM files.
         organ_mask: folder with label maps of the same names; or the file name of the label map in each sub-folder.
         output: folder; every scan gets one in it, as `synthesize` fills it.
         weights, device, spacing_mm, options: as in `synthesize`; the seed of a scan is made of `seed` and its name.
@@ -95,34 +99,50 @@ def synthesize_folder(
                     raise  # so would all others
                 said = str(error)
                 if anonymous:
-                    said = said.replace(str(file), f"the CT of {name}").replace(str(mask), f"the mask of {name}")
+                    said = _without_paths(said, name, file, mask)
                 done.failed[name] = said
                 line = f"{name}: {said}"
             report(f"[{number}/{len(cases)}] {line}")
     return done
 
 
+def is_one_scan(ct: Path, organ_mask: Path) -> bool:
+    """Whether `ct` is one scan, a file or DICOM files in a folder or below, and no folder of scans.
+
+    Args:
+        ct: of which this is asked.
+        organ_mask: the file with the mask of one scan, or as `find_cases` takes it.
+
+    Raises:
+        InputError: as `find_cases`, for a sub-folder with several files of one name.
+    """
+    if not ct.is_dir():
+        return True
+    return not organ_mask.is_dir() and not _case_folders(ct, organ_mask) and is_study(ct)
+
+
 def find_cases(ct: Path, organ_mask: Path) -> list[tuple[str, Path, Path]]:
     """Pairs of scan and mask in a folder: (name, scan, mask), sorted by name.
 
-    Either `ct` holds sub-folders with `ct.nii.gz`, and `organ_mask` is a file name inside each of them; or `ct` holds
-    NIfTI files, and `organ_mask` is a folder with files of the same names, or of these names without nnU-Net's ending
-    _0000, as imagesTr and labelsTr have them.
+    Either `ct` holds sub-folders with `ct.nii.gz` (or another format, or DICOM files), and `organ_mask` is a file name
+    inside each of them; or `ct` holds image files, and `organ_mask` is a folder with files of the same names, or of
+    these names without nnU-Net's ending _0000, as imagesTr and labelsTr have them.
 
     Raises:
         InputError: if there is no scan, or a mask is missing.
     """
     cases = [
-        (folder.name, folder / "ct.nii.gz", folder / organ_mask.name)
-        for folder in sorted(ct.iterdir())
-        if (folder / "ct.nii.gz").is_file()
+        (folder.name, scan, in_any_format(folder / organ_mask.name)) for folder, scan in _case_folders(ct, organ_mask)
     ] or [
         (_case_name(file), file, _mask_of(file, organ_mask))
         for file in sorted(ct.iterdir())
-        if file.name.endswith(SUFFIXES) and not file.name.startswith(".")
+        if file.name.endswith(IMAGE_SUFFIXES) and not file.name.startswith(".")
     ]
     if not cases:
-        raise InputError(f"{ct}: neither NIfTI files nor sub-folders with ct.nii.gz in this folder")
+        raise InputError(
+            f"{ct}: neither images ({FORMATS}) nor sub-folders with {_CT_NAME}, or with DICOM files and "
+            f"{organ_mask.name}, in this folder"
+        )
     missing = [str(mask) for _, _, mask in cases if not mask.is_file()]
     if missing:
         raise InputError(
@@ -135,14 +155,23 @@ def find_cases(ct: Path, organ_mask: Path) -> list[tuple[str, Path, Path]]:
     return cases
 
 
+def _case_folders(ct: Path, organ_mask: Path) -> list[tuple[Path, Path]]:
+    """Sub-folders that hold a scan, and the scan; none if these are the series of one scan, without any mask."""
+    folders = [folder for folder in sorted(ct.iterdir()) if folder.is_dir() and not folder.name.startswith(".")]
+    found = [(folder, scan) for folder in folders if (scan := scan_of_case(folder, _CT_NAME)).exists()]
+    if any(scan != folder or in_any_format(folder / organ_mask.name).is_file() for folder, scan in found):
+        return found
+    return []
+
+
 def _case_name(file: Path) -> str:
-    return _stem(file).removesuffix(_FIRST_CHANNEL)
+    return stem_of(file).removesuffix(_FIRST_CHANNEL)
 
 
 def _mask_of(file: Path, folder: Path) -> Path:
     """The mask of a scan, whether it is there or not."""
     same, case = folder / file.name, _case_name(file)
-    others = [folder / f"{name}{suffix}" for name in (_stem(file), case) for suffix in SUFFIXES]
+    others = [folder / f"{name}{suffix}" for name in (stem_of(file), case) for suffix in IMAGE_SUFFIXES]
     return next((path for path in (same, *others) if path.is_file()), same)
 
 
@@ -204,5 +233,8 @@ def summary(output: Path, manifest: dict[str, Any]) -> str:
     return f"{output}: {', '.join(tumors)}{refused}{unseen}"
 
 
-def _stem(path: Path) -> str:
-    return next(path.name.removesuffix(suffix) for suffix in SUFFIXES if path.name.endswith(suffix))
+def _without_paths(text: str, name: str, ct: Path, organ_mask: Path) -> str:
+    """A message about a scan of another name, without those of its files and folders."""
+    slices = files_of_study(ct) if ct.is_dir() else []
+    names = {path.parent: f"a folder of {name}" for path in slices} | dict.fromkeys(slices, f"a slice of {name}")
+    return without_paths(text, names | {ct: f"the CT of {name}", organ_mask: f"the mask of {name}"})

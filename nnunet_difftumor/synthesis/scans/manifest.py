@@ -11,6 +11,7 @@ import numpy as np
 from nnunet_difftumor import __version__
 from nnunet_difftumor.ct import read_ct, read_labels
 from nnunet_difftumor.ct.anonymous import UNNAMED
+from nnunet_difftumor.ct.dicom_study import sha256_of_scan
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.names import path_inside
@@ -64,20 +65,20 @@ def specs_of(record: dict) -> list[TumorSpec]:
 
 
 def hashes_of_inputs(ct: str | Path, organ_mask: str | Path, *, anonymous: bool) -> dict[str, dict[str, str]]:
-    """Name, unless it is to be left out, and SHA-256 of the two input files.
+    """Name, unless it is to be left out, and SHA-256 of the two inputs (see `sha256_of_scan`).
 
     Raises:
         InputError: if one cannot be read.
     """
     return {
-        name: {"file": UNNAMED if anonymous else Path(path).name, "sha256": _sha256(path)}
+        name: {"file": UNNAMED if anonymous else Path(path).name, "sha256": sha256_of_scan(Path(path))}
         for name, path in _named(ct, organ_mask)
     }
 
 
 def hashes_of_outputs(output: Path, names: Iterable[str]) -> dict[str, str]:
     """SHA-256 of files that were written, by name."""
-    return {name: _sha256(output / name) for name in names}
+    return {name: sha256_of_scan(output / name) for name in names}
 
 
 def altered_outputs(output: Path, record: dict, names: Iterable[str]) -> list[str]:
@@ -93,7 +94,7 @@ def altered_outputs(output: Path, record: dict, names: Iterable[str]) -> list[st
     missing = [name for name in names if not (output / name).is_file()]
     if "files" in record:
         kept = {name: digest for name, digest in record["files"].items() if name not in missing}
-        return missing + [name for name, digest in kept.items() if _sha256(output / name) != digest]
+        return missing + [name for name, digest in kept.items() if sha256_of_scan(output / name) != digest]
     if missing or "outputs" not in record:
         return missing
     try:
@@ -115,7 +116,7 @@ def check_inputs(record: dict, ct: str | Path, organ_mask: str | Path, *, manife
         InputError: names the file that differs.
     """
     for name, path in _named(ct, organ_mask):
-        expected, seen = record["inputs"][name], _sha256(path)
+        expected, seen = record["inputs"][name], sha256_of_scan(Path(path))
         if seen != expected["sha256"]:
             raise InputError(
                 f"{path}: SHA-256 is {seen[:12]}..., but {manifest} was made from {expected['file']} "
@@ -158,11 +159,3 @@ def _texts_of_renderer(renderer: dict) -> list[str]:
 
 def _named(ct: str | Path, organ_mask: str | Path) -> tuple[tuple[str, str | Path], ...]:
     return (("ct", ct), ("organ_mask", organ_mask))
-
-
-def _sha256(path: str | Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give an existing NIfTI file") from error

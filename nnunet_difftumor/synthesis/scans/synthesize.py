@@ -61,8 +61,9 @@ def synthesize(
     the same version of torch.
 
     Args:
-        ct: NIfTI in HU.
-        organ_mask: NIfTI label map on the same grid.
+        ct: in HU, a .nii.gz, .nii, .mha or .nrrd file; or a folder with one CT series of DICOM that fits, in it or
+            below.
+        organ_mask: label map on the same grid, a file likewise.
         output: folder; gets `ct.nii.gz` (geometry and dtype of the input, SYNTHETIC in its header),
             `tumor_mask.nii.gz`, `labels.nii.gz` (the mask's labels with the tumors), `preview.png` (of more than four
             tumors also `preview_2.png` and so on), `report.html` (the tumors in a table and in slices to scroll
@@ -133,7 +134,7 @@ def synthesize_with(
     statistics = scene.statistics
     record = {
         "stated_spacing_mm": spacing_mm and [float(size) for size in spacing_mm],
-        "notes": [*settings.notes(), *choice.notes()],
+        "notes": [*([scan.note] if scan.note else []), *settings.notes(), *choice.notes()],
         "settings": settings.to_dict(),
         "organ": {
             **organ.to_dict(),
@@ -196,7 +197,10 @@ def _volume(scan: Scan, labels: np.ndarray, organ: Organ) -> ArrayVolume:
 
 
 def _check_output(output: Path, *inputs: str | Path) -> None:
-    """Refuses to write over the input, and over files that are not ours."""
+    """Refuses to write over the input, into a folder of DICOM, and over files that are not ours."""
+    for path in map(Path, inputs):
+        if path.is_dir() and (output.resolve() == path.resolve() or path.resolve() in output.resolve().parents):
+            raise InputError(f"{output}: lies in {path}, which holds the scan; choose another folder for the results")
     present = [name for name in (*OUTPUTS, *_pictures(output), MANIFEST) if (output / name).exists()]
     for name in present:
         for path in inputs:
