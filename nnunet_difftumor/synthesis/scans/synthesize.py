@@ -198,13 +198,14 @@ def _volume(scan: Scan, labels: np.ndarray, organ: Organ) -> ArrayVolume:
 
 def _check_output(output: Path, *inputs: str | Path) -> None:
     """Refuses to write over the input, into a folder of DICOM, and over files that are not ours."""
-    for path in map(Path, inputs):
-        if path.is_dir() and (output.resolve() == path.resolve() or path.resolve() in output.resolve().parents):
+    paths = [Path(path) for path in inputs]
+    for path in paths:
+        if path.is_dir() and path.resolve() in (output.resolve(), *output.resolve().parents):
             raise InputError(f"{output}: lies in {path}, which holds the scan; choose another folder for the results")
     present = [name for name in (*OUTPUTS, *_pictures(output), MANIFEST) if (output / name).exists()]
     for name in present:
-        for path in inputs:
-            if Path(path).exists() and (output / name).samefile(path):
+        for path in paths:
+            if path.exists() and (output / name).samefile(path):
                 raise InputError(f"{output}: {path} would be overwritten; choose another folder for the results")
     if present and not _is_ours(output / "ct.nii.gz"):
         raise InputError(
