@@ -70,7 +70,7 @@ setup(
         "scipy>=1.11,<2",  # surface-distance uses names that SciPy 2 drops
         "einops>=0.7",
         "safetensors>=0.4.3",  # weights in files that hold no code
-        "huggingface_hub>=1.20",  # published weights; goes on with answers that are cut off
+        "huggingface_hub>=1.20",  # published weights; resumes answers that are cut off
         "lightning>=2.6.4",  # checkpoints are resumed without unpickling since 2.6; 2.6.2 and 2.6.3 were withdrawn
         "tensorboard>=2.14",
         "PyYAML>=6",

@@ -35,7 +35,7 @@ def reorient(scan: Scan, labels: np.ndarray, orientation: str) -> tuple[Scan, np
     Args:
         scan: the CT.
         labels: (z, y, x).
-        orientation: where the axes x, y, z of the file shall point, such as "RAS" or "LPS".
+        orientation: where the axes x, y, z of the file point, such as "RAS" or "LPS".
 
     Returns:
         The arguments themselves if they are so oriented; else scan in memory, stored as int16 HU, and labels.

@@ -56,7 +56,7 @@ class UnfinishedDataset:
             if old.exists():
                 old.rename(self._target)
             raise
-        # Only now: killed before, the run is gone on with.
+        # Only now: killed before, the run is resumed.
         remove_traces(self._target)
 
     def discard(self) -> None:

@@ -16,7 +16,7 @@ from filelock import FileLock
 from hypothesis import settings
 from shared_phantoms import NAME, make_phantom_dataset
 
-# Everywhere else hypothesis looks for new counterexamples; in CI the same commit shall give the same result.
+# Everywhere else hypothesis looks for new counterexamples; in CI the same commit has to give the same result.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")

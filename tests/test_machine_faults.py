@@ -51,7 +51,7 @@ def run_with_one_line(verb: str, inputs: Path, output: Path, **process) -> str:
     command = commands(inputs, output)[verb]
     said = one_line_of(command.words, command.environment, **process)
     assert str(output) in said, said
-    # A conversion is gone on with from there.
+    # A conversion resumes from there.
     assert {Path(name).name for name in hidden(output.parent)} <= {".unfinished-Dataset701_Phantom"}
     return said
 

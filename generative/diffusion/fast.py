@@ -40,7 +40,7 @@ class FastSampler:
     without a GPU, and has not run on one.
 
     Args:
-        model: on the device where it shall run, in evaluation mode. Its weights stay what they are, and must not be
+        model: on the device where it is to run, in evaluation mode. Its weights stay what they are, and must not be
             changed from then on, since tables and graphs keep what follows from them; their memory may become
             channels-last, which convolutions take without reordering.
         sampler: "ddpm" for all steps of the schedule, "ddim" for `steps` of them.

@@ -121,7 +121,7 @@ class Checkpoint:
 
         Raises:
             InputError: as `tensor`, and if they need more memory than the file has bytes: a few may share their
-                numbers, but a small file shall not become many large ones.
+                numbers, but a small file must not become many large ones.
         """
         needed = sum(math.prod(one.shape) * one.storage.dtype.itemsize for one in stored.values())
         if needed > _MOST_COPIES * self.path.stat().st_size:

@@ -19,7 +19,7 @@ from nnunet_difftumor.generative.stages import STAGES
 from nnunet_difftumor.generative.weights import file_sha256, read_description
 from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, default_weights_folder, diffusion_file
 
-# In the folder of weights: files on their way, from which an interrupted download goes on.
+# In the folder of weights: files on their way, from which an interrupted download resumes.
 UNFINISHED = ".unfinished-download"
 _URL = re.compile(r"https?://[^\s/?#]+[^\s?#]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -36,7 +36,7 @@ def download_weights(
 ) -> list[Imported]:
     """Gets the DiffTumor authors' autoencoder and diffusion models of an organ, as `import_weights` leaves them.
 
-    Called again after an interruption, it goes on where it stopped. What is there already is not fetched again.
+    Called again after an interruption, it resumes where it stopped. What is there already is not fetched again.
 
     Args:
         organ: liver, pancreas or kidney.
@@ -140,7 +140,7 @@ def _fetch(known: KnownFile, sha256: str, folder: Path, *, endpoint: str, report
         with blaming_the_disk(path), open(path, "ab") as file:
             there = file.tell()
             size = "" if found.size is None else f" ({found.size / 1e6:.0f} MB)"
-            report(f"{known.name}{size}: from {url}" + (f", going on after {there / 1e6:.1f} MB" if there else ""))
+            report(f"{known.name}{size}: from {url}" + (f", resuming after {there / 1e6:.1f} MB" if there else ""))
             http_get(
                 url,
                 file,

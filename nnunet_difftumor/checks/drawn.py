@@ -1,4 +1,4 @@
-"""Banks that were made from another version of a case, and weights that do not fit what they shall draw into."""
+"""Banks that were made from another version of a case, and weights that do not fit what they are to draw into."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path

@@ -2,7 +2,7 @@
 
 The autoencoder and the diffusion models of an organ are fetched, compared with the hashes that this version knows, and
 turned into safetensors and JSON as `import-weights` does it: nothing in the files is executed. After an interruption
-the same command goes on where it stopped, and what is there already is not fetched again. The weights keep their
+the same command resumes where it stopped, and what is there already is not fetched again. The weights keep their
 owners' licence, which has to be agreed to.
 """
 

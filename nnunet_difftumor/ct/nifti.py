@@ -194,6 +194,6 @@ def _checked_type(stream: BinaryIO, path: Path) -> type:
     if slope == 0 and np.isfinite(intercept) and intercept != 0:
         raise InputError(
             f"{path}: scl_slope is 0, but scl_inter {intercept:g}; ITK adds it and nibabel does not: set scl_slope to "
-            "1 if it shall be added, else scl_inter to 0"
+            "1 if it is to be added, else scl_inter to 0"
         )
     return image_type

@@ -34,7 +34,7 @@ SYNTHESIS = {
 # less than a small network finds.
 LABEL_FREE_CONTRAST_HU = (-50.0, -25.0)
 LABEL_FREE_TEST_SIZES = ("small", "medium")
-# What of nnU-Net's output tells how it goes on.
+# What of nnU-Net's output tells how far it is.
 _PREPARE_LINES = r"^(\[\d/6\].*|prepared:.*| {6}\S.*)"
 _TRAIN_LINES = (
     r"^\S+ \S+ (Epoch \d+|Synthetic share: \S+ achieved, \S+ asked|(?:Pseudo dice|Epoch time:|predicting) .*)"

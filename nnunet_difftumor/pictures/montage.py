@@ -206,7 +206,7 @@ class Montage:
         half[view.fixed] = 0
         lower, upper = centre - half, centre + half + 1
         box = clipped_box(lower, upper, data.shape[1:])
-        # Where the scan ends, the picture goes on: the tumor stays in its middle.
+        # Where the scan ends, the picture continues: the tumor stays in its middle.
         ends = [(part.start - a, b - part.stop) for part, a, b in zip(box, lower, upper, strict=True)]
         before, after = (
             np.pad(self._hu(array, box), ends, constant_values=self._grid.intensity.window_hu[0])

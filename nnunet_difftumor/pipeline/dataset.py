@@ -31,7 +31,7 @@ class _Begun:
 
 
 class TrainingSample(str):
-    """The identifier of a case, as nnU-Net knows it, with the tumors' generator if the sample shall be synthetic.
+    """The identifier of a case, as nnU-Net knows it, with the tumors' generator if the sample is to be synthetic.
 
     Attributes:
         tumor_rng: makes the tumors; None: the case as it is.

@@ -24,7 +24,7 @@ class SamplingPlan:
     Attributes:
         run_seed: whatever identifies the run's random numbers, integers >= 0.
         rank: of this process in distributed training.
-        first_batch: number of the first batch to make (above 0 when a run goes on).
+        first_batch: number of the first batch to make (above 0 when a run is resumed).
         workers: how many processes make batches; worker w of n makes first_batch + w, first_batch + w + n, ...
         shares: of what samples show.
         real_cases: with their own tumors; may be empty, if their share is 0.

@@ -39,7 +39,7 @@ class Outcome:
         refused: reasons why tumors were not made, "size class: reason", "bank: reason" or "live: reason".
         source: what made them, as in `DiffTumorConfig.source`.
         waited_ms: how long the loader stood still for the synthesis server.
-        steered: the one of `tumors` onto which the crop shall be steered; None: any.
+        steered: the one of `tumors` onto which the crop is steered; None: any.
     """
 
     tumors: list[RenderedTumor] = field(default_factory=list)

@@ -34,7 +34,7 @@ class LiveSettings:
         batch_size: at most this many tumors go through the networks together; None: 8 on a GPU, and 1 on a CPU, where
             a batch takes as long as its tumors one by one.
         batch_wait_ms: a request waits at most this long for others to join it.
-        timeout_s: after this time without an answer a sample goes on without its tumor, which is counted.
+        timeout_s: after this time without an answer a sample continues without its tumor, which is counted.
         gpu_memory_gb: what the server may take of the GPU; None: what it needs.
         deterministic: one tumor at a time, and no timeout: voxels do not depend on workers and load.
         ring: newest lesions of each case that are kept as files in `bank_folder`; 0: none.

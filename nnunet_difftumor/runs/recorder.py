@@ -48,7 +48,7 @@ class SynthesisRecorder:
     Args:
         output_folder: of the run's fold.
         rank: of this process in distributed training.
-        asked: shares of what samples shall show.
+        asked: shares of what samples are to show.
         intensity: of the plans, for pictures in HU.
         tumor_labels: of all organs, for contours in pictures.
         regions: label values of each channel of region-based targets.

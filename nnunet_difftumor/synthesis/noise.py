@@ -107,7 +107,7 @@ def noise_under(
     noise: Noise,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """The noise that a tumor in this region shall have, float32 (z, y, x) in HU.
+    """The noise that a tumor in this region is to have, float32 (z, y, x) in HU.
 
     Args:
         hu: of the region before the tumor.

@@ -101,7 +101,7 @@ class RendererChoice:
         """The renderer, with its models loaded; models of one folder share their autoencoder.
 
         Args:
-            specs: the tumors that it shall render, if they are known: only the stages that they need are loaded.
+            specs: the tumors that it is to render, if they are known: only the stages that they need are loaded.
 
         Raises:
             InputError: for weights that are missing, damaged or do not fit together.
@@ -380,7 +380,7 @@ def _organs_of_weights(
         raise InputError(
             f"organ {first}: has no diffusion models of its own in {folder} (there: {', '.join(there) or 'none'})"
             + (f"; is {meant} meant? Otherwise " if meant else "; ")
-            + f"say with {option} whose tumors shall grow in it"
+            + f"choose with {option} which organ's models draw in it"
             + (
                 f", for example {option} {example}"
                 if settings is None

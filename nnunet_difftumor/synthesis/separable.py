@@ -51,7 +51,7 @@ def cell_mean(array: np.ndarray, step: Sequence[int]) -> np.ndarray:
 def between_cells(size: int, step: int) -> csr_array:
     """Linear interpolation from the centres of cells of `step` voxels to the voxels, float32 (size, cells).
 
-    Before the first and beyond the last centre their values go on.
+    Before the first and beyond the last centre their values continue.
     """
     count = -(-size // step)
     place = np.clip((np.arange(size, dtype=np.float32) - (step - 1) / 2) / step, 0, count - 1)

@@ -31,7 +31,7 @@ class SeedStream(IntEnum):
 
 
 # Names of quantities, the least and the greatest value of each of their numbers, and that in words. The limits are far
-# beyond any tumor: a file from elsewhere shall not ask for memory without end.
+# beyond any tumor: a file from elsewhere must not ask for memory without end.
 RANGES = (
     (("centre_mm",), -1e4, 1e4, "three numbers within -10000 to 10000"),
     (("semi_axes_mm",), 0.1, 200, "three numbers from 0.1 to 200"),

@@ -39,7 +39,7 @@ class _Demo:
         self.num_iterations_per_epoch = training["iterations_per_epoch"]
         self.num_val_iterations_per_epoch = max(1, self.num_iterations_per_epoch // 10)
         self.initial_lr = 3e-3
-        self.save_every = 1  # nnU-Net's 50 epochs are longer than the demo, which shall go on after an interruption
+        self.save_every = 1  # nnU-Net's 50 epochs are longer than the demo, which has to resume after an interruption
 
     def initialize(self):
         with seeded_generators((self.seed,)):

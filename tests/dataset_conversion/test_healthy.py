@@ -203,7 +203,7 @@ def test_every_organ_of_a_new_pool_is_paired_with_its_tumor():
 
 
 class TestLikeAnotherDataset:
-    """--like takes labels, reader and orientation of the dataset that shall get the cases."""
+    """--like takes labels, reader and orientation of the dataset that gets the cases."""
 
     @pytest.fixture
     def target(self, tmp_path, raw, pool):

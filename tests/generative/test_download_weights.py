@@ -132,7 +132,7 @@ def test_an_interrupted_download_resumes_and_leaves_nothing_behind(hub, publishe
     hub.requests.clear()
     hub.cuts.clear()
     assert fetch(hub, out) == 0
-    assert "going on after 0.0 MB" in capsys.readouterr().out
+    assert "resuming after 0.0 MB" in capsys.readouterr().out
     assert hub.sent("AutoencoderModel.ckpt") == ["bytes=3000-"] and hub.sent("liver_early.pt") == [None]
     assert not hidden(tmp_path) and len(list(out.iterdir())) == 6
 

@@ -1,4 +1,4 @@
-"""Trainings that are killed and gone on with, and trainings in two processes."""
+"""Trainings that are killed and resumed, and trainings in two processes."""
 
 import json
 import os

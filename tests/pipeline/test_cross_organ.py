@@ -118,6 +118,6 @@ def test_an_organ_of_which_nothing_is_said_is_refused_with_the_option_that_says_
     done = subprocess.run([COMMAND, *words, "--weights", tmp_path / "weights"], capture_output=True, text=True)
     assert done.returncode == 2 and not (tmp_path / "bank").exists()
     assert done.stderr.endswith(
-        "(there: kidney, liver); say with --weights-organ whose tumors shall grow in it, for example --weights-organ "
-        "gland=liver\n"
+        "(there: kidney, liver); choose with --weights-organ which organ's models draw in it, for example "
+        "--weights-organ gland=liver, or train its own (docs/models.md)\n"
     )

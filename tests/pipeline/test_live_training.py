@@ -230,7 +230,7 @@ def test_weights_of_an_organ_that_the_dataset_does_not_have_are_an_error(prepare
 def test_mistakes_in_live_settings_are_named_before_anything_is_said_of_the_data(
     prepared_phantom, copy_of_prepared_phantom, tmp_path, stand_ins, live, named
 ):
-    """Whatever the data are, and whether the training would go on with them."""
+    """Whatever the data are, and whether the training would continue with them."""
     settings = write_settings(prepared_phantom.preprocessed, tmp_path, live=live)
     next((copy_of_prepared_phantom / "nnUNetPlansDiffTumor_3d_fullres").glob("*_seg.b2nd")).write_bytes(b"")
     with pytest.raises(InputError, match=named):

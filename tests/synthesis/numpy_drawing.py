@@ -1,4 +1,4 @@
-"""Diffusion tumors as NumPy and SciPy made them up to version bdad173, one by one: what the device program shall do."""
+"""Diffusion tumors as NumPy and SciPy made them up to bdad173, one by one: what the device program has to do."""
 
 from dataclasses import dataclass, replace
 

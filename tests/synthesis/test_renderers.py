@@ -68,12 +68,12 @@ def test_an_organs_name_names_its_weights(weights, organs, chosen, expected):
     [
         (["spleen"], None, None, r"^organ spleen: has no diffusion models of its own in .*"
          r"\(there: gland, kidney, liver\); "
-         "say with `weights_organ` whose tumors shall grow in it, for example `weights_organ` liver, "
+         "choose with `weights_organ` which organ's models draw in it, for example `weights_organ` liver, "
          r"or train its own \(docs/models\.md\)$"),
-        (["lver"], None, None, "organ lver: has no .*; is liver meant[?] Otherwise say with `weights_organ`"),
+        (["lver"], None, None, "organ lver: has no .*; is liver meant[?] Otherwise choose with `weights_organ`"),
         (["galnd"], None, None, "organ galnd: has no .*; is gland meant[?]"),
         (["glandular"], None, None, "organ glandular: has no diffusion models of its own"),  # no whole word
-        (["liver_and_kidney"], None, None, "organ liver_and_kidney: has no .* say with `weights_organ`"),
+        (["liver_and_kidney"], None, None, "organ liver_and_kidney: has no .* choose with `weights_organ`"),
         (["kidney"], "pancreas", None, "pancreas_early.safetensors not found"),
         (["liver", "spleen"], None, None, "organ spleen: .*, for example `weights_organ` spleen=liver"),
         (["spleen"], "lung", None, "`weights_organ` is 'lung', expected one of liver, pancreas, kidney, gland"),
@@ -81,8 +81,8 @@ def test_an_organs_name_names_its_weights(weights, organs, chosen, expected):
         (["liver"], "../liver", None, "`weights_organ` is '../liver', expected a plain name"),
         (["liver"], {"spleen": "liver"}, LIVE, r'"weights_organs" in "live" of difftumor.json names spleen, expected'),
         (["liver", "spleen"], None, LIVE,
-         'organ spleen: has no .*; say with "weights_organs" in "live" of difftumor.json '
-         'whose tumors shall grow in it, for example {"spleen": "liver"}'),
+         'organ spleen: has no .*; choose with "weights_organs" in "live" of difftumor.json '
+         "which organ's models draw in it, for example " '{"spleen": "liver"}'),
     ],
 )  # fmt: skip
 def test_an_organ_without_weights_or_a_wrong_choice_is_refused(weights, organs, chosen, settings, message):

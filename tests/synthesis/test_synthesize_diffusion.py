@@ -207,7 +207,7 @@ def test_weights_are_looked_for_where_import_weights_puts_them(case, tmp_path, w
     [
         (["--contrast-hu", -30], "--contrast-hu: a diffusion model decides the contrast by itself"),
         (["--organ", "kidney"], r"kidney_early.* not found \(there: .*pancreas_early"),
-        (["--organ", "spleen"], "organ spleen: .*say with --weights-organ whose .* for example --weights-organ liver"),
+        (["--organ", "spleen"], "organ spleen: .*choose with --weights-organ .* for example --weights-organ liver"),
         (["--organ", "livr"], "organ livr: .*; is liver meant[?]"),
         (["--organ", "../liver"], "--organ is '../liver', expected a plain name"),
         (["--weights-organ", "spleen=liver"], "--weights-organ ORGAN=NAME: for banks; a scan has one organ"),

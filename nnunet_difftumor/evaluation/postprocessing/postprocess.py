@@ -160,7 +160,7 @@ def _check_folders(prediction: Path, output: Path, organ_masks: str | os.PathLik
 def _cases_before(
     output: Path, settings: Mapping[str, Any], names: set[str], *, overwrite: bool
 ) -> dict[str, dict[str, Any]]:
-    """The cases of the report that is in the output folder, those that go on from it.
+    """The cases of the report that is in the output folder, which resumes from it.
 
     Raises:
         InputError: the folder holds label maps of others, other cases, or other settings' results.

@@ -1,4 +1,4 @@
-"""The workers' side: asks for tumors and goes on, and waits for the answers only when they are needed."""
+"""The workers' side: asks for tumors, continues, and waits for the answers only when they are needed."""
 
 import os
 import socket

@@ -193,7 +193,7 @@ class SynthesisServer:
         new.replace(address.socket)
 
     def run(self) -> None:
-        """Serves until the process ends. Raises what makes the GPU unusable; another process has to go on."""
+        """Serves until the process ends. Raises what makes the GPU unusable; another process has to take over."""
         for work in (self._accept, self._load_batches):
             threading.Thread(target=work, daemon=True).start()
         while True:
@@ -277,7 +277,7 @@ class SynthesisServer:
         if failure is None:
             try:
                 drawn = self.painter.draw_loaded([request.sketch for request in batch], loaded)
-            except Exception as error:  # whatever it is, the other tumors shall be drawn, and the server go on
+            except Exception as error:  # whatever it is, the other tumors are drawn, and the server continues
                 if _lost_gpu(error):
                     raise
                 # Nothing more in here: as long as the error lives, so does the GPU memory of a batch that did not fit.

@@ -45,7 +45,7 @@ class Painter(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """A tumor that is being drawn, or a reason why not; and whether the crop shall show it."""
+    """A tumor that is being drawn, or a reason why not; and whether the crop has to show it."""
 
     patch: Patch
     site: Site

@@ -71,7 +71,7 @@ def preprocess_generative(
         unlabelled: folders of scans without labels, NIfTI or DICOM, in them or in folders below.
         organ: organ and tumor label pairs, as `Organ` or as text such as "liver=1:2"; None: those of difftumor.json, or
             else found in dataset.json.
-        margin_mm: kept around the organs where the scan goes on.
+        margin_mm: kept around the organs where the scan continues.
         processes: worker processes; None: one per core, at most 4, since each holds a whole scan.
         report: gets a line per step.
 

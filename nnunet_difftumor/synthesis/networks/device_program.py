@@ -148,7 +148,7 @@ class DeviceProgram(NamedTuple):
     def _noise_under(
         self, views: dict[str, torch.Tensor], inverse_sd: torch.Tensor, correlations: torch.Tensor
     ) -> torch.Tensor:
-        """The noise that a tumor shall have, in standard deviations: the scan's own under it, and made alike where the
+        """The noise that a tumor is to have, in standard deviations: the scan's own under it, and made alike where the
         tissue is not even.
 
         Args:

@@ -313,7 +313,7 @@ class DiffusionRenderer:
 
 
 def _powers_of_two(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Parts of 2^n, the largest first: for every length there is a graph, so there shall not be too many lengths."""
+    """Parts of 2^n, the largest first: for every length there is a graph, so there must not be too many lengths."""
     while numbers:
         size = 1 << (len(numbers).bit_length() - 1)
         yield numbers[:size]

@@ -189,7 +189,7 @@ class TumorSampler:
         growth: Callable[[], GrowthMap] | None = None,
         inside_too: bool = True,
     ) -> Placement | NoRoom:
-        # Deformed, the shape shall still have the volume drawn.
+        # Deformed, the shape must still have the volume drawn.
         wanted = _ball_volume(_nominal_diameter_mm(drawn))
         drawn = scaled(drawn, (wanted / survey(drawn).volume_mm3) ** (1 / 3))
         if statistics.wall_mm:

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 _GAS_HU = -150.0
 # The wall is compared with what is deeper where noise is suppressed by this many voxels.
 _SMOOTHING_VOX = 0.8
-# Of the voxels at a depth so many may look like lumen: where the wall is thinnest it shall still be wall.
+# Of the voxels at a depth so many may look like lumen: where the wall is thinnest it must still be wall.
 _LUMEN_SHARE = 0.1
 # Contents that differ less from the wall are not told from it.
 _LEAST_DIFFERENCE_HU = 15.0
@@ -65,7 +65,7 @@ def measured_wall_mm(hu: np.ndarray, solid: np.ndarray, *, greatest_mm: float, s
     voxel = float(min(spacing_mm))
     least = max(voxel, 1.0)
     depth = depth_mm(solid, spacing_mm)
-    # Neither fat outside nor gas inside shall be mixed into the wall by it.
+    # Neither fat outside nor gas inside may be mixed into the wall by it.
     tissue = solid & (hu > _GAS_HU)
     weight = np.maximum(gaussian_filter(tissue.astype(np.float32), _SMOOTHING_VOX), np.float32(1e-3))
     smooth = np.where(tissue, gaussian_filter(np.where(tissue, hu, 0).astype(np.float32), _SMOOTHING_VOX) / weight, hu)
