@@ -180,9 +180,9 @@ def _volume(scan: Scan, labels: np.ndarray, organ: Organ) -> ArrayVolume:
 
 def _check_output(output: Path, *inputs: str | Path) -> None:
     """Refuses to write over the input, into a folder of DICOM, and over files that are not ours."""
-    for path in map(Path, inputs):
-        if path.is_dir() and (output.resolve() == path.resolve() or path.resolve() in output.resolve().parents):
-            raise InputError(f"{output}: lies in {path}, which holds the scan; choose another folder for the results")
+    for folder in filter(Path.is_dir, map(Path, inputs)):
+        if folder.resolve() in (output.resolve(), *output.resolve().parents):
+            raise InputError(f"{output}: lies in {folder}, which holds the scan; choose another folder for the results")
     present = [name for name in (*OUTPUTS, MANIFEST) if (output / name).exists()]
     for name in present:
         for path in inputs:
