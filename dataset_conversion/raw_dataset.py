@@ -273,7 +273,7 @@ def _copied(scan: Scan) -> tuple[bool, str]:
 
     A header that nnU-Net's reader sees otherwise is written as this package sees it; what was read was checked.
     """
-    if scan.path is None:
+    if scan.path is None or scan.path.is_dir():
         return False, ""
     if scan.spacing_was_stated:
         return False, "the header was never set, the voxel size is the one that was stated"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
@@ -21,7 +22,6 @@ from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, default
 
 # In the folder of weights: files on their way, from which an interrupted download resumes.
 UNFINISHED = ".unfinished-download"
-_URL = re.compile(r"https?://[^\s/?#]+[^\s?#]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -90,10 +90,21 @@ def _licence(wanted: dict[str, KnownFile], *, accepted: bool) -> str:
 
 def _checked(endpoint: str | None) -> str:
     url = constants.ENDPOINT if endpoint is None else endpoint
-    if not _URL.fullmatch(url):
+    if not _is_url(url):
         name = "HF_ENDPOINT" if endpoint is None else "`endpoint`"
         raise InputError(f"{name} is {shown(url)}, expected a URL such as https://huggingface.co")
     return url.rstrip("/")
+
+
+def _is_url(text: str) -> bool:
+    """Whether this is the address of a server, with nothing that would end up in the middle of others."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = not (parts.query or parts.fragment or re.search(r"\s", text))
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0 and plain
 
 
 def _place(output: Path, known: KnownFile) -> Path:

@@ -195,7 +195,7 @@ def _step(positions: np.ndarray, files: Sequence[Path]) -> np.ndarray:
     """
     gaps_mm = np.linalg.norm(np.diff(positions, axis=0), axis=1)
     usual_mm = float(np.median(gaps_mm))
-    for number in np.flatnonzero(np.abs(gaps_mm - usual_mm) > _UNEVEN * usual_mm):
+    for number in map(int, np.flatnonzero(np.abs(gaps_mm - usual_mm) > _UNEVEN * usual_mm)):
         below, above = files[number], files[number + 1]
         seen = (
             "lie at the same place; one of them is there twice, or of another series"

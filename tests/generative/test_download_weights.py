@@ -247,6 +247,8 @@ def test_an_unknown_organ_is_one_line_of_the_installed_command(tmp_path):
     [
         (["--organ", "spleen"], "train your own for others (docs/train_generative.md)"),
         (["--organ", "liver", "--endpoint", "ftp://x"], "--endpoint is 'ftp://x', expected a URL such as https://"),
+        (["--organ", "liver", "--endpoint", "http://[x"], "--endpoint is 'http://[x', expected a URL such as"),
+        (["--organ", "liver", "--endpoint", "http://x:y"], "--endpoint is 'http://x:y', expected a URL such as"),
         (["--organ", "pancreas", "--stage", "early"], "pancreas_early.pt is not offered"),
     ],
 )
