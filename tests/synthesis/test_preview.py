@@ -310,11 +310,13 @@ def test_a_folder_with_pictures_of_somebody_is_left_alone(case, tmp_path, capsys
 def test_a_manifest_cannot_name_files_elsewhere(small_case, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(command(small_case, out, "--size", "tiny", "--count", 1)) == 0
-    manifest = json.loads((out / "manifest.json").read_text())
-    manifest["files"]["../../elsewhere"] = "0"
-    (out / "manifest.json").write_text(json.dumps(manifest))
-    assert main(command(small_case, out, "--size", "tiny", "--count", 1)) == 2
-    assert "leads out of this folder" in capsys.readouterr().err
+    whole = (out / "manifest.json").read_text()
+    for name in ("../../elsewhere", "/etc/hostname", "x" * 300, "a\0b"):
+        manifest = json.loads(whole)
+        manifest["files"][name] = "0"
+        (out / "manifest.json").write_text(json.dumps(manifest))
+        assert main(command(small_case, out, "--size", "tiny", "--count", 1)) == 2
+        assert "expected a plain file name" in capsys.readouterr().err
 
 
 def test_a_folder_of_scans_gets_sweeps(small_case, tmp_path):

@@ -12,9 +12,9 @@ from nnunet_difftumor import __version__
 from nnunet_difftumor.ct import read_ct, read_labels
 from nnunet_difftumor.ct.anonymous import UNNAMED
 from nnunet_difftumor.ct.dicom_study import sha256_of_scan
-from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.errors import InputError, shown
 from nnunet_difftumor.json_checks import load_json
-from nnunet_difftumor.names import path_inside
+from nnunet_difftumor.names import is_plain_name
 from nnunet_difftumor.synthesis.networks.modes import EXACT, MODES
 from nnunet_difftumor.synthesis.organ import Organ
 from nnunet_difftumor.synthesis.renderers import RENDERERS
@@ -43,7 +43,8 @@ def read_manifest(path: str | Path) -> dict:
         hashes += _texts_of_renderer(record["renderer"])
         files = record.get("files", {})
         for name in files:
-            path_inside(Path(path).parent, name)
+            if not is_plain_name(name.replace(".", "_")):
+                raise InputError(f"files names {shown(name)}, expected a plain file name")
         hashes += files.values()
         if not all(isinstance(text, str) for text in hashes):
             raise TypeError("file names and SHA-256 are strings")
