@@ -199,8 +199,15 @@ def test_size_bands_are_those_of_the_code():
 
 
 def test_messages_in_troubleshooting_are_those_of_the_programs():
-    """Others than ours and nnU-Net's are torch's and torchvision's."""
-    others = ("torchvision::nms", "NVIDIA driver", "not compiled with CUDA", "CUDA out of memory", "find_best_")
+    """Others than ours and nnU-Net's are Python's, torch's and torchvision's."""
+    others = (
+        "torchvision::nms",
+        "NVIDIA driver",
+        "not compiled with CUDA",
+        "CUDA out of memory",
+        "find_best_",
+        "No such file",
+    )
     own = [REPOSITORY / folder for folder in ("nnunet_difftumor", "dataset_conversion", "generative", "kernels")]
     known = texts_of(*own, Path(nnunetv2.__path__[0]))
     known = [" ".join(text.split()) for text in [*known, "One or more background workers are no longer alive"]]

@@ -25,7 +25,7 @@ from nnunet_difftumor.synthesis.volume import ArrayVolume
 PAGE = REPOSITORY / "docs" / "python_api.md"
 NOTEBOOK = PAGE.with_suffix(".ipynb")
 # Verbs that are for a terminal only, and options that say which function is meant, or how to print.
-NO_FUNCTION = {"doctor", "env", "convert"}
+NO_FUNCTION = {"completion", "doctor", "env", "convert"}
 OF_THE_TERMINAL = {
     "synthesize": {"bank", "dataset_id", "per_case", "configuration"},
     "monitor": {"interval", "once"},

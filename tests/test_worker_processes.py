@@ -36,6 +36,8 @@ def start(folder: Path, seconds: float) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Shells let what they start in the background ignore Ctrl-C, tests too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

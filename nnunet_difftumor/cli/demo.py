@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of phantoms, tumors and network (%(default)s)")
     parser.add_argument(
         "--no-training",
-        action="store_true",
+        dest="training",
+        action="store_false",
         help="stop after the pictures of synthetic tumors, in under two minutes; without it the same command resumes",
     )
     parser.add_argument("--overwrite", action="store_true", help="start again; default: resume where it stopped")
@@ -48,13 +49,13 @@ def run(args: argparse.Namespace) -> int:
             epochs=args.epochs,
             iterations_per_epoch=args.iterations_per_epoch,
             seed=args.seed,
-            training=not args.no_training,
+            training=args.training,
             overwrite=args.overwrite,
         )
     except CommandFailedError as error:
         print(f"difftumor demo: {error}", flush=True)
         return 2 if error.status == 2 else 1
-    if args.no_training:
+    if not args.training:
         return 0
     failed = not_raised(manifest["scores"])
     if failed:

@@ -55,7 +55,7 @@ def test_a_study_gets_tumors_as_nifti_and_again_from_its_manifest(scans, tmp_pat
     assert "NOTE: taken is series 2 of 40 slices, 48 x 46 voxels" in done.stdout and "series 1 (" in done.stdout
     assert files_below(tmp_path / "out") == {
         *("ct.nii.gz", "tumor_mask.nii.gz", "labels.nii.gz"),
-        *("preview.png", "manifest.json"),
+        *("preview.png", "report.html", "manifest.json"),
     }
     before, after = read_ct(scans / "study"), read_ct(tmp_path / "out" / "ct.nii.gz")
     np.testing.assert_allclose(after.affine, before.affine, atol=1e-4)
