@@ -1,5 +1,5 @@
-"""Whatever happens to server, workers, trainer, files and clock: training goes on with what there is, or stops with one
-clear sentence; it never hangs, never trains on a wrong label, and leaves no process."""
+"""Whatever happens to server, workers, trainer, files and clock: training continues with what there is, or stops with
+one clear sentence; it never hangs, never trains on a wrong label, and leaves no process."""
 
 import errno
 import json

@@ -85,17 +85,7 @@ def postprocess(
     )
     declared = dataset_json is not None or find_dataset_json(prediction).is_file()
     check_occurrence(owners, list(masks.values()), [] if declared else list(predictions.values()))
-    settings = {
-        "prediction": str(prediction.resolve()),
-        "organ_masks": str(Path(organ_masks).resolve()) if organ_masks is not None else None,
-        "organs": {
-            owner.name: {"organ_values": list(owner.organ_values), "tumor_values": list(owner.tumor_values)}
-            for owner in owners
-        },
-        "min_overlap": min_overlap,
-        "tolerance_mm": tolerance_mm,
-        "connectivity": CONNECTIVITY,
-    }
+    settings = _settings(prediction, organ_masks, owners, min_overlap=min_overlap, tolerance_mm=tolerance_mm)
     with only_writer(output):
         written = {
             name: path.name if path.name.endswith(SUFFIXES) else f"{name}.nii.gz" for name, path in predictions.items()
@@ -121,6 +111,28 @@ def postprocess(
     for line in _summary_lines(content):
         report(line)
     return content
+
+
+def _settings(
+    prediction: Path,
+    organ_masks: str | os.PathLike | None,
+    owners: Sequence[Owner],
+    *,
+    min_overlap: float,
+    tolerance_mm: float,
+) -> dict[str, Any]:
+    """What decides the result besides the files' content: an output folder holds the work of one of them."""
+    return {
+        "prediction": str(prediction.resolve()),
+        "organ_masks": str(Path(organ_masks).resolve()) if organ_masks is not None else None,
+        "organs": {
+            owner.name: {"organ_values": list(owner.organ_values), "tumor_values": list(owner.tumor_values)}
+            for owner in owners
+        },
+        "min_overlap": min_overlap,
+        "tolerance_mm": tolerance_mm,
+        "connectivity": CONNECTIVITY,
+    }
 
 
 def _finish(output: Path, prediction: Path, content: dict[str, Any]) -> None:
