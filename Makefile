@@ -3,6 +3,7 @@
 # make picture
 #             synthetic tumors in a phantom (or in your scans, DATA=folder), without training: in less than two minutes
 # make test   the tests, in two processes
+# make docs   the documentation as a site: site/index.html, made without a network
 # make lint   ruff; then, on the package as it is installed, the layers of its imports and the types of its functions
 # make test-long
 #             those that take long by nature, before a release; the code that they try has shorter tests in `make test`
@@ -34,7 +35,7 @@ TYPED := __init__.py synthesis/scans synthesis/spec.py synthesis/organ.py evalua
 # Containers often set it; hundreds of short processes would then compile the same modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo picture test lint test-long test-faults
+.PHONY: demo picture docs test lint test-long test-faults
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready
@@ -42,6 +43,9 @@ demo: $(VENV)/ready
 
 picture: $(VENV)/ready
 	$(VENV)/bin/difftumor demo --no-training --out "$(OUT)" $(if $(DATA),--data "$(DATA)") $(if $(LABELS),--labels $(LABELS))
+
+docs: $(VENV)/ready
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
 # One thread each: two processes with two threads each would spend a third of the time waiting for one another.
 test: export OMP_NUM_THREADS := 1

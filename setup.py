@@ -16,6 +16,9 @@ MAPPED_FOLDERS = {
     "nnunet_difftumor.kernels": "kernels",
 }
 
+# The documentation as a site (`make docs`).
+DOCS = ["mkdocs>=1.6.1,<2", "mkdocs-material>=9.6"]
+
 
 def version() -> str:
     text = (HERE / PACKAGE / "__init__.py").read_text(encoding="utf-8")
@@ -88,6 +91,7 @@ setup(
     ],
     extras_require={
         "backbones": ["monai>=1.5.1"],  # older ones do not take this torch
+        "docs": DOCS,
         "test": [
             "monai>=1.5.1",
             "pytest>=8",
@@ -105,6 +109,7 @@ setup(
             "setuptools>=77",
             "build>=1.2",
             "twine>=6",  # checks what would be uploaded
+            *DOCS,
         ],
     },
     entry_points={"console_scripts": ["difftumor = nnunet_difftumor.cli.start:start"]},
