@@ -1,15 +1,22 @@
-"""Makes the pictures of README and docs: DIFFTUMOR_TEST_DATA=FOLDER python docs/make_images.py
+"""Makes the pictures of README and docs: DIFFTUMOR_TEST_DATA=FOLDER python docs/make_images.py [NAME ...]
 
-tumors.png is of a phantom, which is nobody's data; before_after.png of `abdomen_3mm` in the folder, a CT under the
-Apache License 2.0 (docs/licences.md).
+before_after.png and synthesize.png are of `abdomen_3mm` in the folder, a CT under the Apache License 2.0
+(docs/licences.md); all others of phantoms, which are nobody's data. synthesize.png, preview.png, mix.png, bank.png
+and predictions.png are what the commands write, only smaller; the last is that of `difftumor demo`, which takes
+minutes. Without names all are made.
 """
 
+import json
 import os
+import subprocess
+import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from nnunet_difftumor import picture_style as style
 from nnunet_difftumor.ct import read_ct, read_labels
@@ -46,19 +53,98 @@ OPTIONS = (
     {"mass_effect": 0.6, "mass_effect_radius_mm": 32.0},
     {"contrast_hu": 30.0},
 )
+# Pictures of commands are stored with so many colours and pixels at most: smaller files that look the same in a page.
+COLOURS, WIDEST_PX = 256, 1500
 
 
-def main() -> None:
-    before_after()
-    montage()
+def main(names: Sequence[str]) -> None:
+    made_by = {
+        "before_after": before_after,
+        "tumors": montage,
+        "synthesize": preview_of_a_scan,
+        "preview": previews_of_a_dataset,
+        "bank": preview_of_a_bank,
+        "predictions": predictions_of_the_demo,
+    }
+    if unknown := set(names) - set(made_by):
+        raise SystemExit(f"no picture is called {', '.join(sorted(unknown))}; there are {', '.join(made_by)}")
+    for name in names or made_by:
+        made_by[name]()
 
 
-def before_after() -> None:
-    """Three tumors, each in the axial slice with most of it: before, after, and with the mask."""
+def preview_of_a_scan() -> None:
+    """preview.png of `difftumor synthesize`."""
+    ct, mask = _scan()
+    with tempfile.TemporaryDirectory() as folder:
+        organ = ("--organ", "liver", "--organ-label", 5, "--size", "medium", "--count", 1, "--seed", 5)
+        _difftumor(folder, "synthesize", ct, "--organ-mask", mask, *organ, "-o", f"{folder}/out")
+        _store(Path(folder) / "out" / "preview.png", "synthesize")
+
+
+def previews_of_a_dataset() -> None:
+    """liver.png and mix.png of `difftumor preview`, of a dataset of healthy phantoms."""
+    with tempfile.TemporaryDirectory() as folder:
+        _prepared(folder)
+        _difftumor(folder, "preview", "-d", 1, "-o", f"{folder}/pictures")
+        _store(Path(folder) / "pictures" / "liver.png", "preview")
+        _store(Path(folder) / "pictures" / "mix.png", "mix")
+
+
+def preview_of_a_bank() -> None:
+    """mix.png of `difftumor preview`, where tumors come from a bank."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = _prepared(folder)
+        _difftumor(folder, "synthesize", "--bank", "-d", 1, "--per-case", 6, "-o", f"{folder}/bank")
+        source = {"source": "bank", "bank_folder": f"{folder}/bank"}
+        settings.write_text(json.dumps(json.loads(settings.read_text()) | source))
+        _difftumor(folder, "preview", "-d", 1, "-o", f"{folder}/pictures")
+        _store(Path(folder) / "pictures" / "mix.png", "bank")
+
+
+def predictions_of_the_demo() -> None:
+    """predictions.png of `difftumor demo`."""
+    with tempfile.TemporaryDirectory() as folder:
+        _difftumor(folder, "demo", "--out", f"{folder}/demo")
+        _store(Path(folder) / "demo" / "predictions.png", "predictions")
+
+
+def _prepared(folder: str) -> Path:
+    """Prepares three healthy phantoms; returns the path of difftumor.json."""
+    spacing = ("--spacing", 3, 2, 2)
+    _difftumor(folder, "convert", "phantom", "-d", 1, "--cases", 3, "--tumor-cases", 0, *spacing)
+    plans = ("--planner", "ExperimentPlanner", "--patch-size", 32, 48, 48, "--organ", "liver=1:2")
+    _difftumor(folder, "prepare", "-d", 1, *spacing, *plans)
+    return next(Path(folder).glob("preprocessed/*/difftumor.json"))
+
+
+def _difftumor(folder: str, *words: object) -> None:
+    """Runs a command, with nnU-Net's folders in a folder."""
+    variables = {f"nnUNet_{name}": f"{folder}/{name}" for name in ("raw", "preprocessed", "results")}
+    command = [sys.executable, "-m", "nnunet_difftumor.cli.main", *map(str, words)]
+    subprocess.run(command, check=True, env=os.environ | variables)
+
+
+def _store(picture: Path, name: str) -> None:
+    """A picture that a command has written, with fewer colours, and pixels if it is wide."""
+    with Image.open(picture) as image:
+        small = image.convert("RGB")
+        small.thumbnail((WIDEST_PX, small.height), Image.Resampling.LANCZOS)
+        small.quantize(COLOURS, kmeans=2, dither=Image.Dither.NONE).save(IMAGES / f"{name}.png", optimize=True)
+    print(IMAGES / f"{name}.png")
+
+
+def _scan() -> tuple[Path, Path]:
+    """CT and label map of `abdomen_3mm`."""
     data = os.environ.get("DIFFTUMOR_TEST_DATA")
     if not data:
         raise SystemExit("DIFFTUMOR_TEST_DATA names no folder; give the one with abdomen_3mm")
     ct, mask = (Path(data) / "abdomen_3mm" / f"{name}.nii.gz" for name in ("ct", "labels"))
+    return ct, mask
+
+
+def before_after() -> None:
+    """Three tumors, each in the axial slice with most of it: before, after, and with the mask."""
+    ct, mask = _scan()
     scan, panel = read_ct(ct), PICTURE_PX + GAP
     view = views(scan.direction)[0]
     width, height = 3 * panel + GAP, len(TUMORS) * (panel + LINE) + 2 * LINE
@@ -167,4 +253,4 @@ def _pair(figure, place: tuple[float, float], before: np.ndarray, after: np.ndar
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
