@@ -121,6 +121,13 @@ def test_links_and_pictures_lead_somewhere(page):
         assert not part or part in anchors(target), link
 
 
+def test_pictures_are_small():
+    """But for the montage of all tumors."""
+    sizes = {path.name: path.stat().st_size for path in (REPOSITORY / "docs" / "images").iterdir()}
+    assert len(sizes) > 5
+    assert {name for name, size in sizes.items() if size > 400_000} == {"tumors.png"}
+
+
 def test_the_index_has_every_page_and_the_readme_the_index():
     assert {link.partition("#")[0] for link in links(PAGE["README"])} == {
         page.name for page in DOCS if page.stem != "README"
