@@ -55,6 +55,6 @@ class Environment:
 def copy_of_sources(folder: Path) -> Path:
     """A copy of the repository's working tree in `folder`, so that building leaves no trace in the repository."""
     ignored = shutil.ignore_patterns(
-        ".git", ".venv", "__pycache__", "build", "dist", "*.egg-info", "demo_out", ".*_cache", ".hypothesis"
+        ".git", ".venv", "__pycache__", "build", "dist", "site", "*.egg-info", "demo_out", ".*_cache", ".hypothesis"
     )
     return Path(shutil.copytree(REPOSITORY, folder, ignore=ignored))
