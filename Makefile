@@ -3,7 +3,8 @@
 # make picture
 #             synthetic tumors in a phantom (or in your scans, DATA=folder), without training: in less than two minutes
 # make test   the tests, in two processes
-# make docs   the documentation as a site: site/index.html, made without a network
+# make docs   the documentation as a site: site/index.html, made without a network; its search wants a server
+#             (python -m http.server -d site)
 # make lint   ruff; then, on the package as it is installed, the layers of its imports and the types of its functions
 # make test-long
 #             those that take long by nature, before a release; the code that they try has shorter tests in `make test`
