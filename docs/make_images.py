@@ -54,7 +54,7 @@ OPTIONS = (
     {"contrast_hu": 30.0},
 )
 # Pictures of commands are stored with so many colours and pixels at most: smaller files that look the same in a page.
-COLOURS, WIDEST_PX = 256, 1100
+COLOURS, WIDEST_PX = 192, 1100
 
 
 def main(names: Sequence[str]) -> None:
