@@ -35,7 +35,7 @@ MISTAKES = {
     "nonsense": "VERB nonsense is unknown, expected convert, prepare, ",
     "convert": "difftumor convert: missing: NAME; `difftumor convert --help` says what there is",
     "convert folders -i x": "difftumor convert: NAME folders is unknown; did you mean folder?",
-    "convert folder -i x": "difftumor convert folder: missing: -d, --labels; `difftumor convert folder --help`",
+    "convert folder -i x": "missing: -d/--dataset-id, --labels; `difftumor convert folder --help` says what there is",
     "convert folder -i x -d 3 --labels liver=1 --overwrit x": "x: more than is asked for",
     "convert folder -i x -d 3 --labels liver=1 --labelsname y": "no option --labelsname; did you mean --labels-name?",
     "prepare": "difftumor prepare: missing: -d/--dataset-id; `difftumor prepare --help` says what there is",
@@ -53,7 +53,7 @@ MISTAKES = {
     "synthesize ct.nii.gz --fast --exact": "--exact: not allowed with argument --fast",
     "preview -d 3 --sweeps": "there is no option --sweeps; did you mean --sweep?",
     "evaluate truth": "difftumor evaluate: missing: PRED; ",
-    "monitor": "difftumor monitor: missing: run; ",
+    "monitor": "difftumor monitor: missing: RUN; ",
     "train-diffusion -d 3 --preset": "--preset: expected one argument",
     "doctor --fixx": "there is no option --fixx; did you mean --fix?",
 }
