@@ -31,7 +31,7 @@ from nnunet_difftumor.errors import InputError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
-        type=_name_and_values,
+        type=_label,
         nargs="+",
         required=True,
         metavar="NAME=[VALUE,...]",
@@ -192,10 +192,23 @@ def _load(
     return RawCase(scan, labels, str(folder), note=scan.note)
 
 
-def _name_and_values(text: str) -> tuple[str, list[int]]:
+def parse_label(text: str) -> tuple[str, list[int]]:
+    """Reads NAME=VALUE[,VALUE], or NAME= for a label that no case has.
+
+    Raises:
+        InputError: if the text does not have that form.
+    """
     match = re.fullmatch(r"([^=]+)=(\d+(?:,\d+)*)?", text)
     if match is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: expected NAME=VALUE or NAME=VALUE,VALUE, such as kidney=2,3, or NAME= if no case has it"
+        raise InputError(
+            f"`labels` {text!r}: expected NAME=VALUE or NAME=VALUE,VALUE, such as kidney=2,3, or NAME= if no case has "
+            "it"
         )
     return match[1], [int(value) for value in match[2].split(",")] if match[2] else []
+
+
+def _label(text: str) -> tuple[str, list[int]]:
+    try:
+        return parse_label(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("`labels` ")) from error

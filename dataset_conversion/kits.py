@@ -12,6 +12,7 @@ from typing import Any
 from nnunet_difftumor.ct import ScanHeader, check_labels_header, read_ct, read_ct_header, read_labels
 from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, SourceCase, write_raw_dataset
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import check_folder
 
 
 def convert_kits(
@@ -45,6 +46,7 @@ def convert_kits(
         InputError: there is no case, or none is good.
     """
     input_folder = Path(input_folder).absolute()
+    check_folder(input_folder, "expected that of KiTS, with case_NNNNN folders in it")
     folders = []
     for parent in (input_folder, input_folder / "dataset", input_folder / "data"):
         folders = folders or sorted(path for path in parent.glob("case_[0-9]*") if path.is_dir())

@@ -19,6 +19,7 @@ from nnunet_difftumor.ct.images import load_header
 from nnunet_difftumor.dataset_conversion.checks.organs import check_one_tissue
 from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, SourceCase, write_raw_dataset
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import check_folder
 
 # Values in the files and in the dataset.
 LABELS = {"background": 0, "liver": 1, "liver_tumor": 2}
@@ -54,6 +55,7 @@ def convert(
         InputError: there is no volume, or no case is good.
     """
     input_folder = Path(input_folder).absolute()
+    check_folder(input_folder, "expected that of LiTS, with volume-N.nii and segmentation-N.nii in it or below")
     volumes, segmentations = _numbered(input_folder, "volume"), _numbered(input_folder, "segmentation")
     if not volumes:
         raise InputError(

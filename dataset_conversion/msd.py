@@ -19,7 +19,7 @@ from nnunet_difftumor.dataset_conversion.raw_dataset import (
     write_raw_dataset,
 )
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.files import scratch_folder
+from nnunet_difftumor.files import check_folder, scratch_folder
 from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.nnunet_folders import FOLDER_VARIABLES, RAW
 
@@ -114,6 +114,7 @@ def _source_files(folder: Path, case: str) -> tuple[Path, Path]:
 
 def _read_task(folder: Path) -> dict:
     """The task's dataset.json, after checking what nnU-Net's converter asserts."""
+    check_folder(folder, "expected the extracted folder of a task, such as Task03_Liver")
     if not re.fullmatch(r"Task\d+_[^_]+", folder.name):
         raise InputError(f"{folder}: expected a folder named like Task03_Liver, as it comes out of the archive")
     missing = [part for part in ("imagesTr", "labelsTr", "imagesTs", "dataset.json") if not (folder / part).exists()]

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_dataset_id(parser)
     parser.add_argument(
         "--against",
-        type=int,
+        type=options.positive,
         nargs="+",
         default=[],
         metavar="ID",

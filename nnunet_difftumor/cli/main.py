@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from nnunet_difftumor import __version__
-from nnunet_difftumor.cli.colour import ERROR, painted, with_painted_beginning
+from nnunet_difftumor.cli.colour import ERROR, NOTE, painted, with_painted_beginning
 from nnunet_difftumor.cli.output import OPTIONS, going_to
 from nnunet_difftumor.cli.parser import Parser
 from nnunet_difftumor.cli.signals import ending_on_signals, received
@@ -98,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupted = f"\ndifftumor {verb}: interrupted{more}"
     with ending_on_signals(exits=argv is None, last_words=interrupted):
         try:
+            OPTIONS.prog = f"difftumor {verb}"
             options, others = OPTIONS.parse_known_args(arguments[1:])
             with going_to(options, ["difftumor", *arguments]):
                 return _run(verb, others)
@@ -124,7 +125,10 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
             epilog="--quiet prints nothing but errors, --log-file FILE appends all output to a file",
         )
         module.add_arguments(parser)
+        parser.more_options = OPTIONS._option_string_actions.keys()
         parsed = parser.parse_args(arguments)
+        for note in parser.notes():
+            print(f"{painted(f'difftumor {verb}:', NOTE, sys.stderr)} {note}", file=sys.stderr)
         # Prints lines of the library as errors are printed.
         parsed.say = lambda line: print(with_painted_beginning(with_options(line, parser), sys.stdout), flush=True)
         return module.run(parsed) or 0

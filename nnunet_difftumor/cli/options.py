@@ -14,8 +14,18 @@ Options = argparse._ActionsContainer
 _AXES = ("Z", "Y", "X")
 
 
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    return _at_least(1, text)
+
+
+def not_negative(text: str) -> int:
+    """A whole number of at least 0."""
+    return _at_least(0, text)
+
+
 def add_dataset_id(options: Options, what: str = "of a dataset in nnUNet_raw", *, required: bool = True) -> None:
-    options.add_argument("-d", "--dataset-id", type=int, required=required, metavar="ID", help=what)
+    options.add_argument("-d", "--dataset-id", type=positive, required=required, metavar="ID", help=what)
 
 
 def add_input_folder(options: Options, what: str) -> None:
@@ -38,7 +48,7 @@ def add_out(
 
 
 def add_processes(options: Options, what: str, *, default: int | None = None) -> None:
-    options.add_argument("-np", "--processes", type=int, default=default, metavar="N", help=what)
+    options.add_argument("-np", "--processes", type=positive, default=default, metavar="N", help=what)
 
 
 def add_configuration(options: Options, what: str, *, default: str | None = None) -> None:
@@ -95,7 +105,7 @@ def add_organ_pairs(options: Options, form: str, what: str) -> None:
 def add_healthy(options: Options, what: str) -> None:
     options.add_argument(
         "--healthy",
-        type=int,
+        type=positive,
         nargs="+",
         default=[],
         metavar="ID",
@@ -132,7 +142,7 @@ def add_device(options: Options, what: str = "", *, default: str | None = None, 
 
 
 def add_seed(options: Options, what: str, *, default: int | None = None) -> None:
-    options.add_argument("--seed", type=int, default=default, metavar="N", help=what)
+    options.add_argument("--seed", type=not_negative, default=default, metavar="N", help=what)
 
 
 def add_overwrite(options: Options, what: str) -> None:
@@ -162,6 +172,13 @@ def chosen_device(device: str | None) -> str | None:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _at_least(least: int, text: str) -> int:
+    value = int(text)
+    if value < least:
+        raise argparse.ArgumentTypeError(f"is {value}, expected at least {least}")
+    return value
 
 
 def _add_values(options: Options, name: str, what: str, default: Sequence[int] | None) -> None:

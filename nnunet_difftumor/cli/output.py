@@ -13,7 +13,7 @@ from nnunet_difftumor.cli.colour import without_colour
 from nnunet_difftumor.cli.parser import Parser
 from nnunet_difftumor.errors import InputError
 
-OPTIONS = Parser(prog="difftumor VERB", add_help=False, allow_abbrev=False)
+OPTIONS = Parser(add_help=False, allow_abbrev=False)
 OPTIONS.add_argument("--quiet", action="store_true", help="print nothing but errors")
 OPTIONS.add_argument("--log-file", type=Path, metavar="FILE", help="also append all output to a file")
 

@@ -12,9 +12,13 @@ from nnunet_difftumor.cli import options
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run's fold in nnUNet_results")
-    parser.add_argument("--sample", type=int, required=True, metavar="N", help="number of the sample")
+    parser.add_argument("--sample", type=options.not_negative, required=True, metavar="N", help="number of the sample")
     parser.add_argument(
-        "--rank", type=int, default=0, metavar="N", help="of the process, in distributed training (default: 0)"
+        "--rank",
+        type=options.not_negative,
+        default=0,
+        metavar="N",
+        help="of the process, in distributed training (default: 0)",
     )
     options.add_out(parser, "for the files (default: RUN/replay/SAMPLE)")
 

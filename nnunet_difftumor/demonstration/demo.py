@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor import __version__
+from nnunet_difftumor.dataset_conversion.folder import parse_label
 from nnunet_difftumor.demonstration.journal import Journal
 from nnunet_difftumor.demonstration.page import REPORT, write_page
 from nnunet_difftumor.demonstration.steps import Steps
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.files import only_writer
+from nnunet_difftumor.files import check_folder, only_writer
 
 # Scans, raw dataset, synthetic tumors.
 _STEPS_WITHOUT_TRAINING = 3
@@ -58,8 +59,10 @@ def demo(
         "iterations_per_epoch": iterations_per_epoch,
         "seed": seed,
     }
-    if data is not None and not Path(data).is_dir():
-        raise InputError(f"`data` {data}: no such folder; expected one with a sub-folder for each case")
+    if data is not None:
+        check_folder(data, "expected one with a sub-folder for each case", argument="data")
+    for label in labels:
+        parse_label(label)
     output = Path(out).absolute()
     with only_writer(output):
         journal = Journal(output, settings, overwrite=overwrite)
