@@ -11,9 +11,11 @@ the input was wrong.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from nnunet_difftumor.cli import options
+from nnunet_difftumor.cli.colour import ERROR, painted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,12 +57,12 @@ def run(args: argparse.Namespace) -> int:
             overwrite=args.overwrite,
         )
     except CommandFailedError as error:
-        print(f"difftumor demo: {error}", flush=True)
+        args.say(f"{painted('difftumor demo:', ERROR, sys.stdout)} {error}")
         return 2 if error.status == 2 else 1
     if not args.training:
         return 0
     failed = not_raised(manifest["scores"])
     if failed:
         dice = ", ".join(f"{name} ({before:.3f} to {after:.3f})" for name, (before, after) in failed.items())
-        print(f"difftumor demo: FAILED, training did not raise the Dice of {dice}")
+        args.say(f"{painted('difftumor demo:', ERROR, sys.stdout)} FAILED, training did not raise the Dice of {dice}")
     return int(bool(failed))
