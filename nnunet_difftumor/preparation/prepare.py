@@ -277,7 +277,9 @@ class _Preparation:
         if self.pools.names:
             what = f"      healthy pools {', '.join(self.pools.names)}"
             foretell_cases(what, self.pools.cases, pooled, report=self.report)
-        self.say_settings(said)
+        settings = self.folder / FILE_NAME
+        kept = settings.is_file() and not self.overwrite
+        self.say_settings(said if kept else f"{settings} would be made: {said}")
         source, existing = self._existing_folds()
         if existing is not None and source.parent == self.raw:
             check_known(existing, {*self.raw_cases, *self.pools.cases}, where=source)

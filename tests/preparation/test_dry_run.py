@@ -64,7 +64,7 @@ def test_of_a_new_dataset_the_installed_command_says_plans_settings_and_cases(un
         "[1/6] fingerprint: would be extracted from 6 cases",
         f"[2/6] plans: {plans} would be made by nnUNetPlannerResEncM, voxels of [4.0, 3.0, 3.0], patches of [32, ",
         "[3/6] preprocessing: 6 of 6 cases would be preprocessed",
-        "[4/6] settings: liver [1] with tumor 2",
+        f"[4/6] settings: {plans.with_name('difftumor.json')} would be made: liver [1] with tumor 2",
         "folds would be made from what the label maps hold",
         "are free for",
         "Dry run: nothing was written",
