@@ -127,6 +127,8 @@ WRONG_PLACES = {
     "postprocess file.txt -o out --organ-label 1": "file.txt: is no folder; expected a folder of label maps (.nii.gz, ",
     "export none --dry-run": "/none: expected a model folder of nnU-Net (TRAINER__PLANS__CONFIGURATION), but there is",
     "demo --data file.txt": "--data file.txt: is no folder; expected one with a sub-folder for each case",
+    "evaluate empty empty --seed -1": "--seed is -1, expected at least 0",
+    "demo --seed -1": "--seed is -1, expected at least 0",
     "demo --labels liver": "--labels 'liver': expected NAME=VALUE or NAME=VALUE,VALUE, such as kidney=2,3, or NAME= if",
     "env --log-file none/log.txt": "--log-file none/log.txt: cannot be written (No such file or directory); name a",
 }

@@ -142,7 +142,7 @@ def add_device(options: Options, what: str = "", *, default: str | None = None, 
 
 
 def add_seed(options: Options, what: str, *, default: int | None = None) -> None:
-    options.add_argument("--seed", type=not_negative, default=default, metavar="N", help=what)
+    options.add_argument("--seed", type=int, default=default, metavar="N", help=what)
 
 
 def add_overwrite(options: Options, what: str) -> None:

@@ -51,6 +51,8 @@ def demo(
     for name, value in (("`epochs`", epochs), ("`iterations_per_epoch`", iterations_per_epoch)):
         if value < 1:
             raise InputError(f"{name} is {value}, expected at least 1")
+    if seed < 0:
+        raise InputError(f"`seed` is {seed}, expected at least 0")
     settings = {
         "version": __version__,
         "data": None if data is None else str(Path(data).absolute()),

@@ -72,6 +72,8 @@ def evaluate(
     """
     if nsd_tolerance_mm <= 0:
         raise InputError(f"`nsd_tolerance_mm`: expected more than 0 mm, got {nsd_tolerance_mm:g}")
+    if seed < 0:
+        raise InputError(f"`seed` is {seed}, expected at least 0")
     for folder in (ground_truth, prediction):
         check_label_folder(folder)
     check_truth(ground_truth, prediction)
