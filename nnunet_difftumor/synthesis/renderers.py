@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from nnunet_difftumor.synthesis.networks.weights import DiffusionWeights
 
 RENDERERS = ("handcrafted", "diffusion")
-DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)

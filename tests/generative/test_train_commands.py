@@ -62,6 +62,10 @@ def test_interrupted_command_resumes_and_its_weights_draw_tumors(tmp_path, monke
 
     draw = ["train-diffusion", *common, "--organ", "liver", "--stage", "early", *options(DIFFUSION)]
     assert main([*draw, "--steps", "2"]) == 0
+    # Along z, y, x; in the settings along z, x, y.
+    assert main([*draw, "--steps", "2", "--patch-size", "8", "16", "8"]) == 0
+    assert main([*draw, "--steps", "2", "--patch-size", "8", "8", "16"]) == 2
+    assert "patch_size was [8, 8, 16], now [8, 16, 8]" in capsys.readouterr().err
     weights = run.weights_folder / "liver_early.safetensors"
     model, description = load_diffusion(weights, autoencoder=run.weights)
     assert description.diffusion.sampler == "ddpm"
