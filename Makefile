@@ -5,6 +5,8 @@
 # make test   the tests, in two processes
 # make docs   the documentation as a site: site/index.html, made without a network; its search wants a server
 #             (python -m http.server -d site)
+# make package
+#             wheel and source distribution in dist/, checked; the wheel in a fresh environment, with its extras, and tried
 # make lint   ruff; then, on the package as it is installed, the layers of its imports and the types of its functions
 # make test-long
 #             those that take long by nature, before a release; the code that they try has shorter tests in `make test`
@@ -36,7 +38,7 @@ TYPED := __init__.py synthesis/scans synthesis/spec.py synthesis/organ.py evalua
 # Containers often set it; hundreds of short processes would then compile the same modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo picture docs test lint test-long test-faults
+.PHONY: demo picture docs test lint package test-long test-faults
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready
@@ -72,6 +74,17 @@ lint: $(VENV)/ready
 	cd build/installed && PYTHONPATH=. $(abspath $(VENV))/bin/lint-imports --no-logo --no-cache ../../pyproject.toml
 	cd build/installed && $(abspath $(VENV))/bin/mypy --config-file ../../pyproject.toml --cache-dir ../mypy \
 		$(TYPED:%=nnunet_difftumor/%) ../../tests/typing/public_api.py
+
+FRESH := build/fresh
+package: $(VENV)/ready
+	rm -rf dist $(FRESH)
+	$(VENV)/bin/python -m build --no-isolation --outdir dist .
+	$(VENV)/bin/python -m twine check --strict dist/*
+	$(VENV)/bin/python -m venv $(FRESH)
+	$(FRESH)/bin/python -m pip install --quiet --no-compile $(PIP_OPTIONS) "$$(echo dist/*.whl)[backbones]"
+	mkdir -p $(FRESH)/raw $(FRESH)/preprocessed $(FRESH)/results
+	cd $(FRESH) && export nnUNet_raw=raw nnUNet_preprocessed=preprocessed nnUNet_results=results && \
+		bin/difftumor doctor --fix && bin/difftumor demo --no-training --out demo
 
 $(VENV)/ready: setup.py pyproject.toml constraints.txt nnunet_difftumor.pth
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \

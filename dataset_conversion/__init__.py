@@ -1,7 +1,8 @@
 """Converters to nnU-Net raw datasets, and the phantom.
 
 A converter is one module here, named in CONVERTERS, with `convert(...)` and `add_arguments(parser)`; the names of the
-arguments are those of `convert`. It hands its cases to `raw_dataset.write_raw_dataset`.
+arguments are those of `convert`; options that other verbs have, too, are added by `cli/convert.py`. It hands its cases
+to `raw_dataset.write_raw_dataset`.
 """
 
 CONVERTERS = {

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import check_folder
 
 
 def case_folders(input_folder: Path, *, ct_name: str) -> list[Path]:
@@ -16,8 +17,7 @@ def case_folders(input_folder: Path, *, ct_name: str) -> list[Path]:
     Raises:
         InputError: there are none.
     """
-    if not input_folder.is_dir():
-        raise InputError(f"{input_folder}: no such folder; expected one with a sub-folder for each case")
+    check_folder(input_folder, "expected one with a sub-folder for each case")
     folders = sorted(path for path in input_folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not folders:
         raise InputError(f"{input_folder}: has no sub-folders; expected one for each case, with {ct_name}")

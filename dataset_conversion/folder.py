@@ -13,10 +13,11 @@ import functools
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
-from nnunet_difftumor.ct import read_ct, read_labels
+from nnunet_difftumor.ct import ScanHeader, check_labels_header, read_ct, read_ct_header, read_labels
 from nnunet_difftumor.ct.dicom_study import files_of_study
 from nnunet_difftumor.ct.images import in_any_format
 from nnunet_difftumor.ct.scan_folder import scan_of_case
@@ -30,7 +31,7 @@ from nnunet_difftumor.errors import InputError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
-        type=_name_and_values,
+        type=_label,
         nargs="+",
         required=True,
         metavar="NAME=[VALUE,...]",
@@ -42,8 +43,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="values that are not listed become background; without this they reject the case",
     )
-    parser.add_argument("--ct-name", default="ct.nii.gz", help="file name of the CT in each sub-folder (%(default)s)")
-    parser.add_argument("--labels-name", default="labels.nii.gz", help="file name of the label map (%(default)s)")
+    parser.add_argument(
+        "--ct-name",
+        default="ct.nii.gz",
+        metavar="NAME",
+        help="file name of the CT in each sub-folder (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--labels-name",
+        default="labels.nii.gz",
+        metavar="NAME",
+        help="file name of the label map (default: %(default)s)",
+    )
 
 
 def convert(
@@ -53,6 +64,7 @@ def convert(
     labels: Mapping[str, Collection[int]] | Iterable[tuple[str, Collection[int]]],
     name: str | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
     ignore_other_labels: bool = False,
     ct_name: str = "ct.nii.gz",
     labels_name: str = "labels.nii.gz",
@@ -68,6 +80,7 @@ def convert(
             values a label is declared that no case has, if no `label_map.json` says otherwise.
         name: name of the dataset; by default that of input_folder.
         overwrite: replaces the dataset if it exists.
+        dry_run: only say what would be done, as far as headers show it.
         ignore_other_labels: values that are not listed become background instead of rejecting the case.
         ct_name, labels_name: file names in each sub-folder; if there is none of this name, one of another format
             (.nii.gz, .nii, .mha, .nrrd), and, for the CT, DICOM files in the sub-folder or below.
@@ -94,7 +107,8 @@ def convert(
         ignore_others=ignore_other_labels,
         spacing_mm=spacing_mm,
     )
-    cases = {folder.name: _case(folder, ct_name, labels_name, load=load) for folder in folders}
+    look = functools.partial(_look, values_by_name=values_by_name, spacing_mm=spacing_mm)
+    cases = {folder.name: _case(folder, ct_name, labels_name, load=load, look=look) for folder in folders}
     return write_raw_dataset(
         raw_dataset.anonymous(cases) if anonymous else cases,
         dataset_id,
@@ -107,20 +121,47 @@ def convert(
             "anonymous": anonymous,
         },
         overwrite=overwrite,
+        dry_run=dry_run,
     )
 
 
-def _case(folder: Path, ct_name: str, labels_name: str, *, load: Callable[..., RawCase]) -> SourceCase:
+def _case(
+    folder: Path,
+    ct_name: str,
+    labels_name: str,
+    *,
+    load: Callable[..., RawCase],
+    look: Callable[..., ScanHeader],
+) -> SourceCase:
     try:
         ct, labels = scan_of_case(folder, ct_name), in_any_format(folder / labels_name)
     except InputError as error:
-        return SourceCase(functools.partial(_refuse, error), (folder / ct_name, folder / labels_name))
+        refuse = functools.partial(_refuse, error)
+        return SourceCase(refuse, refuse, files=(folder / ct_name, folder / labels_name))
     slices = files_of_study(ct) if ct.is_dir() else ()
-    return SourceCase(functools.partial(load, folder, ct, labels), (ct, labels, folder / LABEL_MAP_FILE, *slices))
+    return SourceCase(
+        functools.partial(load, folder, ct, labels),
+        functools.partial(look, folder, ct, labels),
+        files=(ct, labels, folder / LABEL_MAP_FILE, *slices),
+    )
 
 
-def _refuse(error: InputError) -> RawCase:
+def _refuse(error: InputError) -> NoReturn:
     raise error
+
+
+def _look(
+    folder: Path,
+    ct: Path,
+    labels_file: Path,
+    *,
+    values_by_name: dict[str, Collection[int]],
+    spacing_mm: Sequence[float] | None,
+) -> ScanHeader:
+    scan = read_ct_header(ct, spacing_mm=spacing_mm)
+    check_labels_header(labels_file, like=scan)
+    values_in_folder(folder, values_by_name)
+    return scan
 
 
 def _load(
@@ -151,10 +192,23 @@ def _load(
     return RawCase(scan, labels, str(folder), note=scan.note)
 
 
-def _name_and_values(text: str) -> tuple[str, list[int]]:
+def parse_label(text: str) -> tuple[str, list[int]]:
+    """Reads NAME=VALUE[,VALUE], or NAME= for a label that no case has.
+
+    Raises:
+        InputError: if the text does not have that form.
+    """
     match = re.fullmatch(r"([^=]+)=(\d+(?:,\d+)*)?", text)
     if match is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: expected NAME=VALUE or NAME=VALUE,VALUE, such as kidney=2,3, or NAME= if no case has it"
+        raise InputError(
+            f"`labels` {text!r}: expected NAME=VALUE or NAME=VALUE,VALUE, such as kidney=2,3, or NAME= if no case has "
+            "it"
         )
     return match[1], [int(value) for value in match[2].split(",")] if match[2] else []
+
+
+def _label(text: str) -> tuple[str, list[int]]:
+    try:
+        return parse_label(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("`labels` ")) from error

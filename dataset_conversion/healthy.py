@@ -16,13 +16,14 @@ from typing import Any
 
 import nibabel as nib
 
-from nnunet_difftumor.ct import read_ct
+from nnunet_difftumor.ct import ScanHeader, read_ct, read_ct_header
 from nnunet_difftumor.dataset_conversion import raw_dataset
 from nnunet_difftumor.dataset_conversion.case_folders import case_folders, dataset_name_after
 from nnunet_difftumor.dataset_conversion.checks.organs import check_organs
 from nnunet_difftumor.dataset_conversion.healthy_layouts import (
     CT_NAME,
     LAYOUTS,
+    check_mask_headers,
     detect_layout,
     mask_files,
     organ_parts,
@@ -68,7 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--layout", choices=LAYOUTS, help="instead of the one that is recognized; btcv never is")
     parser.add_argument(
-        "--margin-mm", type=float, default=40.0, help="what is kept around the organs on every side (%(default)s)"
+        "--margin-mm",
+        type=float,
+        default=40.0,
+        metavar="MM",
+        help="kept around the organs on every side (default: %(default)s)",
     )
     parser.add_argument("--no-crop", dest="crop", action="store_false", help="keep whole scans")
     parser.add_argument(
@@ -87,6 +92,7 @@ def convert(
     like: int | None = None,
     name: str | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
     spacing_mm: Sequence[float] | None = None,
     anonymous: bool = False,
 ) -> Path:
@@ -103,6 +109,7 @@ def convert(
         like: id of a raw dataset whose labels and orientation are taken; its organs must be the ones asked for.
         name: name of the dataset; by default that of input_folder.
         overwrite: replaces the dataset if it exists.
+        dry_run: only say what would be done, as far as headers show it.
         spacing_mm: voxel size (z, y, x) of scans whose header was never set; without it they are rejected.
         anonymous: names cases after the content of their CTs, and leaves names of files, and text in headers, out.
 
@@ -130,8 +137,13 @@ def convert(
         "spacing_mm": spacing_mm,
     }
     load = functools.partial(_load, labelling=labelling, **loading)
+    look = functools.partial(_look, layout=layout, parts=parts, spacing_mm=spacing_mm)
     cases = {
-        folder.name: SourceCase(functools.partial(load, folder), (folder / CT_NAME, *mask_files(layout, folder, parts)))
+        folder.name: SourceCase(
+            functools.partial(load, folder),
+            functools.partial(look, folder),
+            files=(folder / CT_NAME, *mask_files(layout, folder, parts)),
+        )
         for folder in folders
     }
     return write_raw_dataset(
@@ -141,6 +153,7 @@ def convert(
         labels=labelling.labels,
         settings={**loading, "values": labelling.values, "orientation": labelling.orientation, "anonymous": anonymous},
         overwrite=overwrite,
+        dry_run=dry_run,
         about={"description": f"healthy {', '.join(names)}; no case has a tumor label", **labelling.about},
     )
 
@@ -200,6 +213,14 @@ def labelling_like(dataset_id: int, organs: Sequence[str]) -> Labelling:
 
 def _raw_folder(dataset_id: int) -> Path:
     return find_dataset(RAW, dataset_id, inside="dataset.json", argument="like").parent
+
+
+def _look(
+    folder: Path, *, layout: str, parts: Mapping[str, Collection[str | int]], spacing_mm: Sequence[float] | None
+) -> ScanHeader:
+    scan = read_ct_header(folder / CT_NAME, spacing_mm=spacing_mm)
+    check_mask_headers(layout, folder, scan, parts)
+    return scan
 
 
 def _load(

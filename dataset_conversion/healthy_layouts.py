@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_difftumor.ct import Scan, read_labels
+from nnunet_difftumor.ct import Scan, ScanHeader, check_labels_header, read_labels
 from nnunet_difftumor.dataset_conversion.checks.inside_organs import is_anatomy, lies_inside
 from nnunet_difftumor.dataset_conversion.checks.label_map_file import LABEL_MAP_FILE, values_in_folder
 from nnunet_difftumor.errors import InputError
@@ -137,6 +137,27 @@ def mask_files(layout: str, folder: Path, parts: Mapping[str, Collection[str | i
     return asked + tuple(_other_files(folder, parts))
 
 
+def check_mask_headers(layout: str, folder: Path, scan: ScanHeader, parts: Mapping[str, Collection[str | int]]) -> None:
+    """Checks of a case what `read_organs` checks before the voxels.
+
+    Args:
+        layout: a name in LAYOUTS.
+        folder: of the case.
+        scan: the header of its CT.
+        parts: files or values by organ.
+
+    Raises:
+        InputError: as `read_organs`, as far as headers show it.
+    """
+    if LAYOUTS[layout].one_file_per_organ:
+        _check_no_label_map(folder)
+        for path in mask_files(layout, folder, parts):
+            check_labels_header(path, like=scan)
+    else:
+        check_labels_header(folder / LABEL_MAP_NAME, like=scan)
+        values_in_folder(folder, parts)
+
+
 def read_organs(
     layout: str, folder: Path, scan: Scan, *, parts: Mapping[str, Collection[str | int]], values: Mapping[str, int]
 ) -> tuple[np.ndarray, str]:
@@ -166,10 +187,7 @@ def read_organs(
 def _read_files(
     layout: str, folder: Path, scan: Scan, parts: Mapping[str, Collection[str]], values: Mapping[str, int]
 ) -> tuple[np.ndarray, str]:
-    if (folder / LABEL_MAP_FILE).exists():
-        raise InputError(
-            f"{folder / LABEL_MAP_FILE}: is for label maps, but this case has a mask for each organ; remove the file"
-        )
+    _check_no_label_map(folder)
     labels = np.zeros(scan.hu.shape, np.uint8)
     for organ in parts:
         for part in parts[organ]:
@@ -199,6 +217,13 @@ def _read_label_map(
             )
     shown = ", ".join(map(str, others[:12])) + (", ..." if len(others) > 12 else "")
     return labels, f"values {shown} are named by nobody and become background" if others else ""
+
+
+def _check_no_label_map(folder: Path) -> None:
+    if (folder / LABEL_MAP_FILE).exists():
+        raise InputError(
+            f"{folder / LABEL_MAP_FILE}: is for label maps, but this case has a mask for each organ; remove the file"
+        )
 
 
 def _value(organ: str, part: str | int) -> int:

@@ -23,6 +23,7 @@ def convert(
     *,
     name: str | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
     spacing_mm: Sequence[float] | None = None,
 ) -> Path:
     """Makes a raw dataset from KiTS19; see `convert_kits`."""
@@ -32,6 +33,7 @@ def convert(
         name="KiTS2019" if name is None else name,
         labels=LABELS,
         overwrite=overwrite,
+        dry_run=dry_run,
         spacing_mm=spacing_mm,
         about={
             "description": "KiTS19, the 2019 Kidney Tumor Segmentation Challenge",

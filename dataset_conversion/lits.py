@@ -13,11 +13,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from nnunet_difftumor.ct import Scan, read_ct, read_labels
+from nnunet_difftumor.ct import Scan, ScanHeader, check_labels_header, read_ct, read_ct_header, read_labels
 from nnunet_difftumor.ct.geometry import is_header_unset
+from nnunet_difftumor.ct.images import load_header
 from nnunet_difftumor.dataset_conversion.checks.organs import check_one_tissue
 from nnunet_difftumor.dataset_conversion.raw_dataset import RawCase, SourceCase, write_raw_dataset
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import check_folder
 
 # Values in the files and in the dataset.
 LABELS = {"background": 0, "liver": 1, "liver_tumor": 2}
@@ -33,6 +35,7 @@ def convert(
     *,
     name: str | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
     spacing_mm: Sequence[float] | None = None,
 ) -> Path:
     """Makes a raw dataset from the training part of LiTS. Cases are named lits_000 and so on, after the volumes.
@@ -42,6 +45,7 @@ def convert(
         dataset_id: 1 to 999.
         name: name of the dataset; by default LiTS.
         overwrite: replaces the dataset if it exists.
+        dry_run: only say what would be done, as far as headers show it.
         spacing_mm: voxel size (z, y, x) of scans whose header was never set; without it they are rejected.
 
     Returns:
@@ -51,6 +55,7 @@ def convert(
         InputError: there is no volume, or no case is good.
     """
     input_folder = Path(input_folder).absolute()
+    check_folder(input_folder, "expected that of LiTS, with volume-N.nii and segmentation-N.nii in it or below")
     volumes, segmentations = _numbered(input_folder, "volume"), _numbered(input_folder, "segmentation")
     if not volumes:
         raise InputError(
@@ -59,9 +64,9 @@ def convert(
         )
     cases = {}
     for number in sorted(volumes):
-        files = volumes[number] + segmentations.get(number, [])
-        load = functools.partial(_load, volumes[number], segmentations.get(number, []), spacing_mm=spacing_mm)
-        cases[f"lits_{number:03d}"] = SourceCase(load, tuple(files))
+        files = volumes[number], segmentations.get(number, [])
+        load, look = (functools.partial(how, *files, spacing_mm=spacing_mm) for how in (_load, _look))
+        cases[f"lits_{number:03d}"] = SourceCase(load, look, files=(*files[0], *files[1]))
     return write_raw_dataset(
         cases,
         dataset_id,
@@ -69,6 +74,7 @@ def convert(
         labels=LABELS,
         settings={"spacing_mm": spacing_mm},
         overwrite=overwrite,
+        dry_run=dry_run,
         about={
             "description": "LiTS, the Liver Tumor Segmentation Benchmark",
             "reference": "https://competitions.codalab.org/competitions/17094",
@@ -87,11 +93,27 @@ def _numbered(folder: Path, kind: str) -> dict[int, list[Path]]:
     return found
 
 
-def _load(volumes: list[Path], segmentations: list[Path], *, spacing_mm: Sequence[float] | None) -> RawCase:
+def _look(volumes: list[Path], segmentations: list[Path], *, spacing_mm: Sequence[float] | None) -> ScanHeader:
+    volume, segmentation = _both(volumes, segmentations)
+    scan = read_ct_header(volume, spacing_mm=spacing_mm)
+    try:
+        check_labels_header(segmentation, like=scan)
+    except InputError:
+        shape, affine, _ = load_header(segmentation, what="label map")
+        if shape != scan.shape_xyz or not is_header_unset(affine, shape):
+            raise
+    return scan
+
+
+def _both(volumes: list[Path], segmentations: list[Path]) -> tuple[Path, Path]:
     if len(volumes) > 1 or len(segmentations) != 1:
         files = ", ".join(map(str, volumes + segmentations))
         raise InputError(f"expected one volume and one segmentation, found {files}")
-    (volume,), (segmentation,) = volumes, segmentations
+    return volumes[0], segmentations[0]
+
+
+def _load(volumes: list[Path], segmentations: list[Path], *, spacing_mm: Sequence[float] | None) -> RawCase:
+    volume, segmentation = _both(volumes, segmentations)
     scan = read_ct(volume, spacing_mm=spacing_mm)
     labels, note = _read_segmentation(segmentation, scan)
     _check_liver(labels, scan, segmentation)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from nnunet_difftumor.ct import read_ct, read_labels
+from nnunet_difftumor.ct import ScanHeader, check_labels_header, read_ct, read_ct_header, read_labels
 from nnunet_difftumor.dataset_conversion.raw_dataset import (
     RawCase,
     SourceCase,
@@ -19,13 +19,13 @@ from nnunet_difftumor.dataset_conversion.raw_dataset import (
     write_raw_dataset,
 )
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.files import scratch_folder
+from nnunet_difftumor.files import check_folder, scratch_folder
 from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.nnunet_folders import FOLDER_VARIABLES, RAW
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--processes", type=int, default=2, help="processes for copying (%(default)s)")
+    """Has no arguments of its own."""
 
 
 def convert(
@@ -34,6 +34,7 @@ def convert(
     *,
     name: str | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
     processes: int = 2,
     spacing_mm: Sequence[float] | None = None,
 ) -> Path:
@@ -47,6 +48,7 @@ def convert(
         dataset_id: 1 to 999.
         name: name of the dataset; by default that of the task.
         overwrite: replaces the dataset if it exists.
+        dry_run: only say what would be done, as far as headers show it.
         processes: for copying.
         spacing_mm: voxel size (z, y, x) of scans whose header was never set; without it they are rejected.
 
@@ -61,10 +63,9 @@ def convert(
     name = input_folder.name.split("_")[1] if name is None else name
     # One that is there may be the one that is asked for.
     target = dataset_folder(dataset_id, name, overwrite=True)
-    with scratch_folder(target) as temporary:
-        converted = _run_nnunets_converter(input_folder, temporary, processes)
-        labels = load_json(converted / "dataset.json")["labels"]
-        files = sorted((converted / "imagesTr").glob("*_0000.nii.gz"))
+    labels = {label: int(value) for value, label in task["labels"].items()}
+
+    def write(converted: Path) -> Path:
         load = functools.partial(
             _load,
             converted=converted,
@@ -72,9 +73,13 @@ def convert(
             source=input_folder,
             spacing_mm=spacing_mm,
         )
-        names = [file.name.removesuffix("_0000.nii.gz") for file in files]
+        cases = {}
+        for case in _case_names(input_folder):
+            files = _source_files(input_folder, case)
+            look = functools.partial(_look, *files, spacing_mm=spacing_mm)
+            cases[case] = SourceCase(functools.partial(load, case), look, files=files)
         return write_raw_dataset(
-            {case: SourceCase(functools.partial(load, case), _source_files(input_folder, case)) for case in names},
+            cases,
             dataset_id,
             name=name,
             labels=labels,
@@ -87,7 +92,20 @@ def convert(
                 "license": task.get("licence", "see the source of the images"),
             },
             test_images=converted / "imagesTs",
+            dry_run=dry_run,
         )
+
+    if dry_run:
+        _check_headers(input_folder)
+        return write(input_folder)
+    with scratch_folder(target) as temporary:
+        return write(_run_nnunets_converter(input_folder, temporary, processes))
+
+
+def _case_names(folder: Path) -> list[str]:
+    """Of the task's images, those that nnU-Net's converter takes."""
+    names = (path.name.removesuffix(".nii.gz") for path in (folder / "imagesTr").glob("*.nii.gz") if path.is_file())
+    return sorted(name for name in names if not name.startswith((".", "_")))
 
 
 def _source_files(folder: Path, case: str) -> tuple[Path, Path]:
@@ -96,6 +114,7 @@ def _source_files(folder: Path, case: str) -> tuple[Path, Path]:
 
 def _read_task(folder: Path) -> dict:
     """The task's dataset.json, after checking what nnU-Net's converter asserts."""
+    check_folder(folder, "expected the extracted folder of a task, such as Task03_Liver")
     if not re.fullmatch(r"Task\d+_[^_]+", folder.name):
         raise InputError(f"{folder}: expected a folder named like Task03_Liver, as it comes out of the archive")
     missing = [part for part in ("imagesTr", "labelsTr", "imagesTs", "dataset.json") if not (folder / part).exists()]
@@ -111,6 +130,23 @@ def _read_task(folder: Path) -> dict:
     if sorted(map(int, labels)) != list(range(len(labels))):
         raise InputError(f"{folder / 'dataset.json'}: label values {labels}; expected 0, 1, 2, ...")
     return task
+
+
+def _check_headers(task: Path) -> None:
+    """nnU-Net's converter stops at the first image that SimpleITK cannot read.
+
+    Raises:
+        InputError: naming the image.
+    """
+    import SimpleITK
+
+    reader = SimpleITK.ImageFileReader()
+    for path in sorted(path for part in ("imagesTr", "imagesTs") for path in (task / part).glob("[!._]*.nii.gz")):
+        reader.SetFileName(str(path))
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError as error:
+            raise InputError(f"{path}: nnU-Net's converter cannot read it; get it again, or remove it") from error
 
 
 def _run_nnunets_converter(task: Path, raw: Path, processes: int) -> Path:
@@ -136,6 +172,12 @@ def _nnunet_raw(folder: Path) -> Iterator[None]:
     finally:
         del os.environ[RAW]
         os.environ.update(before)
+
+
+def _look(image: Path, labels: Path, *, spacing_mm: Sequence[float] | None) -> ScanHeader:
+    scan = read_ct_header(image, spacing_mm=spacing_mm)
+    check_labels_header(labels, like=scan)
+    return scan
 
 
 def _load(

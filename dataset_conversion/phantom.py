@@ -29,17 +29,9 @@ SPACING_LIMITS_MM = (0.5, 8.0)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cases", type=int, default=6, help="healthy cases (%(default)s)")
-    parser.add_argument("--tumor-cases", type=int, default=2, help="cases with drawn liver lesions (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same dataset (%(default)s)")
+    parser.add_argument("--cases", type=int, default=6, metavar="N", help="healthy cases (default: %(default)s)")
     parser.add_argument(
-        "--spacing",
-        dest="spacing_mm",
-        type=float,
-        nargs=3,
-        default=(2.0, 1.5, 1.5),
-        metavar=("Z", "Y", "X"),
-        help="voxel size in mm (2 1.5 1.5)",
+        "--tumor-cases", type=int, default=2, metavar="N", help="cases with drawn liver lesions (default: %(default)s)"
     )
 
 
@@ -48,6 +40,7 @@ def convert(
     *,
     name: str | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
     cases: int = 6,
     tumor_cases: int = 2,
     seed: int = 0,
@@ -59,6 +52,7 @@ def convert(
         dataset_id: 1 to 999.
         name: name of the dataset; by default Phantom.
         overwrite: replaces the dataset if it exists.
+        dry_run: only say what would be done.
         cases: number of healthy cases, named phantom_000 and so on.
         tumor_cases: number of cases with one to three liver lesions, named phantom_tumor_000 and so on.
         seed: the same seed gives the same dataset.
@@ -91,6 +85,7 @@ def convert(
         labels=LABELS,
         settings={"seed": seed, "spacing_mm": list(spacing_mm)},
         overwrite=overwrite,
+        dry_run=dry_run,
         about={"description": "anatomical phantoms, not patients", "license": "CC0-1.0"},
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_difftumor import __version__
-from nnunet_difftumor.ct import Scan, write_ct, write_labels
+from nnunet_difftumor.ct import Scan, ScanHeader, write_ct, write_labels
 from nnunet_difftumor.ct.anonymous import anonymous_name, without_paths, without_text
 from nnunet_difftumor.ct.hounsfield import check_organs_hu
 from nnunet_difftumor.dataset_conversion.checks.case_names import unusable_names
@@ -20,12 +20,13 @@ from nnunet_difftumor.dataset_conversion.checks.two_readers import difference_fo
 from nnunet_difftumor.dataset_conversion.unfinished import (
     FILE_ENDING,
     UnfinishedDataset,
+    is_resumed,
     remove_traces,
     state_of,
     unfinished_dataset,
 )
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.files import atomic_path, only_writer, write_json
+from nnunet_difftumor.files import atomic_path, free_bytes, in_words_of_bytes, only_writer, write_json
 from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.nnunet_folders import RAW, dataset_name, nnunet_folder
 
@@ -53,6 +54,8 @@ class SourceCase:
 
     Attributes:
         load: makes the case; raises InputError if it is to be rejected.
+        look: reads headers only, and returns that of the CT; raises InputError if they show that `load` will. None:
+            there is nothing to be seen before.
         files: what it reads, the CT first, whether they exist or not. A case of an interrupted run is kept if none has
             changed.
         hidden_name: of an anonymous case, what it is called on disk. Neither this nor the files' names are told, and
@@ -60,6 +63,7 @@ class SourceCase:
     """
 
     load: Callable[[], RawCase]
+    look: Callable[[], ScanHeader] | None = None
     files: tuple[Path, ...] = ()
     hidden_name: str = ""
 
@@ -98,6 +102,7 @@ def write_raw_dataset(
     overwrite: bool = False,
     about: Mapping[str, Any] | None = None,
     test_images: Path | None = None,
+    dry_run: bool = False,
 ) -> Path:
     """Writes `nnUNet_raw/DatasetXXX_Name` with one channel, CT, and `conversion_report.json` beside dataset.json.
 
@@ -115,6 +120,7 @@ def write_raw_dataset(
         about: more for dataset.json: description, reference, release, license, or nnU-Net's regions_class_order and
             overwrite_image_reader_writer.
         test_images: a folder that becomes imagesTs; it is moved.
+        dry_run: only print what would be done, as far as headers show it; nothing is written.
 
     Returns:
         The dataset's folder.
@@ -126,11 +132,19 @@ def write_raw_dataset(
     request = {"converted_by": converted_by, "labels": dict(labels), "settings": dict(settings or {})}
     made_from = _made_from(request, cases)
     target = dataset_folder(dataset_id, name, overwrite=True)
+    finished = f"{target}: finished before"
+    if dry_run:
+        if not overwrite and _made_from_of(target) == made_from:
+            print(f"{finished}; nothing would be done", flush=True)
+            return target
+        dataset_folder(dataset_id, name, overwrite=overwrite)
+        _say_what_would_be_done(cases, target, request)
+        return target
     try:
         with only_writer(target):
             if not overwrite and _made_from_of(target) == made_from:
                 remove_traces(target)
-                print(f"{target}: finished before", flush=True)
+                print(finished, flush=True)
                 return target
             dataset_folder(dataset_id, name, overwrite=overwrite)
             unfinished = unfinished_dataset(target, request)
@@ -138,10 +152,7 @@ def write_raw_dataset(
             facts, rejected = _convert(cases, unfinished, labels, reader=reader)
             if not facts:
                 unfinished.discard()
-                reasons = "".join(f"\n  {case}: {reason}" for case, reason in rejected.items())
-                raise InputError(
-                    f"no case is left for {target.name}, nothing was written{reasons or ': none was found'}"
-                )
+                raise _no_case_left(target, rejected)
             report = {
                 "converted_by": converted_by,
                 "made_from_sha256": made_from,
@@ -159,6 +170,51 @@ def write_raw_dataset(
         raise InputError(f"{target}: cannot be written ({error}); {_RESUMES}") from error
     print(f"{target}: {len(facts)} cases, {len(rejected)} rejected", flush=True)
     return target
+
+
+def _say_what_would_be_done(cases: Mapping[str, SourceCase], target: Path, request: Mapping[str, Any]) -> None:
+    """Prints what a conversion would make of the cases, as far as headers show it.
+
+    Raises:
+        InputError: no case would be left.
+    """
+    unfinished = UnfinishedDataset(target) if is_resumed(target, request) else None
+    found, rejected, unusable = [], {}, unusable_names(cases)
+    for number, (case, source) in enumerate(cases.items(), 1):
+        progress = f"[{number}/{len(cases)}] {case}:"
+        try:
+            if case in unusable:
+                raise InputError(unusable[case])
+            if unfinished is not None and unfinished.kept_facts(case, source.files) is not None:
+                print(f"{progress} would be kept from the interrupted run", flush=True)
+            elif source.look is None:
+                print(f"{progress} would be made", flush=True)
+            else:
+                header = source.look()
+                print(f"{progress} {_grid(header.shape_xyz[::-1], header.spacing_mm)}", flush=True)
+        except InputError as error:
+            rejected[case] = source.said(str(error), case)
+            print(f"{progress} REJECTED: {rejected[case]}", flush=True)
+            continue
+        found.append(case)
+    if not found:
+        raise _no_case_left(target, rejected)
+    read = sum(path.stat().st_size for case in found for path in cases[case].files if path.is_file())
+    labels = ", ".join(f"{name} {value}" for name, value in request["labels"].items() if name != "background")
+    done = "replaced" if target.exists() else "made"
+    free = in_words_of_bytes(free_bytes(target))
+    by_headers = " by their headers; voxels were not looked at" if read else ""
+    from_files = f"the files that are read have {in_words_of_bytes(read)}, " if read else ""
+    print(
+        f"{target} would be {done} with the labels {labels}: {len(found)} cases, {len(rejected)} rejected{by_headers}; "
+        f"{from_files}{free} are free there. Dry run: nothing was written",
+        flush=True,
+    )
+
+
+def _no_case_left(target: Path, rejected: Mapping[str, str]) -> InputError:
+    reasons = "".join(f"\n  {case}: {reason}" for case, reason in rejected.items())
+    return InputError(f"no case is left for {target.name}, nothing was written{reasons or ': none was found'}")
 
 
 def _made_from(request: Mapping[str, Any], cases: Mapping[str, SourceCase]) -> str:
@@ -342,8 +398,10 @@ def _values(value: int | Sequence[int]) -> Collection[int]:
 
 
 def _line(facts: dict) -> str:
-    grid = " x ".join(str(n) for n in facts["shape"])
-    spacing = " x ".join(f"{step:.3g}" for step in facts["spacing_mm"])
     volumes = ", ".join(f"{name} {volume:.1f} ml" for name, volume in facts["volume_ml"].items() if volume)
     note = f"; {facts['note']}" if "note" in facts else ""
-    return f"{grid} voxels of {spacing} mm; {volumes or 'no label'}{note}"
+    return f"{_grid(facts['shape'], facts['spacing_mm'])}; {volumes or 'no label'}{note}"
+
+
+def _grid(shape: Sequence[int], spacing_mm: Sequence[float]) -> str:
+    return f"{' x '.join(map(str, shape))} voxels of {' x '.join(f'{step:.3g}' for step in spacing_mm)} mm"

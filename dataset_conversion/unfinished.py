@@ -82,12 +82,17 @@ def unfinished_dataset(target: Path, request: Mapping[str, Any]) -> UnfinishedDa
     """
     unfinished = UnfinishedDataset(target)
     request = json.loads(json.dumps(request))
-    if unfinished.folder.exists() and _read_json(unfinished.folder / "request.json") != request:
+    if unfinished.folder.exists() and not is_resumed(target, request):
         unfinished.discard()
     for part in ("imagesTr", "labelsTr", "records"):
         (unfinished.folder / part).mkdir(parents=True, exist_ok=True)
     write_json(unfinished.folder / "request.json", request)
     return unfinished
+
+
+def is_resumed(target: Path, request: Mapping[str, Any]) -> bool:
+    """Whether an interrupted run with the same request has left an unfinished dataset. Nothing is changed."""
+    return _read_json(_folder_of(target) / "request.json") == json.loads(json.dumps(request))
 
 
 def _folder_of(target: Path) -> Path:

@@ -22,7 +22,12 @@ Exit status: 0 good, 1 the work failed, 2 the input was wrong (one line says wha
 interruption these resume where they stopped, if called the same way: {resumable}.
 
 Every verb takes `--quiet` (nothing is printed but errors) and `--log-file FILE` (all that the command prints is also
-appended to the file)."""
+appended to the file). On a terminal errors are red, notes yellow and what is good green; `NO_COLOR=1` takes the colours
+away, and `FORCE_COLOR=1` has them elsewhere too. The log file never has any.
+
+An option has the same name in every verb, `-o/--out` for what is written, and axes are z, y, x. `--dry-run` of
+`convert`, `prepare`, `synthesize --bank` and `export` says what would be done, from headers and settings, writes
+nothing, and ends with the status that the real run would have for the same wrong input."""
 
 
 def page() -> str:

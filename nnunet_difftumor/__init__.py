@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from nnunet_difftumor.synthesis.spec import TumorSpec
     from nnunet_difftumor.trainers.export import export
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "FolderReport",

@@ -149,6 +149,38 @@ def only_writer(target: str | os.PathLike) -> Iterator[None]:
                 folder.rmdir()
 
 
+def check_folder(path: str | os.PathLike, expected: str, *, argument: str = "") -> None:
+    """Refuses a path where no folder is.
+
+    Args:
+        path: of the folder.
+        expected: what should be there, for the message.
+        argument: that names it, for the message.
+
+    Raises:
+        InputError: there is nothing, or a file.
+    """
+    if not os.path.isdir(path):
+        seen = "is no folder" if os.path.lexists(path) else "no such folder"
+        raise InputError(f"{f'`{argument}` ' if argument else ''}{path}: {seen}; {expected}")
+
+
+def free_bytes(path: str | os.PathLike) -> int:
+    """That may be written on the disk where a path lies, or would lie."""
+    place = Path(os.path.abspath(path))
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def in_words_of_bytes(count: int) -> str:
+    """A number of bytes for people: 512 bytes, 1.5 MB."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} bytes"
+
+
 def _text(content: Any) -> str:
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 

@@ -52,9 +52,9 @@ def find_dataset(
     root, below = nnunet_folder(variable), f"/{inside}" if inside else ""
     found = sorted(root.glob(f"{dataset_name(dataset_id)}*{below}"))
     if len(found) != 1:
-        seen = [str(path.relative_to(root)) for path in found]
+        seen = " and ".join(str(path.relative_to(root)) for path in found)
         raise InputError(
-            f"`{argument}` {dataset_id}: expected one {dataset_name(dataset_id)}NAME{below} in {root}, found {seen}"
-            + (f"; {then}" if then else "")
+            f"`{argument}` {dataset_id}: expected one {dataset_name(dataset_id)}NAME{below} in {root}, found "
+            f"{seen or 'none'}" + (f"; {then}" if then else "")
         )
     return found[0]

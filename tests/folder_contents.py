@@ -51,3 +51,12 @@ def _told(path: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def state(*folders: Path) -> dict[str, tuple[int, str]]:
+    """Time of change of everything in folders, and of the folders; hashes of files."""
+    paths = [path for folder in folders for path in (folder, *folder.rglob("*"))]
+    return {
+        str(path): (path.lstat().st_mtime_ns, _sha256(path.read_bytes()) if path.is_file() else "")
+        for path in sorted(paths)
+    }

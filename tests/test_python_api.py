@@ -27,7 +27,7 @@ NOTEBOOK = PAGE.with_suffix(".ipynb")
 # Verbs that are for a terminal only, and options that say which function is meant, or how to print.
 NO_FUNCTION = {"completion", "doctor", "env", "convert"}
 OF_THE_TERMINAL = {
-    "synthesize": {"bank", "dataset_id", "per_case", "configuration"},
+    "synthesize": {"bank", "dataset_id", "per_case", "configuration", "dry_run"},
     "monitor": {"interval", "once"},
 }
 OF_THE_LIBRARY = {"report"}
@@ -88,7 +88,7 @@ def test_a_bank_takes_what_the_command_line_takes_for_it():
             "device",
             "seed",
         ),
-        *("fast", "sampler_steps", "minimum_contrast_to_noise"),
+        *("fast", "sampler_steps", "minimum_contrast_to_noise", "dry_run"),
     }
 
 

@@ -165,7 +165,8 @@ def open_checkpoint(path: Path) -> Iterator[Checkpoint]:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        seen = "is a folder" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: {seen}; give files of weights (.ckpt, .pt or .safetensors)")
     with ExitStack() as stack:
         with _as_damage(path):
             archive = stack.enter_context(zipfile.ZipFile(path))

@@ -168,7 +168,8 @@ def _out_of_memory(settings: TrainingSettings) -> str:
         advice = f"`batch_size` {batch // 2}"
     else:
         # Multiples of 32 are possible for the published architecture: 96 becomes 64, and 64 becomes 32.
-        advice = "`patch_size` " + " ".join(str(max(32, n * 2 // 3 // 32 * 32)) for n in patch)
+        z, x, y = (str(max(32, n * 2 // 3 // 32 * 32)) for n in patch)
+        advice = f"`patch_size` {z} {y} {x}"
     more = "" if settings.precision == "bf16" else ", or `assignments` precision=bf16"
     return (
         f"out of GPU memory with patches of {' x '.join(map(str, patch))} and a batch of {batch}; try {advice}{more}; "

@@ -43,7 +43,8 @@ def train_autoencoder(
         preset: one of `settings.PRESETS`.
         settings: YAML file, or mapping, with some of the keys; over the preset.
         assignments: "key=value", values as in YAML; over `settings`.
-        steps, batch_size, patch_size, seed: settings of these names; over `assignments`. None: not given.
+        steps, batch_size, seed: settings of these names; over `assignments`. None: not given.
+        patch_size: as they, but along (z, y, x), as everywhere else; the setting is along the networks' axes.
         device: auto, cpu or cuda.
         overwrite: start again, and remove the run that is there.
         report: gets a line per message.
@@ -55,7 +56,7 @@ def train_autoencoder(
         InputError: for whatever is missing or does not fit.
         DivergedError: if the loss became NaN.
     """
-    options = {"steps": steps, "batch_size": batch_size, "patch_size": patch_size, "seed": seed}
+    options = _options(steps=steps, batch_size=batch_size, patch_size=patch_size, seed=seed)
     resolved = resolve(
         AutoencoderTrainingSettings, preset_name=preset, settings=settings, assignments=assignments, options=options
     )
@@ -113,7 +114,7 @@ def train_diffusion(
         DivergedError: if the loss became NaN.
     """
     name = Path(diffusion_file(organ, stage)).stem
-    options = {"steps": steps, "batch_size": batch_size, "patch_size": patch_size, "seed": seed}
+    options = _options(steps=steps, batch_size=batch_size, patch_size=patch_size, seed=seed)
     resolved = resolve(
         DiffusionTrainingSettings, preset_name=preset, settings=settings, assignments=assignments, options=options
     )
@@ -141,6 +142,12 @@ def train_diffusion(
         overwrite=overwrite,
         report=report,
     )
+
+
+def _options(*, patch_size: Sequence[int] | None, **others: Any) -> dict[str, Any]:
+    """As `resolve` takes them; the networks' axes are z, x, y."""
+    along = None if patch_size is None else [*patch_size[:1], *reversed(patch_size[1:])]
+    return {**others, "patch_size": along}
 
 
 def stored_folder(dataset_id: int) -> Path:

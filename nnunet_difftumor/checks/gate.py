@@ -23,6 +23,7 @@ def check_before(
     config: DiffTumorConfig,
     more: Callable[[], list[Finding]] = list,
     report: Callable[[str], None],
+    remember: bool = True,
 ) -> None:
     """Reports what is wrong with a prepared dataset, and stops if its settings say so.
 
@@ -32,13 +33,15 @@ def check_before(
         plans, configuration, config: that it begins with.
         more: further findings; asked for last.
         report: gets a line per finding.
+        remember: what was seen of files, so that they need not be read again.
 
     Raises:
         InputError: if something is wrong and `on_wrong_data` is "stop".
     """
     hashes = file_hashes(folder)
     findings = stale_data(folder, plans=plans, configuration=configuration, config=config, hashes=hashes)
-    hashes.save()
+    if remember:
+        hashes.save()
     findings += more()
     keys = {case: content_key(record.files) for case, record in read_case_records(folder).items()}
     seen_before, unseen = Remembered(folder).result(keys)

@@ -8,21 +8,22 @@ stay the same. Ends with status 2 if anything is or may be wrong.
 """
 
 import argparse
-from pathlib import Path
+
+from nnunet_difftumor.cli import options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-d", "--dataset-id", type=int, required=True, help="of a dataset in nnUNet_raw")
+    options.add_dataset_id(parser)
     parser.add_argument(
         "--against",
-        type=int,
+        type=options.positive,
         nargs="+",
         default=[],
         metavar="ID",
         help="raw datasets, such as test sets, none of whose scans may be in this one",
     )
-    parser.add_argument("-np", "--processes", type=int, help="that look at cases (default: one per core, at most 8)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write all findings to this JSON file")
+    options.add_processes(parser, "that look at cases (default: one per core, at most 8)")
+    options.add_out(parser, "write all findings to this JSON file", metavar="FILE")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ import argparse
 import importlib
 import inspect
 
+from nnunet_difftumor.cli import options
 from nnunet_difftumor.dataset_conversion import CONVERTERS
 
 
@@ -21,25 +22,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         parameters = inspect.signature(module.convert).parameters
         if "input_folder" in parameters:
-            sub.add_argument("-i", dest="input_folder", required=True, metavar="FOLDER", help="what to convert")
-        sub.add_argument("-d", dest="dataset_id", type=int, required=True, metavar="ID", help="dataset id, 1 to 999")
-        sub.add_argument("--name", help="the Name in DatasetXXX_Name")
-        sub.add_argument("--overwrite", action="store_true", help="replace the dataset of this id and name")
-        if {"spacing_mm", "input_folder"} <= set(parameters):
-            sub.add_argument(
-                "--spacing",
-                dest="spacing_mm",
-                type=float,
-                nargs=3,
-                metavar=("Z", "Y", "X"),
-                help="voxel size of scans whose header was never set (as LiTS 28 to 47); without it they are rejected",
+            options.add_input_folder(sub, "what to convert")
+        options.add_dataset_id(sub, "of the dataset that is made, 1 to 999")
+        sub.add_argument("--name", metavar="NAME", help="the Name in DatasetXXX_Name")
+        options.add_overwrite(sub, "replace the dataset of this id and name")
+        options.add_dry_run(sub)
+        if "spacing_mm" in parameters:
+            default = parameters["spacing_mm"].default
+            said = (
+                f" (default: {' '.join(f'{step:g}' for step in default)})"
+                if default
+                else " of scans whose header was never set (as LiTS 28 to 47); without it they are rejected"
+            )
+            options.add_spacing(sub, said, default=default)
+        if "processes" in parameters:
+            options.add_processes(sub, "for copying (default: %(default)s)", default=parameters["processes"].default)
+        if "seed" in parameters:
+            options.add_seed(
+                sub, "the same seed gives the same dataset (default: %(default)s)", default=parameters["seed"].default
             )
         if "anonymous" in parameters:
-            sub.add_argument(
-                "--anonymous",
-                action="store_true",
-                help="name cases after the content of their CTs, and leave names of files, and text in headers, out of "
-                "the dataset, its report and messages",
+            options.add_anonymous(
+                sub,
+                "name cases after the content of their CTs, and leave names of files, and text in headers, out of the "
+                "dataset, its report and messages",
             )
         module.add_arguments(sub)
 

@@ -11,29 +11,33 @@ the input was wrong.
 """
 
 import argparse
+import sys
 from pathlib import Path
+
+from nnunet_difftumor.cli import options
+from nnunet_difftumor.cli.colour import ERROR, painted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("demo_out"), help="folder for everything (%(default)s)")
+    options.add_out(parser, "for everything (default: %(default)s)", dest="out", default=Path("demo_out"))
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="your CT scans (default: phantoms are made)")
     parser.add_argument(
         "--labels",
         nargs="+",
         default=["liver=1", "liver_tumor=2"],
         metavar="NAME=VALUE[,VALUE]",
-        help="organ and tumor, and the values that mean them in labels.nii.gz (liver=1 liver_tumor=2)",
+        help="organ and tumor, and the values that mean them in labels.nii.gz (default: liver=1 liver_tumor=2)",
     )
-    parser.add_argument("--epochs", type=int, default=10, help="(%(default)s)")
-    parser.add_argument("--iterations-per-epoch", type=int, default=80, help="(%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of phantoms, tumors and network (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=10, metavar="N", help="(default: %(default)s)")
+    parser.add_argument("--iterations-per-epoch", type=int, default=80, metavar="N", help="(default: %(default)s)")
+    options.add_seed(parser, "of phantoms, tumors and network (default: %(default)s)", default=0)
     parser.add_argument(
         "--no-training",
         dest="training",
         action="store_false",
         help="stop after the pictures of synthetic tumors, in under two minutes; without it the same command resumes",
     )
-    parser.add_argument("--overwrite", action="store_true", help="start again; default: resume where it stopped")
+    options.add_overwrite(parser, "start again (default: resume where it stopped)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,12 +57,12 @@ def run(args: argparse.Namespace) -> int:
             overwrite=args.overwrite,
         )
     except CommandFailedError as error:
-        print(f"difftumor demo: {error}", flush=True)
+        args.say(f"{painted('difftumor demo:', ERROR, sys.stdout)} {error}")
         return 2 if error.status == 2 else 1
     if not args.training:
         return 0
     failed = not_raised(manifest["scores"])
     if failed:
         dice = ", ".join(f"{name} ({before:.3f} to {after:.3f})" for name, (before, after) in failed.items())
-        print(f"difftumor demo: FAILED, training did not raise the Dice of {dice}")
+        args.say(f"{painted('difftumor demo:', ERROR, sys.stdout)} FAILED, training did not raise the Dice of {dice}")
     return int(bool(failed))

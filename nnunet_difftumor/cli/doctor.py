@@ -25,9 +25,9 @@ def run(args: argparse.Namespace) -> int:
     if args.fix:
         done = torchvision_repair.repair()
         if done:
-            print(f"{'fixed':<8} {done}", flush=True)
+            args.say(f"{'fixed':<8} {done}")
     problems = 0
     for finding in findings():
-        print(finding, flush=True)
+        args.say(str(finding))
         problems += finding.status == "problem"
     return 1 if problems else 0

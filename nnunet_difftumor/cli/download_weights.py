@@ -7,24 +7,17 @@ owners' licence, which has to be agreed to.
 """
 
 import argparse
-from pathlib import Path
 
-from nnunet_difftumor.generative.stages import PUBLISHED_ORGANS, STAGES
+from nnunet_difftumor.cli import options
+from nnunet_difftumor.generative.stages import PUBLISHED_ORGANS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--organ", required=True, metavar="NAME", help=f"one of {', '.join(PUBLISHED_ORGANS)}")
-    parser.add_argument(
-        "--stage",
-        choices=STAGES,
-        help="early for tiny and small tumors, late for medium and large ones (default: both)",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FOLDER",
-        help="for autoencoder.safetensors, liver_early.safetensors, ... (default: difftumor_weights in nnUNet_results)",
+    options.add_stage(parser, "early for tiny and small tumors, late for medium and large ones (default: both)")
+    options.add_out(
+        parser,
+        "for autoencoder.safetensors, liver_early.safetensors, ... (default: difftumor_weights in nnUNet_results)",
     )
     parser.add_argument(
         "--endpoint",

@@ -9,39 +9,23 @@ Voxels of nnU-Net's label ignore in GT, if dataset.json has one, are left out of
 import argparse
 from pathlib import Path
 
+from nnunet_difftumor.cli import options
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ground_truth", type=Path, metavar="GT", help="folder of the true label maps")
     parser.add_argument("prediction", type=Path, metavar="PRED", help="folder of the predicted label maps")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--tumor-label", type=int, nargs="+", metavar="N", help="value(s) of the tumors; each by itself")
-    which.add_argument(
-        "--dataset-json",
-        type=Path,
-        metavar="FILE",
-        help="take the labels named tumor, cancer or lesion from here (default: the one that nnU-Net put into PRED, "
-        "or, for fold_X/validation, into the model's folder)",
-    )
-    parser.add_argument(
-        "--organ-masks",
-        type=Path,
-        metavar="FOLDER",
-        help="drop predictions outside these masks, which must include the organ's tumors",
-    )
-    parser.add_argument(
-        "--organ-label",
-        type=int,
-        nargs="+",
-        default=[],
-        metavar="N",
-        help="value(s) of the organ in --organ-masks (default: all but 0); without --organ-masks: in GT",
-    )
+    options.add_tumor_label(which, "the tumors; each by itself", default=None)
+    options.add_dataset_json(which, "take the labels named tumor, cancer or lesion from here")
+    options.add_organ_masks(parser, "drop predictions outside these masks, which must include the organ's tumors")
+    options.add_organ_label(parser, "the organ in --organ-masks (default: all but 0); without --organ-masks: in GT")
     parser.add_argument("--predicted-only", action="store_true", help="GT may hold cases that were not predicted")
     parser.add_argument(
         "--nsd-tolerance-mm", type=float, default=2.0, metavar="MM", help="tolerance of the NSD (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write all figures to this JSON file")
+    options.add_seed(parser, "of the bootstrap (default: %(default)s)", default=0)
+    options.add_out(parser, "write all figures to this JSON file", metavar="FILE")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -8,24 +8,22 @@ diffusion models can be added to the same folder later. The weights keep their o
 import argparse
 from pathlib import Path
 
-from nnunet_difftumor.generative.stages import PUBLISHED_ORGANS, STAGES
+from nnunet_difftumor.cli import options
+from nnunet_difftumor.generative.stages import PUBLISHED_ORGANS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", type=Path, nargs="+", metavar="FILES", help=".ckpt, .pt and .safetensors files")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FOLDER",
-        help="for autoencoder.safetensors, liver_early.safetensors, ... (default: difftumor_weights in nnUNet_results)",
+    options.add_out(
+        parser,
+        "for autoencoder.safetensors, liver_early.safetensors, ... (default: difftumor_weights in nnUNet_results)",
     )
     parser.add_argument(
         "--organ",
         metavar="NAME",
         help=f"of a diffusion model whose file name does not say one of {', '.join(PUBLISHED_ORGANS)}; any name",
     )
-    parser.add_argument("--stage", choices=STAGES, help="of a diffusion model (default: early up to 10 steps)")
+    options.add_stage(parser, "of a diffusion model (default: early up to 10 steps)")
 
 
 def run(args: argparse.Namespace) -> None:

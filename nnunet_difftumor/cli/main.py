@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from nnunet_difftumor import __version__
+from nnunet_difftumor.cli.colour import ERROR, NOTE, painted, with_painted_beginning
 from nnunet_difftumor.cli.output import OPTIONS, going_to
 from nnunet_difftumor.cli.parser import Parser
 from nnunet_difftumor.cli.signals import ending_on_signals, received
@@ -97,11 +98,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupted = f"\ndifftumor {verb}: interrupted{more}"
     with ending_on_signals(exits=argv is None, last_words=interrupted):
         try:
+            OPTIONS.prog = f"difftumor {verb}"
             options, others = OPTIONS.parse_known_args(arguments[1:])
             with going_to(options, ["difftumor", *arguments]):
                 return _run(verb, others)
         except InputError as error:
-            print(f"difftumor {verb}: {error}", file=sys.stderr)
+            _print_error(verb, str(error))
             return 2
         except KeyboardInterrupt:
             print(interrupted, file=sys.stderr)
@@ -123,9 +125,12 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
             epilog="--quiet prints nothing but errors, --log-file FILE appends all output to a file",
         )
         module.add_arguments(parser)
+        parser.more_options = OPTIONS._option_string_actions.keys()
         parsed = parser.parse_args(arguments)
+        for note in parser.notes():
+            print(f"{painted(f'difftumor {verb}:', NOTE, sys.stderr)} {note}", file=sys.stderr)
         # Prints lines of the library as errors are printed.
-        parsed.say = lambda line: print(with_options(line, parser), flush=True)
+        parsed.say = lambda line: print(with_painted_beginning(with_options(line, parser), sys.stdout), flush=True)
         return module.run(parsed) or 0
     except Exception as error:
         if received():
@@ -134,8 +139,12 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
         said = _in_a_line(error)
         if said is None:
             raise
-        print(f"difftumor {verb}: {with_options(said, parser)}", file=sys.stderr)
+        _print_error(verb, with_options(said, parser))
         return 2
+
+
+def _print_error(verb: str, said: str) -> None:
+    print(f"{painted(f'difftumor {verb}:', ERROR, sys.stderr)} {said}", file=sys.stderr)
 
 
 def _in_a_line(error: Exception) -> str | None:

@@ -12,7 +12,7 @@ _CLEAR = "\x1b[H\x1b[J"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="folder of the run's fold in nnUNet_results")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run's fold in nnUNet_results")
     parser.add_argument(
         "--interval", type=float, default=2.0, metavar="SECONDS", help="between refreshes (default: %(default)s)"
     )

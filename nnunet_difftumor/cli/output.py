@@ -9,9 +9,11 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from pathlib import Path
 from typing import Any, TextIO
 
+from nnunet_difftumor.cli.colour import without_colour
+from nnunet_difftumor.cli.parser import Parser
 from nnunet_difftumor.errors import InputError
 
-OPTIONS = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+OPTIONS = Parser(add_help=False, allow_abbrev=False)
 OPTIONS.add_argument("--quiet", action="store_true", help="print nothing but errors")
 OPTIONS.add_argument("--log-file", type=Path, metavar="FILE", help="also append all output to a file")
 
@@ -52,7 +54,9 @@ def going_to(options: argparse.Namespace, command: Sequence[str]) -> Iterator[No
 
 
 class _Copy:
-    """A stream whose text goes to a file, too. Of progress that overwrites itself the file gets the last state."""
+    """A stream whose text goes to a file, too. Of progress that overwrites itself the file gets the last state, and
+    no colours.
+    """
 
     def __init__(self, stream: TextIO, log: TextIO | None, *, shown: bool) -> None:
         self._stream, self._log, self._shown = stream, log, shown
@@ -64,7 +68,7 @@ class _Copy:
         if self._log is not None:
             *lines, self._line = (self._line + text).split("\n")
             for line in lines:
-                self._log.write(line.rstrip("\r").rpartition("\r")[2] + "\n")
+                self._log.write(without_colour(line).rstrip("\r").rpartition("\r")[2] + "\n")
             self._log.flush()
         return len(text)
 

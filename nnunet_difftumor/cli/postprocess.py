@@ -10,48 +10,25 @@ interruption: cases that are done are kept.
 import argparse
 from pathlib import Path
 
+from nnunet_difftumor.cli import options
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from nnunet_difftumor.evaluation.postprocessing.organ_rule import MIN_OVERLAP, TOLERANCE_MM
 
     parser.add_argument("prediction", type=Path, metavar="PRED", help="folder of the predicted label maps")
-    parser.add_argument(
-        "--organ-masks",
-        type=Path,
-        metavar="FOLDER",
-        help="label maps of the same names that hold the organs (default: the organs in PRED)",
-    )
-    parser.add_argument(
-        "--organ",
-        action="append",
-        default=[],
-        metavar="NAME=ORGAN:TUMOR",
-        help="values of the organ, in --organ-masks if given, and of its tumors in PRED, for example liver=5:2 or "
+    options.add_organ_masks(parser, "label maps of the same names that hold the organs (default: the organs in PRED)")
+    options.add_organ_pairs(
+        parser,
+        "NAME=ORGAN:TUMOR",
+        "values of the organ, in --organ-masks if given, and of its tumors in PRED, for example liver=5:2 or "
         "kidney=2,3:2; several allowed (default: found in dataset.json)",
     )
-    parser.add_argument(
-        "--organ-label",
-        type=int,
-        nargs="+",
-        default=[],
-        metavar="N",
-        help="instead of --organ: value(s) of the only organ (default with --organ-masks: all but 0)",
+    options.add_organ_label(parser, "the only organ, instead of --organ (default with --organ-masks: all but 0)")
+    options.add_tumor_label(
+        parser, "its tumors, which are one mask, with --organ-label (default: the tumor in dataset.json)"
     )
-    parser.add_argument(
-        "--tumor-label",
-        type=int,
-        nargs="+",
-        default=[],
-        metavar="N",
-        help="with --organ-label: value(s) of its tumors, which are one mask (default: the tumor in dataset.json)",
-    )
-    parser.add_argument(
-        "--dataset-json",
-        type=Path,
-        metavar="FILE",
-        help="take labels from here (default: the one that nnU-Net put into PRED, or, for fold_X/validation, into the "
-        "model's folder)",
-    )
+    options.add_dataset_json(parser, "take labels from here")
     parser.add_argument(
         "--min-overlap",
         type=float,
@@ -66,15 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MM",
         help="what is not farther from the organ is near it (default: %(default)s)",
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        required=True,
-        metavar="FOLDER",
-        help="for the label maps and postprocessing.json, which says what was removed",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="make all cases again, also with other settings")
+    options.add_out(parser, "for the label maps and postprocessing.json, which says what was removed", required=True)
+    options.add_overwrite(parser, "make all cases again, also with other settings")
 
 
 def run(args: argparse.Namespace) -> None:

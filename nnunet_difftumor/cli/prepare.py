@@ -8,55 +8,38 @@ of other raw datasets become bases for synthetic tumors, preprocessed with this 
 
 import argparse
 
+from nnunet_difftumor.cli import options
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from nnunet_difftumor.prepared.recipes import RECIPES
-    from nnunet_difftumor.synthesis.look.presets import PRESETS
 
-    parser.add_argument("-d", "--dataset-id", type=int, required=True, help="of a dataset in nnUNet_raw")
+    options.add_dataset_id(parser)
     parser.add_argument(
-        "--planner", help="any nnU-Net planner (default: nnUNetPlannerResEncM; that of plans that are there is kept)"
+        "--planner",
+        metavar="NAME",
+        help="any nnU-Net planner (default: nnUNetPlannerResEncM; that of plans that are there is kept)",
     )
-    parser.add_argument(
-        "--spacing",
-        dest="spacing_mm",
-        type=float,
-        nargs=3,
-        metavar=("Z", "Y", "X"),
-        help="target spacing in mm (default: the planner's; that of plans that are there is kept)",
+    options.add_spacing(
+        parser, " of what is preprocessed (default: the planner's; that of plans that are there is kept)"
     )
-    parser.add_argument(
-        "--patch-size", type=int, nargs=3, metavar=("Z", "Y", "X"), help="in voxels (default: as with --spacing)"
+    options.add_patch_size(parser, " (default: as with --spacing)")
+    options.add_organ_pairs(
+        parser,
+        "NAME=ORGAN:TUMOR[:AVOID]",
+        "label values of a pair, for example liver=1:2; several allowed (default: found in dataset.json)",
     )
-    parser.add_argument(
-        "--organ",
-        action="append",
-        default=[],
-        metavar="NAME=ORGAN:TUMOR[:AVOID]",
-        help="label values of a pair, for example liver=1:2; several allowed (default: found in dataset.json)",
-    )
-    parser.add_argument("--preset", choices=list(PRESETS), help="of the tumors (default: realistic)")
+    options.add_tumor_preset(parser)
     parser.add_argument(
         "--recipe",
         choices=list(RECIPES),
         help="a paper's voxel size, patch, window, batch, preset and shares, for the trainer that is then named "
         "(default: nnU-Net's own planning)",
     )
-    parser.add_argument(
-        "--healthy",
-        type=int,
-        nargs="+",
-        default=[],
-        metavar="ID",
-        help="raw datasets of healthy cases with the same labels, which become further bases for synthetic tumors",
-    )
-    parser.add_argument(
-        "-np",
-        "--processes",
-        type=int,
-        help="for preprocessing (default: nnUNet_def_n_proc, 8 unless set, at most one per core)",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="start again; replaces plans, folds and settings")
+    options.add_healthy(parser, "which become further bases for synthetic tumors")
+    options.add_processes(parser, "for preprocessing (default: nnUNet_def_n_proc, 8 unless set, at most one per core)")
+    options.add_overwrite(parser, "start again; replaces plans, folds and settings")
+    options.add_dry_run(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -73,4 +56,6 @@ def run(args: argparse.Namespace) -> None:
         healthy=args.healthy,
         processes=args.processes,
         overwrite=args.overwrite,
+        dry_run=args.dry_run,
+        report=args.say,
     )

@@ -8,11 +8,11 @@ crops around the body. Run it again after an interruption, or when cases were ad
 import argparse
 from pathlib import Path
 
+from nnunet_difftumor.cli import options
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-d", "--dataset-id", type=int, required=True, help="of a dataset in nnUNet_raw; with --unlabelled any number"
-    )
+    options.add_dataset_id(parser, "of a dataset in nnUNet_raw; with --unlabelled any number")
     parser.add_argument(
         "--unlabelled",
         type=Path,
@@ -22,26 +22,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folders of scans without labels to be added, image files or DICOM, in them or below; a dataset in "
         "nnUNet_raw without organ labels is taken so, too",
     )
-    parser.add_argument(
-        "--organ",
-        action="append",
-        default=[],
-        metavar="NAME=ORGAN:TUMOR[:AVOID]",
-        help="label values of a pair, for example liver=1:2; several allowed (default: those of difftumor.json, or "
-        "else found in dataset.json)",
+    options.add_organ_pairs(
+        parser,
+        "NAME=ORGAN:TUMOR[:AVOID]",
+        "label values of a pair, for example liver=1:2; several allowed (default: those of difftumor.json, or else "
+        "found in dataset.json)",
     )
-    parser.add_argument(
-        "--healthy",
-        type=int,
-        nargs="+",
-        default=[],
-        metavar="ID",
-        help="raw datasets of healthy cases with the same labels, to be added; those of `prepare --healthy` always are",
-    )
+    options.add_healthy(parser, "to be added; those of `prepare --healthy` always are")
     parser.add_argument(
         "--margin-mm", type=float, default=48.0, metavar="MM", help="kept around the organs (default: %(default)s)"
     )
-    parser.add_argument("-np", "--processes", type=int, help="default: one per core, at most 4")
+    options.add_processes(parser, "that make volumes (default: one per core, at most 4)")
 
 
 def run(args: argparse.Namespace) -> None:

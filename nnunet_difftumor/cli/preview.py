@@ -7,21 +7,16 @@ difftumor.json.
 """
 
 import argparse
-from pathlib import Path
+
+from nnunet_difftumor.cli import options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-d", "--dataset-id", type=int, required=True, help="of a dataset that was prepared")
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FOLDER", help="for the pictures (default: in the preprocessed dataset)"
-    )
-    parser.add_argument("--configuration", default="3d_fullres", help="(default: %(default)s)")
-    parser.add_argument("--seed", type=int, help="of everything random (default: the one in difftumor.json)")
-    parser.add_argument(
-        "--sweep",
-        action="store_true",
-        help="also write sweep.gif, through the slices of one case with tumors of every size",
-    )
+    options.add_dataset_id(parser, "of a dataset that was prepared")
+    options.add_out(parser, "for the pictures (default: in the preprocessed dataset)")
+    options.add_configuration(parser, "whose cases are shown (default: %(default)s)", default="3d_fullres")
+    options.add_seed(parser, "of everything random (default: the one in difftumor.json)")
+    options.add_sweep(parser, "through the slices of one case with tumors of every size")
 
 
 def run(args: argparse.Namespace) -> None:

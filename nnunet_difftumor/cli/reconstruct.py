@@ -10,40 +10,20 @@ dB, the usual mistakes are tried.
 import argparse
 from pathlib import Path
 
+from nnunet_difftumor.cli import options
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from nnunet_difftumor.synthesis.renderers import DEVICES
-
     parser.add_argument(
-        "ct", type=Path, help="CT scan in HU: .nii.gz, .nii, .mha, .nrrd, or a folder with a DICOM series"
+        "ct", type=Path, metavar="CT", help="scan in HU: .nii.gz, .nii, .mha, .nrrd, or a folder with a DICOM series"
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="for the results")
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        metavar="FOLDER",
-        help="with autoencoder.safetensors (default: difftumor_weights in nnUNet_results)",
-    )
-    parser.add_argument(
-        "--organ-mask", type=Path, metavar="FILE", help="label map on the same grid; only its organ's box is looked at"
-    )
-    parser.add_argument(
-        "--organ-label", type=int, nargs="+", default=[], help="label value(s) of the organ (default: all)"
-    )
-    parser.add_argument(
-        "--spacing",
-        dest="spacing_mm",
-        type=float,
-        nargs=3,
-        metavar=("Z", "Y", "X"),
-        help="voxel size in mm of a scan whose header was never set",
-    )
-    parser.add_argument(
-        "--anonymous",
-        action="store_true",
-        help="leave names of files, and text in the scan's header, out of what is written",
-    )
-    parser.add_argument("--device", choices=DEVICES, default="cpu", help="(default: %(default)s)")
+    options.add_out(parser, "for the results", required=True)
+    options.add_weights(parser, "with autoencoder.safetensors")
+    options.add_organ_mask(parser, "; only its organ's box is looked at")
+    options.add_organ_label(parser, "the organ in the mask (default: all)")
+    options.add_spacing(parser, " of a scan whose header was never set")
+    options.add_anonymous(parser, "leave names of files, and text in the scan's header, out of what is written")
+    options.add_device(parser, default="cpu")
     parser.add_argument(
         "--save-ct", action="store_true", help="also write reconstruction.nii.gz, on the grid of the scan"
     )
@@ -58,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
         weights=args.weights,
         organ_mask=args.organ_mask,
         organ_label=args.organ_label,
-        device=args.device,
+        device=options.chosen_device(args.device),
         save_ct=args.save_ct,
         spacing_mm=args.spacing_mm,
         anonymous=args.anonymous,

@@ -7,12 +7,20 @@ the run's preprocessed dataset in nnUNet_preprocessed. Exit status 1 if the samp
 import argparse
 from pathlib import Path
 
+from nnunet_difftumor.cli import options
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="folder of the run's fold in nnUNet_results")
-    parser.add_argument("--sample", type=int, required=True, help="number of the sample")
-    parser.add_argument("--rank", type=int, default=0, help="of the process, in distributed training (default: 0)")
-    parser.add_argument("-o", "--output", type=Path, help="folder for the files (default: RUN/replay/SAMPLE)")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run's fold in nnUNet_results")
+    parser.add_argument("--sample", type=options.not_negative, required=True, metavar="N", help="number of the sample")
+    parser.add_argument(
+        "--rank",
+        type=options.not_negative,
+        default=0,
+        metavar="N",
+        help="of the process, in distributed training (default: 0)",
+    )
+    options.add_out(parser, "for the files (default: RUN/replay/SAMPLE)")
 
 
 def run(args: argparse.Namespace) -> int:

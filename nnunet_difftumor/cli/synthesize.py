@@ -13,6 +13,8 @@ kept; any number of processes may fill one bank.
 import argparse
 from pathlib import Path
 
+from nnunet_difftumor.cli import options
+
 # Of one of the two ways to use the verb alone, as argparse names them.
 _OF_SCANS = (
     "ct",
@@ -50,7 +52,7 @@ _DRAWN = (
     "fast",
     "sampler_steps",
 )
-_OF_BANKS = ("dataset_id", "per_case", "configuration")
+_OF_BANKS = ("dataset_id", "per_case", "configuration", "dry_run")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,22 +61,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "ct",
         type=Path,
         nargs="?",
-        help="CT scan in HU: .nii.gz, .nii, .mha, .nrrd, or a folder with a DICOM series; or a folder of scans, or of "
+        metavar="CT",
+        help="scan in HU: .nii.gz, .nii, .mha, .nrrd, or a folder with a DICOM series; or a folder of scans, or of "
         "folders with ct.nii.gz or a DICOM series",
     )
-    parser.add_argument(
-        "--organ-mask",
-        type=Path,
-        help="label map on the same grid, needed with a scan; for a folder of scans the folder of masks with the same "
-        "names (or without nnU-Net's ending _0000), for a folder of folders the file name of the masks, for example "
-        "labels.nii.gz",
+    options.add_organ_mask(
+        parser,
+        ", needed with a scan; for a folder of scans the folder of masks with the same names (or without nnU-Net's "
+        "ending _0000), for a folder of folders the file name of the masks, for example labels.nii.gz",
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FOLDER",
-        help="for the results, needed with a scan (default with --bank: difftumor_bank in the preprocessed dataset)",
+    options.add_out(
+        parser, "for the results, needed with a scan (default with --bank: difftumor_bank in the preprocessed dataset)"
     )
     parser.add_argument(
         "--organ",
@@ -82,9 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="name of the organ; in the preset realistic it decides shapes, contrast and growth: a name with kidney or "
         "pancreas in it has those of that organ, every other one those of the liver (default: organ)",
     )
-    parser.add_argument("--organ-label", type=int, nargs="+", help="label value(s) of the organ in the mask")
-    parser.add_argument("--tumor-label", type=int, help="value of the tumors in labels.nii.gz (default: greatest + 1)")
-    parser.add_argument("--avoid-label", type=int, nargs="+", help="label value(s) that tumors must not touch")
+    options.add_organ_label(parser, "the organ in the mask", default=None)
+    parser.add_argument(
+        "--tumor-label", type=int, metavar="N", help="value of the tumors in labels.nii.gz (default: greatest + 1)"
+    )
+    parser.add_argument(
+        "--avoid-label", type=int, nargs="+", metavar="N", help="value(s) of what tumors must not touch, in the mask"
+    )
     parser.add_argument(
         "--wall-mm",
         type=float,
@@ -93,30 +94,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names such as colon, stomach or bladder the wall is measured)",
     )
     _add_arguments_of_tumors(parser)
-    parser.add_argument(
-        "--spacing",
-        dest="spacing_mm",
-        type=float,
-        nargs=3,
-        metavar=("Z", "Y", "X"),
-        help="voxel size in mm of scans whose header was never set; without it they are refused",
+    options.add_spacing(parser, " of scans whose header was never set; without it they are refused")
+    options.add_anonymous(
+        parser,
+        "leave names of files, and text in the scan's header, out of results and messages; in a folder of scans name "
+        "them after their content",
+        has_default=False,
     )
-    parser.add_argument(
-        "--anonymous",
-        action="store_const",
-        const=True,
-        help="leave names of files, and text in the scan's header, out of results and messages; in a folder of scans "
-        "name them after their content",
-    )
-    parser.add_argument(
-        "--sweep",
-        action="store_const",
-        const=True,
-        help="also write sweep.gif, through the slices of the tumors, before and after side by side",
-    )
-    parser.add_argument(
-        "--seed", type=int, help="of everything random (default: 0; with --bank the one in difftumor.json)"
-    )
+    options.add_sweep(parser, "through the slices of the tumors, before and after side by side", has_default=False)
+    options.add_seed(parser, "of everything random (default: 0; with --bank the one in difftumor.json)")
     _add_arguments_of_models(parser)
     parser.add_argument(
         "--from-spec",
@@ -130,13 +116,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_arguments_of_tumors(parser: argparse.ArgumentParser) -> None:
     """What is drawn."""
     from nnunet_difftumor.synthesis.look.preset import SIZES
-    from nnunet_difftumor.synthesis.look.presets import PRESETS
 
-    parser.add_argument("--preset", choices=list(PRESETS), help="of the tumors (default: realistic)")
+    options.add_tumor_preset(parser)
     parser.add_argument(
         "--size", choices=SIZES, help="of the tumors; every: all four in one scan (default: mix, one that is drawn)"
     )
-    parser.add_argument("--count", type=int, help="number of tumors (default: as the preset draws it)")
+    parser.add_argument("--count", type=int, metavar="N", help="number of tumors (default: as the preset draws it)")
     parser.add_argument(
         "--contrast-hu",
         type=float,
@@ -164,26 +149,22 @@ def _add_arguments_of_banks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bank", action="store_true", help="render lesions of a prepared dataset for training, instead of a scan's"
     )
-    parser.add_argument("-d", "--dataset-id", type=int, help="of a dataset that was prepared; needed with --bank")
+    options.add_dataset_id(parser, "of a dataset that was prepared; needed with --bank", required=False)
     parser.add_argument("--per-case", type=int, metavar="N", help="lesions of each base; needed with --bank")
-    parser.add_argument("--configuration", help="with --bank: whose cases are the bases (default: 3d_fullres)")
+    options.add_configuration(parser, "with --bank: whose cases are the bases (default: 3d_fullres)")
+    options.add_dry_run(parser, "with --bank: ", has_default=False)
 
 
 def _add_arguments_of_models(parser: argparse.ArgumentParser) -> None:
     """Who draws, and how."""
-    from nnunet_difftumor.synthesis.renderers import DEVICES, RENDERERS
+    from nnunet_difftumor.synthesis.renderers import RENDERERS
 
     parser.add_argument(
         "--renderer",
         choices=RENDERERS,
         help="diffusion: shape and place by the preset, intensities by a diffusion model (default: handcrafted)",
     )
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        metavar="FOLDER",
-        help="of the diffusion models, from download-weights (default: difftumor_weights in nnUNet_results)",
-    )
+    options.add_weights(parser, "of the diffusion models, from download-weights")
     parser.add_argument(
         "--weights-organ",
         nargs="+",
@@ -191,9 +172,7 @@ def _add_arguments_of_models(parser: argparse.ArgumentParser) -> None:
         help="whose diffusion models draw, whatever the organ; with --bank also ORGAN=NAME for one of several "
         "(default: the organ's own; with --bank as weights_organs in difftumor.json says)",
     )
-    parser.add_argument(
-        "--device", choices=DEVICES, help="of the diffusion models (default: cpu; with --from-spec the manifest's)"
-    )
+    options.add_device(parser, "of the diffusion models; ", said="cpu; with --from-spec the manifest's")
     speed = parser.add_mutually_exclusive_group()
     speed.add_argument(
         "--fast",
@@ -221,6 +200,7 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_difftumor.errors import InputError
 
     _check_use(args)
+    args.device = options.chosen_device(args.device)
     if args.weights_organ is not None:
         args.weights_organ = _weights_organ(args)
     of_models = [
@@ -291,11 +271,14 @@ def _fill_bank(args: argparse.Namespace) -> int:
 
     names = (
         *("per_case", "output", "configuration", "renderer", "weights", "weights_organ", "device", "fast"),
-        *("sampler_steps", "minimum_contrast_to_noise", "seed"),
+        *("sampler_steps", "minimum_contrast_to_noise", "seed", "dry_run"),
     )
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    bank = make_bank(args.dataset_id, **given)
-    print(f'To train on it, in difftumor.json:\n  "source": "bank",\n  "bank_folder": {json.dumps(str(bank.folder))},')
+    bank = make_bank(args.dataset_id, report=args.say, **given)
+    if not args.dry_run:
+        print(
+            f'To train on it, in difftumor.json:\n  "source": "bank",\n  "bank_folder": {json.dumps(str(bank.folder))},'
+        )
     return 0
 
 
@@ -327,8 +310,8 @@ def _synthesize(args: argparse.Namespace) -> int:
     from nnunet_difftumor.synthesis.scans.settings import SynthesisSettings
     from nnunet_difftumor.synthesis.scans.synthesize import synthesize
 
-    options = _options(args)
-    settings = SynthesisSettings.of(options)
+    drawn = _drawn(args)
+    settings = SynthesisSettings.of(drawn)
     common = {
         "weights": args.weights,
         "spacing_mm": args.spacing_mm,
@@ -340,7 +323,7 @@ def _synthesize(args: argparse.Namespace) -> int:
     if finished:
         print(f"{args.output}: finished before")
         return 0
-    manifest = synthesize(args.ct, args.organ_mask, args.output, device=args.device, **common, **options)
+    manifest = synthesize(args.ct, args.organ_mask, args.output, device=args.device, **common, **drawn)
     for note in manifest["notes"]:
         args.say(f"NOTE: {note}")
     print(summary(args.output, manifest))
@@ -360,7 +343,7 @@ def _synthesize_folder(args: argparse.Namespace) -> int:
         anonymous=bool(args.anonymous),
         sweep=bool(args.sweep),
         report=args.say,
-        **_options(args),
+        **_drawn(args),
     )
     if done.failed:
         scans = len(done.failed) + len(done.manifests) + len(done.finished_before)
@@ -368,6 +351,6 @@ def _synthesize_folder(args: argparse.Namespace) -> int:
     return 1 if done.failed else 0
 
 
-def _options(args: argparse.Namespace) -> dict:
+def _drawn(args: argparse.Namespace) -> dict:
     """Those of `SynthesisOptions` that were given."""
     return {name: value for name in _DRAWN if (value := getattr(args, name)) is not None}

@@ -8,6 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from nnunet_difftumor.cli import options
+
 # By the names that both trainings have for them.
 _OPTIONS = (
     "output",
@@ -35,14 +37,8 @@ def run(args: argparse.Namespace) -> int:
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that both trainings have."""
-    parser.add_argument("-d", "--dataset-id", type=int, required=True, help="of a preprocessed dataset")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FOLDER",
-        help="for weights and runs (default: generative in the dataset's folder in nnUNet_results)",
-    )
+    options.add_dataset_id(parser, "of a preprocessed dataset")
+    options.add_out(parser, "for weights and runs (default: generative in the dataset's folder in nnUNet_results)")
     parser.add_argument(
         "--preset",
         choices=("paper", "code", "tiny"),
@@ -58,21 +54,21 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="one setting, over the file; several allowed",
     )
-    parser.add_argument("--steps", type=int, help="after which the training is done")
+    parser.add_argument("--steps", type=int, metavar="N", help="after which the training is done")
     parser.add_argument("--batch-size", type=int, metavar="N", help="crops per process in memory together")
-    parser.add_argument("--patch-size", type=int, nargs=3, metavar=("Z", "X", "Y"), help="in voxels of 1 mm")
-    parser.add_argument("--seed", type=int, help="of weights and crops")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
-    parser.add_argument("--overwrite", action="store_true", help="start again; removes the run that is there")
+    options.add_patch_size(parser, " of 1 mm")
+    options.add_seed(parser, "of weights and crops")
+    options.add_device(parser, default="auto")
+    options.add_overwrite(parser, "start again; removes the run that is there")
 
 
 def run_training(train, args: argparse.Namespace, **more) -> int:
     """Calls a training; 0 if it is done, 1 if it diverged, 130 if it was interrupted."""
     from nnunet_difftumor.generative.training.task import DivergedError
 
-    options = {name: getattr(args, name) for name in _OPTIONS}
+    given = {name: getattr(args, name) for name in _OPTIONS}
     try:
-        done = train(args.dataset_id, **options, **more)
+        done = train(args.dataset_id, **given, **more)
     except DivergedError as error:
         print(
             f"training stopped: {error}. The last checkpoint is from before; to start again, take a smaller "

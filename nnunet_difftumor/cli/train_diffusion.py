@@ -8,13 +8,13 @@ resumes where it stopped. Several GPUs: start it with torchrun (docs/train_gener
 import argparse
 from pathlib import Path
 
+from nnunet_difftumor.cli import options
 from nnunet_difftumor.cli.train_autoencoder import add_training_arguments, run_training
-from nnunet_difftumor.generative.stages import STAGES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--organ", metavar="NAME", required=True, help="any of those of the dataset")
-    parser.add_argument("--stage", choices=STAGES, required=True, help="of tumors: below 20 mm, or the others")
+    options.add_stage(parser, "of tumors: below 20 mm, or the others", required=True)
     parser.add_argument(
         "--autoencoder",
         type=Path,

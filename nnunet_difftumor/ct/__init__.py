@@ -3,6 +3,7 @@
 The array order is that of nnU-Net's SimpleITK reader; positions in space are RAS+ in mm, as nibabel gives them.
 """
 
+from nnunet_difftumor.ct.headers import ScanHeader, check_labels_header, read_ct_header
 from nnunet_difftumor.ct.images import IMAGE_SUFFIXES
 from nnunet_difftumor.ct.nifti import SUFFIXES
 from nnunet_difftumor.ct.reading import read_ct, read_label_grid, read_labels
@@ -13,7 +14,10 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "SUFFIXES",
     "Scan",
+    "ScanHeader",
+    "check_labels_header",
     "read_ct",
+    "read_ct_header",
     "read_label_grid",
     "read_labels",
     "scan_from_array",

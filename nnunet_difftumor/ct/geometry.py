@@ -170,14 +170,14 @@ def check_same_grid(shape: tuple[int, ...], affine: np.ndarray, like: Any, path:
 
     Args:
         shape, affine: of the label map, (x, y, z).
-        like: the `Scan`.
+        like: the `Scan`, or its `ScanHeader`.
         path: of the label map, for messages.
         unset: its header has neither qform nor sform.
 
     Raises:
         InputError: saying what differs.
     """
-    expected, ct = like.hu.shape[::-1], like.path or "the CT"
+    expected, ct = like.shape_xyz, like.path or "the CT"
     if shape != expected:
         raise InputError(f"{path}: {shape} voxels (x, y, z), but {ct} has {expected}; resample it to the CT's grid")
     if like.spacing_was_stated and (unset or is_header_unset(affine, shape)):

@@ -66,25 +66,44 @@ def load_nifti(path: Path) -> tuple[Any, np.ndarray]:
     return image, stored
 
 
+def load_nifti_header(path: Path) -> Any:
+    """The image, of which no voxel is read, after those checks of `load_nifti` that need none.
+
+    Raises:
+        InputError: as `load_nifti`, as far as the header shows it.
+    """
+    image = read_header(path)
+    spatial_shape(image.shape, path)
+    check_affine(image.affine, path)
+    check_header(image.header, image.affine, path)
+    return image
+
+
 def check_shape(stored: np.ndarray, path: Path) -> np.ndarray:
     """The voxels (x, y, z) without trailing axes of length 1.
 
     Raises:
         InputError: they are not three-dimensional, or less than 4 along an axis.
     """
-    while stored.ndim > 3 and stored.shape[-1] == 1:
-        stored = stored[..., 0]
-    if stored.ndim != 3:
+    shape = spatial_shape(stored.shape, path)
+    return stored[(..., *(0,) * (stored.ndim - len(shape)))]
+
+
+def spatial_shape(shape: tuple[int, ...], path: Path) -> tuple[int, ...]:
+    """A shape (x, y, z) without trailing axes of length 1. Errors are those of `check_shape`."""
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3:
         raise InputError(
-            f"{path}: expected a three-dimensional image, got the shape {stored.shape}; split time points or channels "
+            f"{path}: expected a three-dimensional image, got the shape {shape}; split time points or channels "
             "into files of their own"
         )
-    if min(stored.shape) < MIN_VOXELS_PER_AXIS:
+    if min(shape) < MIN_VOXELS_PER_AXIS:
         raise InputError(
-            f"{path}: {stored.shape} voxels (x, y, z); expected at least {MIN_VOXELS_PER_AXIS} along every axis, "
+            f"{path}: {shape} voxels (x, y, z); expected at least {MIN_VOXELS_PER_AXIS} along every axis, "
             "since tumors are three-dimensional: give the whole scan, not a slice"
         )
-    return stored
+    return shape
 
 
 def read_to_the_end(path: Path) -> tuple[Any, np.ndarray]:
@@ -93,9 +112,22 @@ def read_to_the_end(path: Path) -> tuple[Any, np.ndarray]:
     Raises:
         InputError: the file is damaged or no NIfTI image of real numbers.
     """
+    with _readable(path) as stream:
+        return _read(stream, path)
+
+
+def read_header(path: Path) -> Any:
+    """The image, of any shape, of which no voxel is read. Errors are those of `read_to_the_end`, as far as it shows."""
+    with _readable(path) as stream:
+        return _image(stream, path)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[BinaryIO]:
+    """The content of a file, not compressed any more; what libraries raise within becomes an InputError."""
     try:
         with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as stream:
-            return _read(stream, path)
+            yield stream  # type: ignore[misc]
     except InputError:
         raise
     except _UNREADABLE as error:
@@ -147,7 +179,7 @@ def check_size(voxels: int, nbytes: int, path: Path, *, compressed: bool) -> Non
         )
 
 
-def _read(stream: BinaryIO, path: Path) -> tuple[Any, np.ndarray]:
+def _image(stream: BinaryIO, path: Path) -> Any:
     image_type = _checked_type(stream, path)
     stream.seek(0)
     with _quiet():
@@ -159,6 +191,11 @@ def _read(stream: BinaryIO, path: Path) -> tuple[Any, np.ndarray]:
         raise InputError(f"{path}: its header says a shape of {image.shape}; it is damaged: get it again")
     voxels = math.prod(image.shape)
     check_size(voxels, voxels * dtype.itemsize, path, compressed=path.name.endswith(".gz"))
+    return image
+
+
+def _read(stream: BinaryIO, path: Path) -> tuple[Any, np.ndarray]:
+    image = _image(stream, path)
     stored = np.asarray(image.dataobj.get_unscaled())
     # Voxels of a file that is not compressed are mapped, not read.
     stream.seek(image.dataobj.offset + stored.nbytes)

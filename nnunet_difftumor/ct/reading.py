@@ -5,20 +5,11 @@ import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from nnunet_difftumor.ct.dicom_study import read_study
-from nnunet_difftumor.ct.geometry import (
-    check_same_grid,
-    check_stated_spacing,
-    has_no_form,
-    is_header_unset,
-    rectangular_affine,
-    spacing_of,
-    with_affine,
-    with_stated_spacing,
-)
+from nnunet_difftumor.ct.geometry import check_same_grid, check_stated_spacing, has_no_form, spacing_of
+from nnunet_difftumor.ct.headers import placed
 from nnunet_difftumor.ct.hounsfield import check_hu
 from nnunet_difftumor.ct.images import StoredImage, load_image
 from nnunet_difftumor.ct.scan import Scan
@@ -51,14 +42,7 @@ def read_ct(path: str | os.PathLike, *, spacing_mm: Sequence[float] | None = Non
         return read_study(path)
     stored, affine, header, slope, intercept = load_image(path, what="CT scan")
     header = header.copy()
-    unset = has_no_form(header) or is_header_unset(affine, stored.shape)
-    if unset:
-        if spacing_mm is None:
-            raise InputError(_unset_message(path, header, affine))
-        header, affine = with_stated_spacing(header, affine, spacing_mm)
-    rectangular = rectangular_affine(affine, stored.shape, path)
-    if rectangular is not affine:
-        header, affine = with_affine(header, rectangular), rectangular
+    header, affine, unset = placed(header, affine, stored.shape, path, spacing_mm=spacing_mm)
     hu = np.empty(stored.shape[::-1], np.float32)
     for z in range(len(hu)):
         plane = stored[:, :, z].T
@@ -133,19 +117,6 @@ def _labels(image: StoredImage, path: Path, declared: Collection[int] | None) ->
     if np.array_equal(values, labels) and stored.dtype.kind != "f":
         return np.ascontiguousarray(stored.T.astype(dtype))
     return labels.astype(dtype)[np.searchsorted(values, np.ascontiguousarray(stored.T))]
-
-
-def _unset_message(path: Path, header: nib.Nifti1Header, affine: np.ndarray) -> str:
-    sizes = " x ".join(f"{size:.4g}" for size in spacing_of(affine))
-    seen = (
-        f"neither qform nor sform is set, pixdim says {sizes} mm (z, y, x)"
-        if has_no_form(header)
-        else "a spacing of exactly 1 mm along every axis"
-    )
-    return (
-        f"{path}: the header seems never to have been set ({seen}), so sizes in mm are unknown; correct the header, or "
-        "state the voxel size: `spacing_mm` Z Y X"
-    )
 
 
 def _some(values: Collection[float]) -> str:

@@ -34,6 +34,11 @@ class Scan:
     note: str = ""
 
     @property
+    def shape_xyz(self) -> tuple[int, ...]:
+        """Voxels (x, y, z), in the order of headers."""
+        return self.hu.shape[::-1]
+
+    @property
     def direction(self) -> np.ndarray:
         """3 x 3; the columns are the unit vectors of the array axes z, y, x in RAS+ space."""
         return (self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0))[:, ::-1]

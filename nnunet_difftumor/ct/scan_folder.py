@@ -13,6 +13,7 @@ from nnunet_difftumor.ct.dicom_study import has_dicom, is_study, series_in
 from nnunet_difftumor.ct.images import FORMATS, IMAGE_SUFFIXES, in_any_format, stem_of
 from nnunet_difftumor.ct.reading import read_ct
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import check_folder
 
 _FIRST_CHANNEL = "_0000"
 _LONGEST_NAME = 100
@@ -24,8 +25,7 @@ def find_scans(folder: Path) -> dict[str, tuple[Path, ...]]:
     Raises:
         InputError: if there is no folder, no scan in it, or two of one name.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give one with image files ({FORMATS}) or DICOM series")
+    check_folder(folder, f"give one with image files ({FORMATS}) or DICOM series")
     found: dict[str, tuple[Path, ...]] = {}
     for below, names, files in os.walk(folder):
         names[:] = sorted(name for name in names if not name.startswith("."))

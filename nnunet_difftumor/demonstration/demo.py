@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor import __version__
+from nnunet_difftumor.dataset_conversion.folder import parse_label
 from nnunet_difftumor.demonstration.journal import Journal
 from nnunet_difftumor.demonstration.page import REPORT, write_page
 from nnunet_difftumor.demonstration.steps import Steps
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.files import only_writer
+from nnunet_difftumor.files import check_folder, only_writer
 
 # Scans, raw dataset, synthetic tumors.
 _STEPS_WITHOUT_TRAINING = 3
@@ -50,6 +51,8 @@ def demo(
     for name, value in (("`epochs`", epochs), ("`iterations_per_epoch`", iterations_per_epoch)):
         if value < 1:
             raise InputError(f"{name} is {value}, expected at least 1")
+    if seed < 0:
+        raise InputError(f"`seed` is {seed}, expected at least 0")
     settings = {
         "version": __version__,
         "data": None if data is None else str(Path(data).absolute()),
@@ -58,8 +61,10 @@ def demo(
         "iterations_per_epoch": iterations_per_epoch,
         "seed": seed,
     }
-    if data is not None and not Path(data).is_dir():
-        raise InputError(f"`data` {data}: no such folder; expected one with a sub-folder for each case")
+    if data is not None:
+        check_folder(data, "expected one with a sub-folder for each case", argument="data")
+    for label in labels:
+        parse_label(label)
     output = Path(out).absolute()
     with only_writer(output):
         journal = Journal(output, settings, overwrite=overwrite)

@@ -13,7 +13,7 @@ from nnunet_difftumor import __version__
 from nnunet_difftumor.ct import read_label_grid, read_labels
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.evaluation.comparison import BANDS_MM, CONNECTIVITY, CaseResult, Lesion, compare
-from nnunet_difftumor.evaluation.label_maps import label_maps, organ_maps_for, some
+from nnunet_difftumor.evaluation.label_maps import check_label_folder, label_maps, organ_maps_for, some
 from nnunet_difftumor.evaluation.labels import find_dataset_json, ignore_label, tumor_labels
 from nnunet_difftumor.evaluation.summary import RESAMPLES, summarize
 from nnunet_difftumor.evaluation.truth import check_truth
@@ -72,6 +72,10 @@ def evaluate(
     """
     if nsd_tolerance_mm <= 0:
         raise InputError(f"`nsd_tolerance_mm`: expected more than 0 mm, got {nsd_tolerance_mm:g}")
+    if seed < 0:
+        raise InputError(f"`seed` is {seed}, expected at least 0")
+    for folder in (ground_truth, prediction):
+        check_label_folder(folder)
     check_truth(ground_truth, prediction)
     labels = _choose_labels(prediction, tumor_label, dataset_json, report)
     organ_labels = (organ_label,) if isinstance(organ_label, int) else tuple(organ_label)

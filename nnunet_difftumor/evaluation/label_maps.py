@@ -7,6 +7,7 @@ from pathlib import Path
 from nnunet_difftumor.ct import IMAGE_SUFFIXES
 from nnunet_difftumor.ct.images import FORMATS, stem_of
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import check_folder
 
 
 def label_maps(folder: str | os.PathLike) -> dict[str, Path]:
@@ -16,8 +17,7 @@ def label_maps(folder: str | os.PathLike) -> dict[str, Path]:
         InputError: there is no such folder, it holds no label map, or two of one case.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder of label maps ({FORMATS})")
+    check_label_folder(folder)
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if not path.name.endswith(IMAGE_SUFFIXES) or path.name.startswith("."):
@@ -29,6 +29,11 @@ def label_maps(folder: str | os.PathLike) -> dict[str, Path]:
     if not found:
         raise InputError(f"{folder}: holds no label map ({FORMATS})")
     return found
+
+
+def check_label_folder(folder: str | os.PathLike) -> None:
+    """Raises an InputError where no folder is."""
+    check_folder(folder, f"expected a folder of label maps ({FORMATS})")
 
 
 def organ_maps_for(

@@ -44,14 +44,7 @@ def make_splits(
     if not real and not bases:
         raise InputError("no case has an organ of difftumor.json; check the organ labels")
     if existing is not None:
-        known = {*real, *bases, *unusable}
-        for number, split in enumerate(existing):
-            unknown = sorted({*split["train"], *split["val"]} - known)
-            if unknown:
-                raise InputError(
-                    f"{where}: fold {number} names cases that are not in the dataset: {unknown}; correct or delete the "
-                    "file"
-                )
+        check_known(existing, {*real, *bases, *unusable}, where=where)
         folds = [{key: [case for case in split[key] if case in real] for key in ("train", "val")} for split in existing]
         if add:
             remembered = {case for split in existing for key in _ROLES for case in split.get(key, ())}
@@ -74,6 +67,25 @@ def make_splits(
         }
         for i, fold in enumerate(folds)
     ]
+
+
+def check_known(existing: Sequence[dict[str, Any]], cases: Collection[str], *, where: str | Path) -> None:
+    """Refuses folds with cases that the dataset does not have.
+
+    Args:
+        existing: folds.
+        cases: of the dataset.
+        where: the file with the folds, for the error.
+
+    Raises:
+        InputError: naming the cases.
+    """
+    for number, split in enumerate(existing):
+        unknown = sorted({*split["train"], *split["val"]} - set(cases))
+        if unknown:
+            raise InputError(
+                f"{where}: fold {number} names cases that are not in the dataset: {unknown}; correct or delete the file"
+            )
 
 
 def drop_from_folds(path: Path, cases: Collection[str]) -> None:

@@ -54,8 +54,7 @@ class HealthyPools:
             return
         # First, so that an interrupted call resumes with the same pools.
         write_json(self._list, self.names)
-        final = self.folder / plans["configurations"][CONFIGURATION]["data_identifier"]
-        made = PreprocessedCases(final, pool_cases_folder(self._dataset_folder), hashes=hashes, plans=plans)
+        made = self.made(plans, hashes=hashes)
         made.remove_unfinished()
         for name in sorted(made.names() - set(self.cases)):
             report(f"      {name}: withdrawn from its pool; removed")
@@ -71,6 +70,11 @@ class HealthyPools:
         if changes:
             dataset_json = read_dataset_json(self._raw / "dataset.json")
             made.make({name: self.cases[name] for name in changes}, dataset_json, processes=processes, check=True)
+
+    def made(self, plans: Mapping[str, Any], *, hashes: FileHashes) -> PreprocessedCases:
+        """The preprocessed cases of the pools."""
+        final = self.folder / plans["configurations"][CONFIGURATION]["data_identifier"]
+        return PreprocessedCases(final, pool_cases_folder(self._dataset_folder), hashes=hashes, plans=plans)
 
     def lying_otherwise(self, own: Collection[str]) -> list[str]:
         """The preprocessed cases whose axes lead to none of `own` (see `orientation.axis_codes`)."""

@@ -7,8 +7,8 @@ fast on a GPU but for rounding, which neighbours in a batch change).
 
 import os
 import time
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +20,7 @@ from tqdm import tqdm
 from nnunet_difftumor import __version__
 from nnunet_difftumor.checks.gate import check_before
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.files import free_bytes, in_words_of_bytes
 from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
 from nnunet_difftumor.prepared.bank_folder import BankFolder
 from nnunet_difftumor.prepared.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
@@ -27,6 +28,7 @@ from nnunet_difftumor.prepared.dataset import prepared_folder, read_plans
 from nnunet_difftumor.prepared.overlay_case import OverlayCase
 from nnunet_difftumor.prepared.pools import PooledDataset
 from nnunet_difftumor.prepared.roles import label_free_roles, roles_with_real_cases
+from nnunet_difftumor.synthesis.lesion_file import SUFFIX
 from nnunet_difftumor.synthesis.look.organ_names import notes_on_organ
 from nnunet_difftumor.synthesis.look.presets import PRESETS
 from nnunet_difftumor.synthesis.networks.modes import EXACT, FAST, usual_mode
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
 _DRAWS = 3
 # Lesions that a GPU draws together.
 _ON_GPU = 8
+# Cases that a dry run names.
+_MOST_CASES = 20
 # Enters the random numbers: no lesion is one that training or validation draws with the same seed.
 _STREAM = 13
 
@@ -86,6 +90,7 @@ def make_bank(
     sampler_steps: int | None = None,
     minimum_contrast_to_noise: float | None = None,
     seed: int | None = None,
+    dry_run: bool = False,
     report: Callable[[str], None] = print,
 ) -> BankReport:
     """Renders lesions for every base of a prepared dataset, those that are not there yet.
@@ -108,6 +113,7 @@ def make_bank(
         minimum_contrast_to_noise: lesions with less contrast, in units of the noise around, are refused and drawn
             again; None: as difftumor.json says.
         seed: of everything random; None: that of difftumor.json.
+        dry_run: only say what would be made, and where; nothing is written, and no diffusion model is loaded.
         report: gets lines: what is wrong with the data; at the end what was made, and how far its tumors differ from
             the tissue around.
 
@@ -141,12 +147,19 @@ def make_bank(
         configuration=configuration,
         config=synthesis.config,
         report=report,
+        remember=not dry_run,
     )
     folder = dataset_folder / "difftumor_bank" / synthesis.folder.name if output is None else Path(output)
     bank = BankFolder(folder.absolute(), cases, per_case)
     record = _record(synthesis, choice)
     bank.check(record)
-    _drop_stale(bank, synthesis, cases, report)
+    stale = {finding.case: finding.seen for finding in synthesis.stale_bank(bank.folder, cases)}
+    for case, seen_of_it in stale.items():
+        report(f"{case}: its lesions {'would be' if dry_run else 'are'} made again ({seen_of_it})")
+    if dry_run:
+        return _foretold(bank, cases, per_case * len(cases), stale, report)
+    for case in stale:
+        bank.forget(case)
     start = time.monotonic()
     seen = _fill(bank, record, lambda: _LesionMaker(synthesis, cases=cases, choice=choice))
     made, refused = sum(map(len, seen.values())), bank.count_refused()
@@ -163,13 +176,24 @@ def make_bank(
     return result
 
 
-def _drop_stale(
-    bank: BankFolder, synthesis: TrainingSynthesis, cases: Sequence[str], report: Callable[[str], None]
-) -> None:
-    """Removes the lesions of cases that have changed since they were made."""
-    for finding in synthesis.stale_bank(bank.folder, cases):
-        bank.forget(finding.case)
-        report(f"{finding.case}: its lesions are made again ({finding.seen})")
+def _foretold(
+    bank: BankFolder, cases: Sequence[str], lesions: int, stale: Collection[str], report: Callable[[str], None]
+) -> BankReport:
+    """What a bank has, and what is missing; `stale` are cases whose lesions would be made again."""
+    missing, refused = bank.missing(without=stale), bank.count_refused(without=stale)
+    kept = lesions - len(missing) - refused
+    counts = Counter(case for case, _ in missing)
+    for case, count in list(counts.items())[:_MOST_CASES]:
+        report(f"{case}: {count} missing")
+    if len(counts) > _MOST_CASES:
+        report(f"... and of {len(counts) - _MOST_CASES} more cases")
+    free = in_words_of_bytes(free_bytes(bank.folder))
+    report(
+        f"{bank.folder}/CASE/NUMBER{SUFFIX}: {len(missing)} of {lesions} lesions are missing and would be made, {kept} "
+        f"are there, {refused} were refused before, for {len(cases)} cases; {free} are free there. Dry run: nothing "
+        "was written"
+    )
+    return BankReport(bank.folder, 0, kept, refused)
 
 
 def _check_numbers(*, per_case: int, seed: int | None, minimum_contrast_to_noise: float | None) -> None:

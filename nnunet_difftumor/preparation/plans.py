@@ -30,7 +30,7 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
             `RECIPES`, or None).
 
     Raises:
-        InputError: if the planner does not exist, or the images are two-dimensional.
+        InputError: if the images are two-dimensional.
     """
     from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiments
 
@@ -39,16 +39,13 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
     unfinished.unlink(missing_ok=True)
     if os.path.isfile(plans_file):
         shutil.copyfile(plans_file, unfinished)  # nnU-Net keeps what users have added to them
-    try:
-        with _at_least_one_thread():
-            plan_experiments(
-                [dataset_id],
-                request["planner"],
-                overwrite_target_spacing=request["spacing_mm"],
-                overwrite_plans_name=_UNFINISHED,
-            )
-    except TypeError as error:
-        raise InputError(f"`planner` {request['planner']}: nnU-Net has no such planner ({error})") from error
+    with _at_least_one_thread():
+        plan_experiments(
+            [dataset_id],
+            request["planner"],
+            overwrite_target_spacing=request["spacing_mm"],
+            overwrite_plans_name=_UNFINISHED,
+        )
     plans = read_plans_file(str(unfinished))
     if CONFIGURATION not in plans["configurations"]:
         raise InputError(f"{plans_file}: has no configuration {CONFIGURATION}; are the images two-dimensional?")
@@ -71,6 +68,26 @@ def plan(dataset_id: int, plans_file: str, request: dict[str, Any]) -> None:
     plans[REQUEST_KEY] = request
     write_json(plans_file, plans)
     unfinished.unlink()
+
+
+def check_request(request: dict[str, Any]) -> None:
+    """Refuses what `plan` could not do, whatever the dataset.
+
+    Raises:
+        InputError: if the planner does not exist, or the patch size is too small.
+    """
+    import nnunetv2
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+    folder = Path(nnunetv2.__path__[0]) / "experiment_planning"
+    planner = recursive_find_python_class(str(folder), request["planner"], "nnunetv2.experiment_planning")
+    if planner is None:
+        raise InputError(f"`planner` {request['planner']}: nnU-Net has no such planner")
+    patch_size = request["patch_size"]
+    if patch_size is not None and min(patch_size) < 2 * _SMALLEST_FEATURE_MAP:
+        raise InputError(
+            f"`patch_size` {list(patch_size)}: expected at least {2 * _SMALLEST_FEATURE_MAP} on every axis"
+        )
 
 
 def stored_request(plans_file: str) -> dict[str, Any] | None:
@@ -104,10 +121,6 @@ def _set_patch_size(configuration: dict[str, Any], patch_size: Sequence[int]) ->
     """Fits the network to the patch size by nnU-Net's own rule."""
     from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 
-    if min(patch_size) < 2 * _SMALLEST_FEATURE_MAP:
-        raise InputError(
-            f"`patch_size` {list(patch_size)}: expected at least {2 * _SMALLEST_FEATURE_MAP} on every axis"
-        )
     _, strides, kernels, fitted, _ = get_pool_and_conv_props(
         configuration["spacing"], patch_size, _SMALLEST_FEATURE_MAP, 999_999
     )

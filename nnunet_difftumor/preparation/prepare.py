@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -23,9 +23,10 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import atomic_path, only_writer, write_json
 from nnunet_difftumor.pools_of_others import pools_of_others
 from nnunet_difftumor.preparation.datasets import check_channel, dataset_folders
-from nnunet_difftumor.preparation.folds import drop_from_folds, make_splits
+from nnunet_difftumor.preparation.dry_run import foretell_cases, foretell_room
+from nnunet_difftumor.preparation.folds import check_known, drop_from_folds, make_splits
 from nnunet_difftumor.preparation.healthy import HealthyPools
-from nnunet_difftumor.preparation.plans import CONFIGURATION, plan, remove_half_written, stored_request
+from nnunet_difftumor.preparation.plans import CONFIGURATION, check_request, plan, remove_half_written, stored_request
 from nnunet_difftumor.preparation.preprocessed_cases import PreprocessedCases, WrongCaseError, axes_of, in_words
 from nnunet_difftumor.preparation.settings import decided_by_recipe, settings_of
 from nnunet_difftumor.preparation.validation_cases import ValidationCaseMaker
@@ -60,6 +61,7 @@ def prepare(
     healthy: Sequence[int] = (),
     processes: int | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
     report: Callable[[str], None] = print,
 ) -> Path:
     """Prepares an nnU-Net raw dataset for training with synthetic tumors.
@@ -87,6 +89,7 @@ def prepare(
             per core.
         overwrite: start again: plan and preprocess again, and replace difftumor.json, the folds, and healthy pools of
             earlier calls.
+        dry_run: only say what would be done, as far as headers and what is there show it; nothing is written.
         report: gets a line per step.
 
     Returns:
@@ -98,7 +101,7 @@ def prepare(
     if recipe is not None:
         spacing_mm, patch_size, preset = decided_by_recipe(recipe, spacing_mm, patch_size, preset)
     raw, folder = dataset_folders(dataset_id)
-    with only_writer(folder):
+    with nullcontext() if dry_run else only_writer(folder):
         dataset_json = read_dataset_json(raw / "dataset.json")
         check_channel(raw, dataset_json)
         config_path = folder / FILE_NAME
@@ -121,17 +124,17 @@ def prepare(
             overwrite=overwrite,
             report=report,
         )
-        preparation.plan_and_preprocess(
-            {
-                "planner": planner,
-                "spacing_mm": [float(value) for value in spacing_mm] if spacing_mm else None,
-                "patch_size": [int(value) for value in patch_size] if patch_size else None,
-                "recipe": recipe,
-            }
-        )
-        report(f"[4/6] settings: {said}")
-        for note in (note for organ in config.organs for note in notes_on_organ(organ, config.preset)):
-            report(f"      NOTE: {note}")
+        request = {
+            "planner": planner,
+            "spacing_mm": [float(value) for value in spacing_mm] if spacing_mm else None,
+            "patch_size": [int(value) for value in patch_size] if patch_size else None,
+            "recipe": recipe,
+        }
+        if dry_run:
+            preparation.say_what_would_be_done(request, said)
+            return config_path
+        preparation.plan_and_preprocess(request)
+        preparation.say_settings(said)
         splits = preparation.write_splits(preparation.measure())
         preparation.compare_axes()
         preparation.note_unenhanced(splits)
@@ -229,20 +232,13 @@ class _Preparation:
             InputError: if the plans that are there were made for another request, or nnU-Net refuses the dataset.
         """
         log = self.folder / f"{PLANS_NAME}.log"
-        if self.plans_file.is_file() and not self.overwrite:
-            made_for = stored_request(str(self.plans_file))
-            # What is not asked for is what it was: whoever fixes a dataset need not know how it was planned.
-            asked = {key: value for key, value in request.items() if value is not None}
-            if made_for is None or not asked.items() <= made_for.items():
-                raise InputError(
-                    f"{self.plans_file}: was made for {made_for}, now {asked} is asked for; give `overwrite` to plan "
-                    "and preprocess again"
-                )
-            self.report(f"[1/6] fingerprint: kept\n[2/6] plans: kept {self.plans_file}")
+        new = self._new_request(request)
+        if new is None:
+            self.report(self._kept_plans)
             self._preprocess(newly_planned=False)
         else:
             records.forget_dataset_record(self.folder)
-            self._plan({**request, "planner": request["planner"] or _PLANNER}, log)
+            self._plan(new, log)
             try:
                 self._preprocess(newly_planned=True)
             except WrongCaseError:
@@ -253,6 +249,77 @@ class _Preparation:
         self._copy_dataset_json()
         self.pools.preprocess(self.plans, hashes=self.hashes, processes=self.processes, report=self.report)
         self.hashes.save()
+
+    def say_what_would_be_done(self, request: dict[str, Any], said: str) -> None:
+        """Instead of all other steps; nothing is written.
+
+        Args:
+            request: as `plan_and_preprocess` takes it.
+            said: of the settings.
+
+        Raises:
+            InputError: as the other steps, as far as headers, settings and what is there show it.
+        """
+        new = self._new_request(request)
+        made = pooled = None
+        if new is None:
+            self.report(self._kept_plans)
+            made = self.made
+            pooled = self.pools.made(self.plans, hashes=self.hashes)
+        else:
+            asked = {"voxels of": new["spacing_mm"], "patches of": new["patch_size"], "recipe": new["recipe"]}
+            words = [new["planner"], *(f"{key} {value}" for key, value in asked.items() if value is not None)]
+            self.report(
+                f"[1/6] fingerprint: would be extracted from {len(self.raw_cases)} cases\n"
+                f"[2/6] plans: {self.plans_file} would be made by {', '.join(words)}"
+            )
+        foretell_cases("[3/6] preprocessing", self.raw_cases, made, report=self.report)
+        if self.pools.names:
+            what = f"      healthy pools {', '.join(self.pools.names)}"
+            foretell_cases(what, self.pools.cases, pooled, report=self.report)
+        settings = self.folder / FILE_NAME
+        kept = settings.is_file() and not self.overwrite
+        self.say_settings(said if kept else f"{settings} would be made: {said}")
+        source, existing = self._existing_folds()
+        if existing is not None and source.parent == self.raw:
+            check_known(existing, {*self.raw_cases, *self.pools.cases}, where=source)
+        folds = f"of {source} would be kept" if existing is not None else "would be made from what the label maps hold"
+        self.report(
+            f"[5/6] organ statistics would be measured; folds {folds}\n"
+            "[6/6] validation cases would follow from the folds\n"
+            f"{foretell_room({**self.raw_cases, **self.pools.cases}, self.folder)}. Dry run: nothing was written, and "
+            "no voxel was looked at"
+        )
+
+    @property
+    def _kept_plans(self) -> str:
+        return f"[1/6] fingerprint: kept\n[2/6] plans: kept {self.plans_file}"
+
+    def _new_request(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """What new plans are to be made for; None if those that are there are kept.
+
+        Raises:
+            InputError: if the plans that are there were made for another request, or none can be made for it.
+        """
+        if not self.plans_file.is_file() or self.overwrite:
+            new = {**request, "planner": request["planner"] or _PLANNER}
+            check_request(new)
+            return new
+        made_for = stored_request(str(self.plans_file))
+        # What is not asked for is what it was: whoever fixes a dataset need not know how it was planned.
+        asked = {key: value for key, value in request.items() if value is not None}
+        if made_for is None or not asked.items() <= made_for.items():
+            raise InputError(
+                f"{self.plans_file}: was made for {made_for}, now {asked} is asked for; give `overwrite` to plan "
+                "and preprocess again"
+            )
+        return None
+
+    def say_settings(self, said: str) -> None:
+        """What the settings are, and where a tumor will not be like those of its organ."""
+        self.report(f"[4/6] settings: {said}")
+        for note in (note for organ in self.config.organs for note in notes_on_organ(organ, self.config.preset)):
+            self.report(f"      NOTE: {note}")
 
     def _plan(self, request: dict[str, Any], log: Path) -> None:
         self.report("[1/6] fingerprint, with nnU-Net's check of the dataset")
@@ -376,12 +443,8 @@ class _Preparation:
         lesions = {value for organ in self.config.organs for value in (organ.tumor_label, *organ.avoid_labels)}
         usable = {case for case, record in present.items() if record["organs"] or lesions & set(record["labels"])}
         with_lesions = {case for case in usable if lesions & set(present[case]["labels"])}
-        path, users, existing = self.folder / "splits_final.json", self.raw / "splits_final.json", None
-        source = users if users.is_file() else path
-        if source.is_file() and not (self.overwrite and source == path):
-            existing = read_splits(source)
-        if existing is not None and not any(split["train"] for split in existing):
-            existing = None
+        path = self.folder / "splits_final.json"
+        source, existing = self._existing_folds()
         splits = make_splits(
             with_lesions - set(self.pools.cases),
             usable - with_lesions,
@@ -405,6 +468,16 @@ class _Preparation:
                 f"{_some(neither)}"
             )
         return splits
+
+    def _existing_folds(self) -> tuple[Path, list[dict[str, Any]] | None]:
+        """Where folds are, or would be, and those that are kept."""
+        path, users, existing = self.folder / "splits_final.json", self.raw / "splits_final.json", None
+        source = users if users.is_file() else path
+        if source.is_file() and not (self.overwrite and source == path):
+            existing = read_splits(source)
+        if existing is not None and not any(split["train"] for split in existing):
+            existing = None
+        return source, existing
 
     def compare_axes(self) -> None:
         """nnU-Net does not turn images: a network could tell the pools by their orientation."""

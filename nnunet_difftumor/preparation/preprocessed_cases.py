@@ -68,12 +68,19 @@ class PreprocessedCases:
             raise InputError(f"{self._path(name)}: is missing or damaged; run `difftumor prepare` again")
         return found
 
-    def changes(self, cases: Mapping[str, RawFiles]) -> dict[str, str]:
+    def changes(self, cases: Mapping[str, RawFiles], *, read: bool = True) -> dict[str, str]:
         """Which cases are to be made, and why; files that were looked at before cost no reading.
+
+        Args:
+            cases: by name.
+            read: False: nothing is read; of files that were not looked at as they are now, this is said.
 
         Raises:
             InputError: for a file that cannot be read.
         """
+        if not read:
+            found = {name: self._unread(name, files) or self._reason(name, files) for name, files in cases.items()}
+            return {name: reason for name, reason in found.items() if reason is not None}
         unread = [path for files in cases.values() for path in files.all if not self._hashes.knows(path)]
         reasons = {}
         with tqdm(
@@ -137,6 +144,15 @@ class PreprocessedCases:
 
     def _path(self, name: str) -> Path:
         return self._records / f"{name}.json"
+
+    def _unread(self, name: str, files: RawFiles) -> str | None:
+        """Which file would be read before it is known whether a case is still right; None if there is none."""
+        record = read_case_record(self._path(name))
+        if record is None:
+            return None
+        paths = (*files.all, *(self.folder / array for array in record.arrays))
+        path = next((path for path in paths if path.is_file() and not self._hashes.knows(path)), None)
+        return None if path is None else f"if {path.name}, of another time of change, has another content"
 
     def _reason(self, name: str, files: RawFiles) -> str | None:
         record = read_case_record(self._path(name))

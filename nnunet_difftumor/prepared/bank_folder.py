@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,10 +72,14 @@ class BankFolder:
                 "choose another `output`, or delete the folder to start the bank again"
             )
 
-    def missing(self) -> list[tuple[str, int]]:
-        """Case and number of what is neither made nor refused."""
+    def missing(self, *, without: Collection[str] = ()) -> list[tuple[str, int]]:
+        """Case and number of what is neither made nor refused.
+
+        Args:
+            without: cases that are taken for empty.
+        """
         # One listing per case: on network file systems much quicker than a question per file.
-        there = {case: self._names(case) for case in self._cases}
+        there = {case: set() if case in without else self._names(case) for case in self._cases}
         return [
             (case, number)
             for case in self._cases
@@ -109,10 +113,14 @@ class BankFolder:
             content = {"case": case, "number": number, "reasons": list(reasons)}
             write_json(self.folder / case / _names_of(number)[1], content)
 
-    def count_refused(self) -> int:
-        """How many lesions there is no room for."""
+    def count_refused(self, *, without: Collection[str] = ()) -> int:
+        """How many lesions there is no room for.
+
+        Args:
+            without: cases that are taken for empty.
+        """
         refused = {_names_of(number)[1] for number in range(self._per_case)}
-        return sum(len(self._names(case) & refused) for case in self._cases)
+        return sum(len(self._names(case) & refused) for case in self._cases if case not in without)
 
     def _names(self, case: str) -> set[str]:
         folder = self.folder / case

@@ -21,6 +21,8 @@ from nnunet_difftumor.runs.synthesis_log import (
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 
 _EPOCHS = 15
+# A step may take long; and after the last one of an epoch there is the validation.
+_STATE_OLD_S = 120.0
 # The keeper of a server writes every two seconds, and waits for an answer for as long.
 _SILENT_S = 15.0
 _REASONS = 6
@@ -57,7 +59,7 @@ def check_run(folder: str | Path) -> None:
 
 
 def monitor_text(folder: str | Path, *, now: float, size: tuple[int, int] | None = None) -> str:
-    """The last epochs of every rank, the servers, the reasons of refusals, and where to read on.
+    """The last epochs of every rank and those in progress, the servers, the reasons of refusals, and where to read on.
 
     Args:
         folder: of the run's fold; what is missing or damaged in it is left out.
@@ -69,7 +71,15 @@ def monitor_text(folder: str | Path, *, now: float, size: tuple[int, int] | None
     """
     folder = Path(folder).absolute()
     by_rank = read_summaries(folder)
-    above, below = [str(folder)], [list(_servers(folder, now)), list(_refusals(by_rank)), list(_read_on(folder))]
+    above, below = (
+        [str(folder)],
+        [
+            list(_in_progress(folder, now)),
+            list(_servers(folder, now)),
+            list(_refusals(by_rank)),
+            list(_read_on(folder)),
+        ],
+    )
     if not (folder / LOG_FOLDER).is_dir():
         above.append(f"{LOG_FOLDER} is not there at the moment")
     elif not by_rank:
@@ -132,20 +142,43 @@ def _milliseconds(times: Mapping[str, float] | None, quantile: str) -> str:
     return f"{times[quantile]:.0f}" if times else "-"
 
 
+def _in_progress(folder: Path, now: float) -> Iterator[str]:
+    """A line per rank whose epoch has begun."""
+    for rank, path in _of_ranks(folder, "in_progress"):
+        try:
+            state, age = load_json(path), max(0.0, now - path.stat().st_mtime)
+            done, of, seconds = state["batches"], state["of"], state["seconds"]
+            line = f"Rank {rank}: epoch {state['epoch']} in progress, {done} of {of} batches"
+            line += f", {state['reached']} of {state['samples']} samples with a synthetic tumor"
+            # The seconds are those since the first batch came.
+            left = f", about {_duration(max(0.0, seconds * (of - done) / (done - 1) - age))} left" if done > 1 else ""
+        except (OSError, ValueError, TypeError, KeyError):
+            continue  # just replaced, or the epoch has ended
+        if age > _STATE_OLD_S:
+            yield f"{line}; not heard of for {_duration(age)}: validating, or stopped"
+        else:
+            yield f"{line}{left}; updated {_duration(age)} ago"
+
+
+def _of_ranks(folder: Path, name: str) -> Iterator[tuple[int, Path]]:
+    """The files NAME_rank_N.json of a run, by N."""
+    found = {}
+    for path in (folder / LOG_FOLDER).glob(f"{name}_rank_*.json"):
+        if match := re.fullmatch(rf"{name}_rank_(\d+)\.json", path.name):
+            found[int(match[1])] = path
+    yield from sorted(found.items())
+
+
 def _servers(folder: Path, now: float) -> Iterator[str]:
     """A line per server and one that says how old it is."""
-    found = {}
-    for path in (folder / LOG_FOLDER).glob("server_rank_*.json"):
-        if match := re.fullmatch(r"server_rank_(\d+)\.json", path.name):
-            found[int(match[1])] = path
-    for rank in sorted(found):
+    for rank, path in _of_ranks(folder, "server"):
         try:
-            server = load_json(found[rank])
+            server = load_json(path)
             # Not the time that is written in it: containers often live in another time zone.
-            age = max(0.0, now - found[rank].stat().st_mtime)
+            age = max(0.0, now - path.stat().st_mtime)
             line, queue = server_line(server), server.get("queue")
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            yield f"Rank {rank}: {found[rank].name} cannot be read at the moment"
+            yield f"Rank {rank}: {path.name} cannot be read at the moment"
             continue
         yield f"Rank {rank}: {line}"
         if server["state"] not in ("running", "restarting"):

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from nnunet_difftumor.prepared.roles import Roles
 from nnunet_difftumor.runs.synthesis_log import (
     SAMPLES_PICTURE,
     log_path,
+    progress_path,
     summary_lines,
     summary_path,
     write_log,
@@ -28,6 +30,8 @@ from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
 # A run whose samples are synthetic less than half as often as asked, over two epochs, is not what the user wanted.
 _LEAST_ACHIEVED = 0.5
 _PATIENCE_EPOCHS = 2
+# Between two states of the epoch in progress: seldom enough for a slow network drive.
+_SECONDS_BETWEEN_STATES = 5.0
 
 
 class TooFewSyntheticSamplesError(RuntimeError):
@@ -36,6 +40,7 @@ class TooFewSyntheticSamplesError(RuntimeError):
 
 @dataclass
 class _Epoch:
+    began: float = 0.0  # its first batch came
     batches: int = 0
     samples: int = 0
     kinds: Counter = field(default_factory=Counter)
@@ -49,6 +54,7 @@ class SynthesisRecorder:
         output_folder: of the run's fold.
         rank: of this process in distributed training.
         asked: shares of what samples are to show.
+        batches_per_epoch: how many batches an epoch has.
         intensity: of the plans, for pictures in HU.
         tumor_labels: of all organs, for contours in pictures.
         regions: label values of each channel of region-based targets.
@@ -62,6 +68,7 @@ class SynthesisRecorder:
         *,
         rank: int,
         asked: SampleShares,
+        batches_per_epoch: int,
         intensity: CTIntensity,
         tumor_labels: tuple[int, ...],
         regions: tuple[tuple[int, ...], ...] | None,
@@ -69,22 +76,24 @@ class SynthesisRecorder:
         direction: Callable[[str], np.ndarray | None],
     ) -> None:
         self.folder = Path(output_folder)
-        self.rank, self.asked = rank, asked
+        self.rank, self.asked, self.batches_per_epoch = rank, asked, batches_per_epoch
         self._intensity, self._tumor_labels, self._regions = intensity, tumor_labels, regions
         self._spacing_mm, self._direction = spacing_mm, direction
         self._epoch = _Epoch()
+        self._next_state = 0.0
         self._poor_epochs = 0
         self._drawn = False
 
     @classmethod
     def of(
-        cls, synthesis: TrainingSynthesis, output_folder: str | Path, *, rank: int, roles: Roles
+        cls, synthesis: TrainingSynthesis, output_folder: str | Path, *, rank: int, roles: Roles, batches_per_epoch: int
     ) -> "SynthesisRecorder":
         """For a run with this synthetic side, and these cases."""
         return cls(
             output_folder,
             rank=rank,
             asked=synthesis.shares(roles),
+            batches_per_epoch=batches_per_epoch,
             intensity=synthesis.grid.intensity,
             tumor_labels=synthesis.tumor_labels,
             regions=synthesis.regions,
@@ -92,8 +101,10 @@ class SynthesisRecorder:
             direction=synthesis.direction,
         )
 
-    def add(self, batch: dict[str, Any]) -> None:
-        """Counts a training batch."""
+    def add(self, batch: dict[str, Any], *, epoch: int) -> None:
+        """Counts a training batch of an epoch, and now and then writes how far the epoch is."""
+        if not self._epoch.batches:
+            self._epoch.began = time.monotonic()
         self._epoch.batches += 1
         self._epoch.samples += len(batch["keys"])
         self._epoch.kinds.update(batch["kinds"])
@@ -102,6 +113,9 @@ class SynthesisRecorder:
         if not self._drawn and self.rank == 0 and any(sample["in_target"] for sample in batch["samples"]):
             self._drawn = True
             self._draw(batch)
+        if time.monotonic() >= self._next_state:
+            self._next_state = time.monotonic() + _SECONDS_BETWEEN_STATES
+            self._write_state(epoch)
 
     def finish_epoch(self, number: int, *, server: Mapping[str, Any] | None = None) -> list[str]:
         """Writes the epoch's log file and summary, and starts a new account.
@@ -120,6 +134,8 @@ class SynthesisRecorder:
         write_log(log_path(self.folder, number, self.rank), epoch.records)
         summary = self._summary(number, epoch, server)
         write_json(summary_path(self.folder, number, self.rank), summary)
+        progress_path(self.folder, self.rank).unlink(missing_ok=True)
+        self._next_state = 0.0
         lines = summary_lines(summary)
         drawn, reached = summary["drawn"], summary["reached"]
         poor = drawn > 0 and reached < _LEAST_ACHIEVED * drawn
@@ -132,6 +148,20 @@ class SynthesisRecorder:
                 "Check organ labels and sizes in difftumor.json"
             )
         return lines
+
+    def _write_state(self, number: int) -> None:
+        """For `difftumor monitor`. A disk that is full is told at the end of the epoch, whose files matter."""
+        epoch = self._epoch
+        state = {
+            "epoch": number,
+            "batches": epoch.batches,
+            "of": self.batches_per_epoch,
+            "seconds": round(time.monotonic() - epoch.began, 1),
+            "samples": epoch.samples,
+            "reached": sum(record["in_target"] for record in epoch.records),
+        }
+        with suppress(OSError):
+            write_json(progress_path(self.folder, self.rank), state)
 
     def _summary(self, number: int, epoch: _Epoch, server: Mapping[str, Any] | None) -> dict[str, Any]:
         records = epoch.records

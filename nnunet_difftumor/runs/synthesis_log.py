@@ -34,6 +34,11 @@ def log_path(folder: str | Path, epoch: int, rank: int) -> Path:
     return Path(folder) / LOG_FOLDER / f"epoch_{epoch:05d}_rank_{rank}.jsonl.gz"
 
 
+def progress_path(folder: str | Path, rank: int) -> Path:
+    """Where the figures of the epoch in progress are; not there between epochs."""
+    return Path(folder) / LOG_FOLDER / f"in_progress_rank_{rank}.json"
+
+
 def write_log(path: Path, records: list[dict[str, Any]]) -> None:
     """Writes one epoch's samples, a JSON object per line, atomically."""
     with atomic_path(path) as temporary, gzip.open(temporary, "wt", compresslevel=6) as file:

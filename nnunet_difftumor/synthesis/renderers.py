@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from nnunet_difftumor.synthesis.networks.weights import DiffusionWeights
 
 RENDERERS = ("handcrafted", "diffusion")
-DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,9 @@ class RendererChoice:
         return {organ: found.organ for organ, found in self.weights.items()}
 
     def notes(self) -> list[str]:
-        """A line for each organ in which models of another name draw."""
-        return notes_on_weights(self.weights_organs())
+        """A line for each organ in which models of another name draw, and for weights that were trained too little."""
+        doubts = [line for found in self.weights.values() for line in found.notes(self.stages)]
+        return [*notes_on_weights(self.weights_organs()), *dict.fromkeys(doubts)]
 
     def arguments(self) -> dict[str, Any]:
         """JSON-ready: of `open_diffusion`, which opens this choice in another process."""

@@ -8,6 +8,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.files import atomic_folder, only_writer
+from nnunet_difftumor.files import atomic_folder, free_bytes, in_words_of_bytes, only_writer
 from nnunet_difftumor.trainers import LABEL_FREE_ON, ON, TRAINERS
 
 STOCK_TRAINER = "nnUNetTrainer"
@@ -26,6 +27,7 @@ def export(
     model_folder: str | os.PathLike,
     output: str | os.PathLike | None = None,
     *,
+    dry_run: bool = False,
     report: Callable[[str], None] = print,
 ) -> Path:
     """Copies a trained model and names the trainer without synthetic tumors in its checkpoints.
@@ -39,6 +41,7 @@ def export(
         model_folder: TRAINER__PLANS__CONFIGURATION in nnU-Net's results.
         output: must not exist, or hold this export already; default: beside the model, with "_exported" behind its
             name.
+        dry_run: only say what would be copied; nothing is written.
         report: gets a line if predicting needs more than nnU-Net.
 
     Returns:
@@ -46,7 +49,7 @@ def export(
 
     Raises:
         InputError: this is no model folder, a file of it is a link or a pipe, a checkpoint is broken or of a foreign
-            trainer, or the output exists and is not what would be written.
+            trainer, the output exists and is not what would be written, or the disk has not enough room.
     """
     model = Path(model_folder).resolve()
     output = Path(output) if output is not None else model.with_name(f"{model.name}_exported")
@@ -60,12 +63,24 @@ def export(
     small = list(_small_files(model))
     for path in (*small, *checkpoints):
         _check_regular(path)
-    with only_writer(output):
+    with nullcontext() if dry_run else only_writer(output):
         if output.exists():
             if not _is_export(output, model, small=small, checkpoints=checkpoints):
                 raise InputError(f"{output}: exists already; remove it or name another folder")
             names = {load_checkpoint(output / path.relative_to(model))["trainer_name"] for path in checkpoints}
+            if dry_run:
+                report(f"{output}: holds this export; nothing would be done")
             _say_what_predicting_needs(names, report)
+            return output
+        _check_room([*small, *checkpoints], output)
+        if dry_run:
+            names = {_exported(path)["trainer_name"] for path in checkpoints}
+            for path in (*small, *checkpoints):
+                report(f"{path.relative_to(model)}: {in_words_of_bytes(path.stat().st_size)}")
+            _say_what_predicting_needs(names, report)
+            size, free = in_words_of_bytes(_bytes([*small, *checkpoints])), in_words_of_bytes(free_bytes(output))
+            files = len(small) + len(checkpoints)
+            report(f"{output} would get these {files} files, {size}; {free} are free. Dry run: nothing was written")
             return output
         names = set()
         try:
@@ -82,6 +97,24 @@ def export(
             raise InputError(f"{output}: cannot be written ({error}); nothing was left there") from error
     _say_what_predicting_needs(names, report)
     return output
+
+
+def _bytes(files: Sequence[Path]) -> int:
+    return sum(path.stat().st_size for path in files)
+
+
+def _check_room(files: Sequence[Path], output: Path) -> None:
+    """Refuses a copy that the disk cannot hold; what is written is as large as what is read.
+
+    Raises:
+        InputError: saying how much is needed and free.
+    """
+    needed, free = _bytes(files), free_bytes(output)
+    if needed > free:
+        raise InputError(
+            f"{output}: needs {in_words_of_bytes(needed)}, but {in_words_of_bytes(free)} are free there; free disk "
+            "space, or name another folder"
+        )
 
 
 def _say_what_predicting_needs(names: set[str], report: Callable[[str], None]) -> None:

@@ -142,14 +142,18 @@ class SyntheticTumors:
             self.print_to_log_file(f"The synthesis server draws {live.drawn_as}")
         super().on_train_start()
         self.recorder = SynthesisRecorder.of(
-            self.synthesis, self.output_folder, rank=self.local_rank, roles=self.roles()
+            self.synthesis,
+            self.output_folder,
+            rank=self.local_rank,
+            roles=self.roles(),
+            batches_per_epoch=self.num_iterations_per_epoch,
         )
         write_run(self.output_folder, rank=self.local_rank, trainer=self)
         if self.local_rank == 0:
             self.synthesis.config.save(f"{self.output_folder}/{FILE_NAME}")
 
     def train_step(self, batch: dict) -> dict:
-        self.recorder.add(batch)
+        self.recorder.add(batch, epoch=self.current_epoch)
         return super().train_step(batch)
 
     def on_train_epoch_end(self, train_outputs: list[dict]):

@@ -62,11 +62,19 @@ def test_interrupted_command_resumes_and_its_weights_draw_tumors(tmp_path, monke
 
     draw = ["train-diffusion", *common, "--organ", "liver", "--stage", "early", *options(DIFFUSION)]
     assert main([*draw, "--steps", "2"]) == 0
+    # Along z, y, x; in the settings along z, x, y.
+    assert main([*draw, "--steps", "2", "--patch-size", "8", "16", "8"]) == 0
+    assert main([*draw, "--steps", "2", "--patch-size", "8", "8", "16"]) == 2
+    assert "patch_size was [8, 8, 16], now [8, 16, 8]" in capsys.readouterr().err
     weights = run.weights_folder / "liver_early.safetensors"
     model, description = load_diffusion(weights, autoencoder=run.weights)
     assert description.diffusion.sampler == "ddpm"
     assert model.schedule.steps == 4
-    DiffusionWeights(run.weights_folder, "liver").check(["early"])
+    found = DiffusionWeights(run.weights_folder, "liver")
+    found.check(["early"])
+    coder_note, model_note = found.notes(["early"])
+    assert coder_note.startswith(f"weights autoencoder.safetensors: trained for {reached + 2} steps only, expected at")
+    assert model_note.startswith("weights liver_early.safetensors: trained for 2 steps only, expected at least 2000")
     assert main([*draw, "--steps", "2", "--organ", "lver"]) == 2
     assert "organ 'lver': " in (error := capsys.readouterr().err) and error.endswith("has liver; is liver meant?\n")
     assert main([*draw, "--steps", "2", "--organ", "../liver"]) == 2

@@ -143,11 +143,13 @@ def test_server_that_always_dies_is_given_up_and_training_stops_with_a_sentence(
     trainer = run.trainer()
     with run.loader(trainer) as loader:
         run.switch("crash")
-        recorder = SynthesisRecorder.of(trainer.synthesis, run.folder / "run", rank=0, roles=trainer.roles())
+        recorder = SynthesisRecorder.of(
+            trainer.synthesis, run.folder / "run", rank=0, roles=trainer.roles(), batches_per_epoch=8
+        )
         with pytest.raises(TooFewSyntheticSamplesError, match=r"live: no answer: the synthesis server ended with stat"):
             for epoch in range(4):
                 for batch in take(loader, 8):
-                    recorder.add(batch)
+                    recorder.add(batch, epoch=0)
                 recorder.finish_epoch(epoch, server=trainer.synthesis.live.keeper.status())
         assert trainer.synthesis.live.keeper.status()["state"] == "gone"
     run.resumes(repetition)
@@ -389,12 +391,14 @@ def test_200_batches_under_random_kills_of_servers_and_connections_end_with_cons
     # Far more than the crashes of one cause that it puts up with.
     run.monkeypatch.setattr(keeper_module, "_WITHIN_S", 0.2)
     trainer = run.trainer(live={"timeout_s": 20.0})
-    recorder = SynthesisRecorder.of(trainer.synthesis, run.folder / "run", rank=0, roles=trainer.roles())
+    recorder = SynthesisRecorder.of(
+        trainer.synthesis, run.folder / "run", rank=0, roles=trainer.roles(), batches_per_epoch=200
+    )
     kills = 0
     with run.loader(trainer) as loader:
         for _ in range(200):
             (batch,) = take(loader, 1)
-            recorder.add(batch)
+            recorder.add(batch, epoch=0)
             if chance.random() < 0.08:
                 kills += 1
                 process = trainer.synthesis.live.keeper.process

@@ -28,6 +28,7 @@ def recorder(folder, *, direction=lambda case: np.eye(3)[:, ::-1]) -> SynthesisR
         folder,
         rank=0,
         asked=asked,
+        batches_per_epoch=250,
         intensity=intensity,
         tumor_labels=(2,),
         regions=None,

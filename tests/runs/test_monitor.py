@@ -10,8 +10,9 @@ import pytest
 from synthetic_runs import SERVER, batch, recorder, write_epoch, write_server
 
 from nnunet_difftumor.cli.main import main
+from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.runs.monitor import monitor_text
-from nnunet_difftumor.runs.synthesis_log import LOG_FOLDER, summary_path
+from nnunet_difftumor.runs.synthesis_log import LOG_FOLDER, progress_path, summary_path
 
 
 def rows(text: str, rank: int = 0) -> list[dict[str, str]]:
@@ -25,8 +26,8 @@ def rows(text: str, rank: int = 0) -> list[dict[str, str]]:
 
 def test_installed_command_prints_what_a_recorder_wrote(tmp_path):
     account = recorder(tmp_path)
-    account.add(batch(1, in_target=True, faint=1))
-    account.add(batch(2, in_target=False, refused=("large: no room",)))
+    account.add(batch(1, in_target=True, faint=1), epoch=0)
+    account.add(batch(2, in_target=False, refused=("large: no room",)), epoch=0)
     account.finish_epoch(0)
     command = [Path(sys.executable).with_name("difftumor"), "monitor", tmp_path, "--once"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -37,6 +38,36 @@ def test_installed_command_prints_what_a_recorder_wrote(tmp_path):
     assert "Refused in epoch 0:\n  1 x large: no room" in done.stdout
     assert done.stdout.endswith("Read on: synthetic_samples.png\n")
     assert "server" not in done.stdout and "restarts" not in done.stdout
+
+
+def test_epoch_in_progress_is_shown_until_it_ends(tmp_path, monkeypatch):
+    clock = iter(range(0, 1000, 2))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    account = recorder(tmp_path)
+    for index in range(6):
+        account.add(batch(index, in_target=index % 2 == 0), epoch=7)
+    state = load_json(progress_path(tmp_path, 0))
+    assert state["epoch"] == 7 and state["of"] == 250
+    done, left_s = state["batches"], state["seconds"] / (state["batches"] - 1) * (250 - state["batches"])
+    assert 3 <= done <= 6, "a state every 5 s, where the clock goes on by 2 s or more a batch"
+    written = progress_path(tmp_path, 0).stat().st_mtime
+    said = (
+        f"Rank 0: epoch 7 in progress, {done} of 250 batches, {(done + 1) // 2} of {2 * done} samples with a synthetic"
+    )
+    text = monitor_text(tmp_path, now=written)
+    assert said in text and f" tumor, about {left_s / 60:.0f} min left; updated 0 s ago" in text
+    assert "not heard of for 5 min: validating, or stopped" in monitor_text(tmp_path, now=written + 300)
+    account.finish_epoch(7)
+    assert "in progress" not in monitor_text(tmp_path, now=written)
+
+
+def test_first_state_of_an_epoch_is_written_at_once_and_says_nothing_of_the_time_left(tmp_path):
+    account = recorder(tmp_path)
+    for epoch in range(2):
+        account.add(batch(1, in_target=True), epoch=epoch)
+        text = monitor_text(tmp_path, now=time.time())
+        assert f"epoch {epoch} in progress, 1 of 250 batches, 1 of 2 samples with a synthetic tumor; updated" in text
+        account.finish_epoch(epoch)
 
 
 def test_runs_of_earlier_versions_and_those_without_faint_tumors_have_no_column_of_them(tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 import shutil
 import sys
 import zipfile
@@ -10,9 +11,11 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from folder_contents import state
 
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.trainers import export as export_module
 from nnunet_difftumor.trainers.export import export, load_checkpoint
 
 DATASET_JSON = {
@@ -161,6 +164,40 @@ def test_exporting_an_export_keeps_the_first_name(model, tmp_path):
     twice = export(export(model, tmp_path / "once"), tmp_path / "twice")
     checkpoint = load_checkpoint(twice / "fold_0" / "checkpoint_final.pth")
     assert checkpoint["original_trainer_name"] == "nnUNetTrainerDiffTumor"
+
+
+def test_a_dry_run_says_files_sizes_and_room_and_writes_nothing(model, tmp_path, capsys):
+    command = ["export", str(model), "-o", str(tmp_path / "out")]
+    before = state(tmp_path)
+    assert main([*command, "--dry-run"]) == 0
+    assert state(tmp_path) == before
+    said = capsys.readouterr().out
+    assert re.search(r"^fold_0/checkpoint_final.pth: [\d.]+ [KM]B$", said, re.M) and "exported to" not in said
+    assert re.search(rf"{tmp_path / 'out'} would get these 5 files, [\d.]+ [KM]B; [\d.]+ [GT]B are free", said)
+    assert main(command) == 0
+    before = state(tmp_path)
+    assert main([*command, "--dry-run"]) == 0
+    assert state(tmp_path) == before
+    assert f"{tmp_path / 'out'}: holds this export; nothing would be done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]], ids=["real", "dry"])
+def test_dry_and_real_runs_refuse_the_same(model, tmp_path, monkeypatch, capsys, dry_run):
+    before = state(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(export_module, "free_bytes", lambda _: 1000)
+        assert main(["export", str(model), "-o", str(tmp_path / "out"), *dry_run]) == 2
+    assert "but 1 KB are free there; free disk space" in capsys.readouterr().err
+    checkpoint = model / "fold_0" / "checkpoint_final.pth"
+    torch.save(torch.load(checkpoint, weights_only=False) | {"trainer_name": "nnUNetTrainerForeign"}, checkpoint)
+    after = state(tmp_path)
+    assert main(["export", str(model), "-o", str(tmp_path / "out"), *dry_run]) == 2
+    assert "was trained by nnUNetTrainerForeign" in capsys.readouterr().err
+    (model / "taken").mkdir()
+    assert main(["export", str(model), "-o", str(model / "taken"), *dry_run]) == 2
+    assert "exists already; remove it" in capsys.readouterr().err
+    (model / "taken").rmdir()
+    assert {*after} == {*before} == {*state(tmp_path)}
 
 
 def test_command_says_where_the_copy_is_and_does_not_overwrite(model, tmp_path, capsys):

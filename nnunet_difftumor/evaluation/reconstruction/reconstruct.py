@@ -18,6 +18,7 @@ from nnunet_difftumor.evaluation.reconstruction.picture import draw_reconstructi
 from nnunet_difftumor.evaluation.reconstruction.scan_autoencoder import Figures, ScanAutoencoder, blocks, centre_of
 from nnunet_difftumor.files import only_writer, write_json
 from nnunet_difftumor.generative.registry import how_to_get
+from nnunet_difftumor.generative.trained_enough import doubts
 from nnunet_difftumor.generative.weights import Description, load_autoencoder
 from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, default_weights_folder
 from nnunet_difftumor.report import Page
@@ -90,7 +91,7 @@ def reconstruct(
             "region": box_to_json(region),
             **patches,
             "likely_wrong": _likely_wrong(figures, autoencoder, scan, middle, most_mm=min(extent_mm)),
-            "notes": [scan.note] if scan.note else [],
+            "notes": [note for note in (scan.note, doubts(description, name=file.name)) if note],
             "inputs": _hashes(ct, organ_mask, anonymous=anonymous),
             "organ_labels": list(organ_labels),
             "weights": recorded(file.name, description),

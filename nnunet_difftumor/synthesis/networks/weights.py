@@ -9,6 +9,7 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.generative.diffusion.latent_diffusion import LatentDiffusion
 from nnunet_difftumor.generative.networks.architectures import patch_multiples
 from nnunet_difftumor.generative.registry import how_to_get, published_as
+from nnunet_difftumor.generative.trained_enough import doubts
 from nnunet_difftumor.generative.weights import (
     Description,
     LoadedAutoencoder,
@@ -121,6 +122,13 @@ class DiffusionWeights:
         """
         self.description(stage)
         return load_diffusion(self.folder / diffusion_file(self.organ, stage), autoencoder=autoencoder)
+
+    def notes(self, stages: Collection[str]) -> list[str]:
+        """A line for each file whose training was too short or went badly, as far as its JSON says."""
+        found = {AUTOENCODER_FILE: read_description(self.folder / AUTOENCODER_FILE)}
+        found |= {diffusion_file(self.organ, stage): self.description(stage) for stage in stages}
+        lines = (doubts(description, name=name) for name, description in found.items())
+        return [line for line in lines if line is not None]
 
     def record(self, stages: Collection[str]) -> list[dict[str, Any]]:
         """For manifests: name, hash, source and entry in the registry of each file."""
