@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from nnunet_difftumor.dataset_conversion.convert import convert
     from nnunet_difftumor.demonstration.demo import demo
     from nnunet_difftumor.errors import InputError
+    from nnunet_difftumor.evaluation.comparing.compare import compare
+    from nnunet_difftumor.evaluation.crossval import crossval
     from nnunet_difftumor.evaluation.evaluate import evaluate
     from nnunet_difftumor.evaluation.postprocessing.postprocess import postprocess
     from nnunet_difftumor.evaluation.reconstruction.reconstruct import reconstruct
@@ -45,7 +47,9 @@ __all__ = [
     "SyntheticScan",
     "TumorSpec",
     "check",
+    "compare",
     "convert",
+    "crossval",
     "demo",
     "download_weights",
     "evaluate",
@@ -75,7 +79,9 @@ _MODULES = {
     "SyntheticScan": "synthesis.scans.arrays",
     "TumorSpec": "synthesis.spec",
     "check": "preparation.check",
+    "compare": "evaluation.comparing.compare",
     "convert": "dataset_conversion.convert",
+    "crossval": "evaluation.crossval",
     "demo": "demonstration.demo",
     "download_weights": "generative.importing.download",
     "evaluate": "evaluation.evaluate",

@@ -67,14 +67,14 @@ def scratch_folder(path: str | os.PathLike) -> Iterator[Path]:
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Writes strict JSON (no NaN), indented, atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(_text(content))
+        temporary.write_text(json_text(content))
 
 
 def write_json_once(path: str | os.PathLike, content: Any) -> None:
     """As `write_json`, but a file that is there stays, also where another process has made it just now."""
     path = Path(path)
     with _temporary(path) as temporary, _locked_file(temporary):
-        temporary.write_text(_text(content))
+        temporary.write_text(json_text(content))
         _flush(temporary)
         try:
             os.link(temporary, path)  # unlike a rename, never takes the place of a file
@@ -181,7 +181,8 @@ def in_words_of_bytes(count: int) -> str:
     return f"{count} bytes"
 
 
-def _text(content: Any) -> str:
+def json_text(content: Any) -> str:
+    """Strict JSON (no NaN), indented, as all files here have it."""
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunet_difftumor.demonstration.scores import rows
+from nnunet_difftumor.demonstration.scores import MIN_IOU, rows
 from nnunet_difftumor.report import Page
 
 REPORT = "report.html"
@@ -30,8 +30,7 @@ def write_page(folder: Path, manifest: Mapping[str, Any], *, caution: list[str])
         page.warning(line)
     page.table(("", *scores["dice"]), rows(scores["dice"], scores["tumors"]))
     page.text(
-        "A tumor counts as found if one voxel of it is predicted. An untrained network labels nearly everything and "
-        "finds every tumor that way: read found tumors together with Dice and false positives."
+        f"A tumor counts as found if a predicted one overlaps with it: intersection over union of at least {MIN_IOU:g}."
     )
     page.picture(folder / "predictions.png", "The test cases: truth, untrained network, trained network")
     page.heading("Synthetic tumors")

@@ -5,6 +5,9 @@ from statistics import mean
 from typing import Any
 
 FOREGROUND = "foreground"
+# A tumor counts as found if a predicted one overlaps with it by as much: a network that labels nearly everything, as an
+# untrained one does, would touch every tumor.
+MIN_IOU = 0.1
 _WIDTH = 36
 
 
@@ -64,11 +67,6 @@ def table(
     lines = [f"{len(cases)}{held_out} test case{'s' * (len(cases) != 1)}: {', '.join(cases)}", *caution]
     for what, *values in [("", *dice), *rows(dice, tumors)]:
         lines.append(f"{what:<{_WIDTH}}" + "".join(f"{value:>10}" for value in values))
-    if tumors["untrained"]:
-        lines += [
-            "A tumor counts as found if one voxel of it is predicted. A network that labels nearly everything, as an",
-            "untrained one may, finds every tumor that way: read found tumors with Dice and false positives.",
-        ]
     return "\n".join(lines)
 
 
@@ -85,5 +83,8 @@ def rows(dice: Mapping[str, Mapping[str, float]], tumors: Mapping[str, Mapping[s
             continue
         of_all = (f"{round(one['value'] * one['count'])} of {one['count']}" for one in found)
         false_positives = (f"{summary['false_positives_per_scan']['all']['value']:.1f}" for summary in summaries)
-        made += [(f"{name}, found", *of_all), (f"{name}, false positives per scan", *false_positives)]
+        made += [
+            (f"{name}, found (IoU >= {MIN_IOU:g})", *of_all),
+            (f"{name}, false positives per scan", *false_positives),
+        ]
     return made

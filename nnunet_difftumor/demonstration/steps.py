@@ -12,6 +12,7 @@ from typing import Any
 
 from nnunet_difftumor import __version__
 from nnunet_difftumor.demonstration.commands import Commands, nnunet_variables, shell_script
+from nnunet_difftumor.demonstration.scores import MIN_IOU
 from nnunet_difftumor.demonstration.small_plan import SMALL_PLANS_NAME, coarse_spacing_mm, write_small_plans
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
@@ -161,7 +162,11 @@ class Steps:
                 *("-djfile", folder / "dataset.json", "-pfile", folder / "plans.json"),
                 show=_NO_LINES,
             )
-            self.commands.run("difftumor", "evaluate", labels, folder, "-o", self.tumors_json(network), show=_NO_LINES)
+            self.commands.run(
+                *("difftumor", "evaluate", labels, folder, "--match", "iou", "--min-iou", MIN_IOU),
+                *("-o", self.tumors_json(network)),
+                show=_NO_LINES,
+            )
 
     def report(self) -> None:
         from nnunet_difftumor.demonstration.pictures import draw_predictions

@@ -7,6 +7,8 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.label_names import TUMOR_WORDS, is_tumor_name
 
+IGNORE = "ignore"
+
 
 def find_dataset_json(prediction: str | os.PathLike) -> Path:
     """Where nnU-Net puts the dataset.json of predicted label maps; the file may be missing.
@@ -45,7 +47,7 @@ def ignore_label(dataset_json: str | os.PathLike) -> int | None:
     Raises:
         InputError: the file is no dataset.json of nnU-Net.
     """
-    values = all_labels(dataset_json).get("ignore")
+    values = all_labels(dataset_json).get(IGNORE)
     return None if values is None else values[0]
 
 

@@ -1,6 +1,7 @@
 """Which ground truth belongs to the validation of a label-free training: that of the scans with synthetic tumors."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from nnunet_difftumor.errors import InputError
@@ -12,22 +13,35 @@ SUMMARY_MARK = "difftumor_validation"
 _TRUTHS = "gt_segmentations"
 
 
-def check_truth(ground_truth: str | os.PathLike, prediction: str | os.PathLike) -> None:
-    """Refuses to compare the validation of a label-free training with the labels of the scans before they got tumors.
+def find_truth(
+    ground_truth: str | os.PathLike, prediction: str | os.PathLike, *, report: Callable[[str], None]
+) -> Path:
+    """The folder to compare with: of the validation of a label-free training, not the labels of the scans before they
+    got tumors.
 
     Every tumor that was found would count as a false positive.
 
+    Args:
+        ground_truth, prediction: folders that were given.
+        report: gets a line if another folder is taken.
+
     Raises:
-        InputError: naming the folder with the right labels.
+        InputError: if the right labels are not found.
     """
     truth = Path(os.path.abspath(ground_truth))
     if truth.name not in (_TRUTHS, "labelsTr") or truth.parent.name == SUMMARY_MARK or not _is_label_free(prediction):
-        return
+        return Path(ground_truth)
     right = _right_truth(truth, Path(os.path.abspath(prediction)))
-    raise InputError(
-        f"{truth}: {prediction} is the validation of a label-free training, which predicts scans with synthetic "
-        f"tumors; these labels are of the scans without them. Compare with {right}"
+    why = (
+        f"{prediction} is the validation of a label-free training, which predicts scans with synthetic tumors; "
+        f"{ground_truth} has the labels of the scans without them"
     )
+    if right is None:
+        raise InputError(
+            f"{truth}: {why}. Give {SUMMARY_MARK}/{_TRUTHS} of the preprocessed dataset, or set nnUNet_preprocessed"
+        )
+    report(f"compared with {right}: {why}")
+    return right
 
 
 def _is_label_free(prediction: str | os.PathLike) -> bool:
@@ -38,7 +52,7 @@ def _is_label_free(prediction: str | os.PathLike) -> bool:
     return isinstance(content, dict) and SUMMARY_MARK in content
 
 
-def _right_truth(truth: Path, prediction: Path) -> str:
+def _right_truth(truth: Path, prediction: Path) -> Path | None:
     # RESULTS/DatasetXXX_NAME/TRAINER__PLANS__CONFIGURATION/fold_X/validation
     dataset = next((parent.name for parent in prediction.parents if parent.name.startswith("Dataset")), "DATASET")
     folders = [truth.parent] if truth.name == _TRUTHS else []
@@ -46,5 +60,5 @@ def _right_truth(truth: Path, prediction: Path) -> str:
         folders.append(Path(os.environ[PREPROCESSED]) / dataset)
     for folder in folders:
         if (folder / SUMMARY_MARK / _TRUTHS).is_dir():
-            return str(folder / SUMMARY_MARK / _TRUTHS)
-    return f"{SUMMARY_MARK}/{_TRUTHS} of the preprocessed dataset"
+            return folder / SUMMARY_MARK / _TRUTHS
+    return None

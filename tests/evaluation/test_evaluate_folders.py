@@ -1,5 +1,6 @@
 """`evaluate` and `difftumor evaluate` on folders of NIfTI files."""
 
+import csv
 import json
 import shutil
 
@@ -181,7 +182,7 @@ def test_a_missing_prediction_is_an_error_unless_asked_for(folders):
     (prediction / "b.nii.gz").unlink()
     with pytest.raises(InputError, match="no prediction for b"):
         evaluate(truth, prediction, tumor_label={"tumor": [TUMOR]})
-    result = evaluate(truth, prediction, tumor_label={"tumor": [TUMOR]}, predicted_only=True)
+    result = evaluate(truth, prediction, tumor_label={"tumor": [TUMOR]}, missing="skip")
     assert list(result["tumors"]["tumor"]["cases"]) == ["a", "c"]
 
 
@@ -242,12 +243,104 @@ def test_a_label_free_validation_is_not_compared_with_scans_without_tumors(
     assert main(["evaluate", str(wrong), str(validation)]) == 0
     (validation / "summary.json").write_text(json.dumps({"difftumor_validation": "Label-free"}))
     capsys.readouterr()
+    if there:
+        assert main(["evaluate", str(wrong), str(validation)]) == 0
+        printed = capsys.readouterr().out
+        assert printed.startswith(f"compared with {right}: {validation} is the validation of a label-free training")
+        assert main(["evaluate", str(right), str(validation)]) == 0
+        assert "compared with" not in capsys.readouterr().out
+        return
     assert main(["evaluate", str(wrong), str(validation)]) == 2
     error = capsys.readouterr().err
     assert "label-free" in error and str(wrong) in error
-    assert f"Compare with {right if there else 'difftumor_validation/gt_segmentations of'}" in error
-    if there:
-        assert main(["evaluate", str(right), str(validation)]) == 0
+    assert "Give difftumor_validation/gt_segmentations of the preprocessed dataset" in error
+
+
+def test_missing_predictions_are_refused_left_out_or_count_as_empty(folders):
+    truth, prediction = folders
+    (prediction / "a.nii.gz").unlink()
+    options = {"tumor_label": {"tumor": [TUMOR]}, "processes": 1}
+    with pytest.raises(InputError, match=r"no prediction for a; .* skip leaves them out, empty counts them"):
+        evaluate(truth, prediction, **options)
+    skipped = evaluate(truth, prediction, missing="skip", **options)
+    assert list(skipped["tumors"]["tumor"]["cases"]) == ["b", "c"] and skipped["settings"]["counted_as_empty"] == []
+    counted = evaluate(truth, prediction, missing="empty", **options)
+    assert counted["settings"]["counted_as_empty"] == ["a"]
+    assert counted["tumors"]["tumor"]["summary"]["tumor_sensitivity"]["all"] == {
+        "value": 0.0,
+        "low": None,
+        "high": None,
+        "count": 2,
+    }
+    with pytest.raises(InputError, match="`missing` is 'zero', expected one of refuse, skip, empty"):
+        evaluate(truth, prediction, missing="zero", **options)
+
+
+def test_swapped_folders_are_recognized_by_what_nnunet_writes(folders):
+    truth, prediction = folders
+    (prediction / "plans.json").write_text("{}")
+    with pytest.raises(
+        InputError, match=r"holds predictions of nnU-Net, and .* does not; give the folder of the ground"
+    ):
+        evaluate(prediction, truth, tumor_label={"tumor": [TUMOR]})
+
+
+def test_labels_that_dataset_json_does_not_declare_are_named(folders):
+    truth, prediction = folders
+    write(prediction / "b.nii.gz", (9, (2, 2, 2), 4))
+    with pytest.raises(
+        InputError, match=r"predicted/b\.nii\.gz: has the values 9, which dataset\.json does not declare"
+    ):
+        evaluate(truth, prediction, processes=1)
+    evaluate(truth, prediction, tumor_label=TUMOR, processes=1)
+
+
+def test_every_file_that_is_asked_for_is_written(folders, tmp_path, capsys):
+    """Groups, patients and all formats, through the command."""
+    truth, prediction = folders
+    (tmp_path / "cases.csv").write_text("case,patient,site\na,p1,north\nb,p1,south\n")
+    files = [tmp_path / f"result.{suffix}" for suffix in ("json", "csv", "md", "tex")]
+    words = ["evaluate", str(truth), str(prediction), "--cases", str(tmp_path / "cases.csv"), "--match", "one-to-one"]
+    assert main([*words, "--min-iou", "0.3", *(word for file in files for word in ("-o", str(file)))]) == 0
+    printed = capsys.readouterr().out
+    assert "lesion-wise F1" in printed and "(not stated)" in printed and "north" in printed
+    content = json.loads(files[0].read_text())
+    assert content["schema_version"] == 2 and content["settings"]["match"]["rule"] == "one-to-one"
+    assert list(content["tumors"]["tumor"]["groups"]["site"]) == ["(not stated)", "north", "south"]
+    assert content["tumors"]["tumor"]["cases"]["a"]["patient"] == "p1"
+    rows = list(csv.DictReader(files[1].read_text().splitlines()))
+    assert [row["case"] for row in rows] == ["a", "b", "c"] and rows[0]["tumors"] == "2"
+    assert "| DSC |" in files[2].read_text()
+    latex = files[3].read_text()
+    assert latex.count("\\begin{tabular}") == latex.count("\\end{tabular}") == 1 and "\\%" in latex
+    assert main([*words[:3], "-o", str(tmp_path / "result.xlsx")]) == 2
+    assert "expected a name that ends in .json, .csv, .md, .tex" in capsys.readouterr().err
+
+
+def test_one_case_has_no_interval_and_the_table_says_so(folders, capsys):
+    truth, prediction = folders
+    for name in "bc":
+        (truth / f"{name}.nii.gz").unlink()
+        (prediction / f"{name}.nii.gz").unlink()
+    assert main(["evaluate", str(truth), str(prediction)]) == 0
+    assert "One case has no interval: there is nothing to resample." in capsys.readouterr().out
+
+
+def test_commands_compare_and_cross_validate_what_evaluate_wrote(folders, tmp_path, capsys):
+    truth, prediction = folders
+    for name in ("first", "second"):
+        assert main(["evaluate", str(truth), str(prediction), "-o", str(tmp_path / f"{name}.json")]) == 0
+    capsys.readouterr()
+    out = tmp_path / "compared.json"
+    assert main(["compare", str(tmp_path / "first.json"), str(tmp_path / "second.json"), "-o", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "tumor: second against first" in printed and "Nothing may be concluded" in printed
+    assert json.loads(out.read_text())["reference"] == "first"
+    fold = tmp_path / "model" / "fold_0" / "validation"
+    shutil.copytree(prediction, fold)
+    (fold / "summary.json").write_text("{}")
+    assert main(["crossval", str(tmp_path / "model"), "--ground-truth", str(truth), "--tumor-label", "2"]) == 0
+    assert "mean +- sd" in capsys.readouterr().out
 
 
 def test_label_maps_may_be_metaimage_and_nrrd(folders, tmp_path):

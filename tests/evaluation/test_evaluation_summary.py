@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnunet_difftumor.evaluation.comparison import CaseResult, Lesion
-from nnunet_difftumor.evaluation.summary import summarize
+from nnunet_difftumor.evaluation.figures.summary import summarize
+from nnunet_difftumor.evaluation.measures.case import CaseResult, Lesion
 
 
 def case(tumors=(), false_positives=(), *, dsc=0.5) -> CaseResult:
     """A scan with tumors as (diameter_mm, detected) and false positives as diameter_mm."""
-    truths = tuple(Lesion(diameter_mm, hit) for diameter_mm, hit in tumors)
-    hits = tuple(lesion for lesion in truths if lesion.hit)
+    truths = tuple(Lesion(diameter_mm, hit, dsc if hit else 0.0) for diameter_mm, hit in tumors)
+    hits = tuple(lesion for lesion in truths if lesion.matched)
     findings = hits + tuple(Lesion(diameter_mm, False) for diameter_mm in false_positives)
     if not truths:
         dsc = None if not findings else 0.0
-    return CaseResult(dsc, dsc, truths, findings)
+    return CaseResult(dsc, dsc, None, 10.0 * len(truths), 10.0 * len(findings), truths, findings)
 
 
 def test_mean_dsc_is_over_cases_with_tumors_only():
@@ -93,3 +93,37 @@ def test_interval_lies_within_the_range_of_the_cases(values):
     estimate = summarize([case([(30, True)], dsc=dsc) for dsc in values])["dsc"]
     rounding = 1e-12
     assert min(values) - rounding <= estimate["low"] <= estimate["high"] <= max(values) + rounding
+
+
+def test_lesion_wise_figures_take_undetected_tumors_as_zero():
+    summary = summarize([case([(30, True), (8, False)], [5], dsc=0.6), case([(30, True)], [5, 6], dsc=0.8), case()])
+    assert summary["lesion_dsc"]["all"] == summary["lesion_dsc"]["all"] | {"value": pytest.approx(1.4 / 3), "count": 3}
+    assert summary["lesion_dsc"]["early"]["value"] == 0
+    assert summary["lesion_precision"]["value"] == pytest.approx(2 / 5)
+    assert summary["lesion_precision"]["count"] == 5
+    # Sensitivity 2/3, precision 2/5.
+    assert summary["lesion_f1"]["value"] == pytest.approx(2 * (2 / 3) * (2 / 5) / (2 / 3 + 2 / 5))
+
+
+def test_f1_of_nothing_predicted_is_zero_and_of_nothing_true_is_none():
+    assert summarize([case([(30, False)]), case([(9, False)])])["lesion_f1"]["value"] == 0
+    assert summarize([case((), [9]), case()])["lesion_f1"]["value"] is None
+
+
+def test_volume_error_is_relative_and_bias_in_ml():
+    summary = summarize([case([(30, True)], [8]), case([(30, False)]), case((), [8, 8])])  # 10 ml each
+    assert summary["volume_error"]["value"] == pytest.approx((1 + 1) / 2)
+    assert summary["volume_bias_ml"]["value"] == pytest.approx((10 - 10 + 20) / 3)
+
+
+def test_scans_of_one_patient_are_resampled_together():
+    cases = [case([(30, number % 2 == 0)]) for number in range(10)]
+    alone = summarize(cases)["tumor_sensitivity"]["all"]
+    # Five patients with two scans of one fate: as five cases.
+    doubled = [case([(30, number % 2 == 0)]) for number in range(5) for _ in range(2)]
+    together = summarize(doubled, patients=[f"p{number}" for number in range(5) for _ in range(2)])
+    five = summarize([case([(30, number % 2 == 0)]) for number in range(5)])
+    bounds = together["tumor_sensitivity"]["all"]
+    assert (bounds["low"], bounds["high"]) == tuple(five["tumor_sensitivity"]["all"][key] for key in ("low", "high"))
+    assert bounds["high"] - bounds["low"] > alone["high"] - alone["low"]
+    assert summarize(doubled, patients=["same"] * 10)["tumor_sensitivity"]["all"]["low"] is None

@@ -9,7 +9,9 @@ from nnunet_difftumor import (
     Organ,
     SyntheticScan,
     TumorSpec,
+    compare,
     convert,
+    crossval,
     evaluate,
     make_bank,
     prepare,
@@ -42,5 +44,6 @@ def datasets() -> Path:
     convert("phantom", dataset_id=3, cases=4)
     settings = prepare(3, organ=["liver=1:2", Organ("kidney", (3,), 4)], spacing_mm=(3.0, 2.0, 2.0))
     print(make_bank(3, per_case=5, renderer="handcrafted").made)
-    print(evaluate("labels", "predicted", tumor_label=2, predicted_only=True)["tumors"])
+    print(evaluate("labels", "predicted", tumor_label=2, missing="skip", outputs=["a.json", Path("a.csv")])["tumors"])
+    print(compare(["a.json", Path("b.json")], names=("a", "b")), crossval("model", folds=[0, 1]))
     return settings.with_suffix(nnunet_difftumor.__version__)

@@ -8,7 +8,7 @@ import edt
 import numpy as np
 from scipy.ndimage import binary_fill_holes, find_objects
 
-from nnunet_difftumor.evaluation.comparison import CONNECTIVITY
+from nnunet_difftumor.evaluation.measures.matching import CONNECTIVITY
 
 # Tumors at the surface of an organ are in none of its holes where its mask leaves them out; metastases of up to 54 mm
 # then have 0.48 of their voxels or more within 5 mm of the rest (docs/first_training.md, tested on that scan).

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nnunet_difftumor.evaluation.comparison import Lesion, compare
+from nnunet_difftumor.evaluation.measures.case import Lesion, measure
 
 SHAPE = (40, 60, 60)
 
@@ -21,7 +21,7 @@ def cube(start: tuple[int, int, int], size: int = 10) -> np.ndarray:
 
 
 def result(truth, prediction, *, spacing_mm=(1.0, 1.0, 1.0), nsd_tolerance_mm=2.0):
-    return compare(truth, prediction, spacing_mm=spacing_mm, nsd_tolerance_mm=nsd_tolerance_mm)
+    return measure(truth, prediction, spacing_mm=spacing_mm, nsd_tolerance_mm=nsd_tolerance_mm)
 
 
 NOTHING = np.zeros(SHAPE, bool)
@@ -66,14 +66,14 @@ def test_one_overlapping_voxel_detects_a_tumor_and_none_does_not():
     prediction = NOTHING.copy()
     prediction[14, 14, 14] = True  # the last corner of the first cube
     found = result(truth, prediction)
-    assert [tumor.hit for tumor in found.tumors] == [True, False]
+    assert [tumor.matched for tumor in found.tumors] == [True, False]
     assert found.false_positives == ()
 
 
 def test_prediction_that_touches_no_tumor_is_a_false_positive_even_beside_it():
     found = result(cube((5, 5, 5)), cube((5, 5, 15)))  # faces touch, no voxel in common
     assert len(found.false_positives) == 1
-    assert not found.tumors[0].hit
+    assert not found.tumors[0].matched
 
 
 def test_components_join_over_corners():
@@ -94,8 +94,8 @@ def test_diameter_and_band_of_a_ball_on_thick_slices(radius_mm, band, early):
 
 @pytest.mark.parametrize(("diameter_mm", "band"), [(5.0, "tiny"), (10.0, "small"), (20.0, "medium"), (40.0, "large")])
 def test_a_bound_belongs_to_the_band_above(diameter_mm, band):
-    assert Lesion(diameter_mm, hit=False).band == band
+    assert Lesion(diameter_mm, matched=False).band == band
 
 
 def test_a_tumor_larger_than_any_band_is_large():
-    assert Lesion(200.0, hit=False).band == "large"
+    assert Lesion(200.0, matched=False).band == "large"

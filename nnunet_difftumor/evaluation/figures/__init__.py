@@ -1,0 +1,1 @@
+"""Figures over cases, each with a bootstrap interval over patients."""

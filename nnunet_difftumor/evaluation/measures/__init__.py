@@ -1,0 +1,1 @@
+"""What is measured in one scan: masks, surfaces, lesion by lesion, and candidates from probabilities."""

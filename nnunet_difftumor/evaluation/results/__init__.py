@@ -1,0 +1,1 @@
+"""The result of an evaluation as text, CSV, Markdown and LaTeX."""
