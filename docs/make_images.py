@@ -1,8 +1,8 @@
 """Makes the pictures of README and docs: DIFFTUMOR_TEST_DATA=FOLDER python docs/make_images.py [NAME ...]
 
 before_after.png and synthesize.png are of `abdomen_3mm` in the folder, a CT under the Apache License 2.0
-(docs/licences.md); all others of phantoms, which are nobody's data. synthesize.png, preview.png, mix.png, bank.png
-and predictions.png are what the commands write, only smaller; the last is that of `difftumor demo`, which takes
+(docs/licences.md); all others of phantoms, which are nobody's data. before_after.png and tumors.png are drawn here,
+all others are what the commands write, only smaller. predictions.png and reconstruction.png need trainings of some
 minutes. Without names all are made.
 """
 
@@ -54,7 +54,7 @@ OPTIONS = (
     {"contrast_hu": 30.0},
 )
 # Pictures of commands are stored with so many colours and pixels at most: smaller files that look the same in a page.
-COLOURS, WIDEST_PX = 192, 1100
+COLOURS, LARGEST_PX = 192, (1100, 900)
 
 
 def main(names: Sequence[str]) -> None:
@@ -65,6 +65,7 @@ def main(names: Sequence[str]) -> None:
         "preview": previews_of_a_dataset,
         "bank": preview_of_a_bank,
         "predictions": predictions_of_the_demo,
+        "reconstruction": reconstruction_of_a_phantom,
     }
     if unknown := set(names) - set(made_by):
         raise SystemExit(f"no picture is called {', '.join(sorted(unknown))}; there are {', '.join(made_by)}")
@@ -108,6 +109,20 @@ def predictions_of_the_demo() -> None:
         _store(Path(folder) / "demo" / "predictions.png", "predictions")
 
 
+def reconstruction_of_a_phantom() -> None:
+    """reconstruction.png of `difftumor reconstruct`, by an autoencoder that is hardly trained."""
+    with tempfile.TemporaryDirectory() as folder:
+        _difftumor(folder, "convert", "phantom", "-d", 1, "--cases", 2, "--tumor-cases", 1, "--spacing", 3, 2, 2)
+        _difftumor(folder, "preprocess-generative", "-d", 1)
+        _difftumor(folder, "train-autoencoder", "-d", 1, "--preset", "tiny", "--steps", 300)
+        raw = next(Path(folder).glob("raw/*"))
+        scan, mask = raw / "imagesTr" / "phantom_000_0000.nii.gz", raw / "labelsTr" / "phantom_000.nii.gz"
+        weights = Path(folder) / "results" / raw.name / "generative"
+        organ = ("--organ-mask", mask, "--organ-label", 1)
+        _difftumor(folder, "reconstruct", scan, *organ, "--weights", weights, "-o", f"{folder}/check")
+        _store(Path(folder) / "check" / "reconstruction.png", "reconstruction")
+
+
 def _prepared(folder: str) -> Path:
     """Prepares three healthy phantoms; returns the path of difftumor.json."""
     spacing = ("--spacing", 3, 2, 2)
@@ -125,10 +140,10 @@ def _difftumor(folder: str, *words: object) -> None:
 
 
 def _store(picture: Path, name: str) -> None:
-    """A picture that a command has written, with fewer colours, and pixels if it is wide."""
+    """A picture that a command has written, with fewer colours and pixels."""
     with Image.open(picture) as image:
         small = image.convert("RGB")
-        small.thumbnail((WIDEST_PX, small.height), Image.Resampling.LANCZOS)
+        small.thumbnail(LARGEST_PX, Image.Resampling.LANCZOS)
         small.quantize(COLOURS, kmeans=2, dither=Image.Dither.NONE).save(IMAGES / f"{name}.png", optimize=True)
     print(IMAGES / f"{name}.png")
 
