@@ -138,7 +138,8 @@ def prepare(commands: Commands, preprocessed: Path, bases: Path, kind: Kind, tra
     settings = preprocessed / FILE_NAME
     changed = {"size_weights": SIZE_WEIGHTS, "shares": SHARES, **kind.settings}
     replace(DiffTumorConfig.load(settings), seed=training["seed"], **changed).save(settings)
-    write_small_plans(preprocessed, **training, patch_size=PATCH_SIZE, features=FEATURES)
+    length = {key: training[key] for key in ("epochs", "iterations_per_epoch")}
+    write_small_plans(preprocessed, **length, patch_size=PATCH_SIZE, features=FEATURES)
 
 
 def fill_bank(commands: Commands, bank: Path, settings: Path, args: argparse.Namespace) -> None:

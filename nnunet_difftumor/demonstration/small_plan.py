@@ -30,19 +30,17 @@ def write_small_plans(
     *,
     epochs: int,
     iterations_per_epoch: int,
-    seed: int,
     patch_size: Sequence[int] = PATCH_SIZE,
     features: Sequence[int] = FEATURES,
 ) -> Path:
     """Writes plans beside those of `difftumor prepare`, for the same preprocessed cases.
 
-    They differ in the network, the patch size, the Dice loss, which is taken over the
-    batch, and in what the trainer of the demo reads: the length of the training and the seed of the network.
+    They differ in the network, the patch size, the Dice loss, which is taken over the batch, and in what the trainer of
+    the demo reads: the length of the training.
 
     Args:
         dataset_folder: `nnUNet_preprocessed/DatasetXXX_NAME`.
         epochs, iterations_per_epoch: length of the training.
-        seed: of the network's first weights.
         patch_size: voxels (z, y, x), each a multiple of 2 to the power of the number of stages less one.
         features: channels of each stage.
 
@@ -60,7 +58,7 @@ def write_small_plans(
     # of a tumor is predicted any more, which it then rewards. Over a batch there nearly always is a tumor.
     plans["configurations"][CONFIGURATION]["batch_dice"] = True
     plans["plans_name"] = SMALL_PLANS_NAME
-    plans[TRAINING_KEY] = {"epochs": epochs, "iterations_per_epoch": iterations_per_epoch, "seed": seed}
+    plans[TRAINING_KEY] = {"epochs": epochs, "iterations_per_epoch": iterations_per_epoch}
     path = dataset_folder / f"{SMALL_PLANS_NAME}.json"
     write_json(path, plans)
     return path

@@ -108,7 +108,7 @@ class Steps:
             print("      no healthy case: tumors are put into the cases with real ones (real_cases_as_bases)")
             config = replace(config, real_cases_as_bases=True)
         config.save(path)
-        training = {key: self.settings[key] for key in ("epochs", "iterations_per_epoch", "seed")}
+        training = {key: self.settings[key] for key in ("epochs", "iterations_per_epoch")}
         print(f"      a small network for the CPU: {write_small_plans(self.preprocessed, **training)}")
 
     def train(self) -> None:

@@ -71,7 +71,7 @@ class DiffTumorConfig:
         mirror_axes: axes along which training mirrors: "left-right", "front-back", "head-foot".
         on_wrong_data: "stop", or "warn" to train all the same where data, bank or weights are not what the dataset was
             prepared from, or a check found something wrong with them.
-        seed: of a run's batches and tumors.
+        seed: of a run's batches, tumors and first weights of the network.
         schema_version: of this file.
     """
 

@@ -6,11 +6,10 @@ import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.pipeline.seeding import seeded_generators
 from nnunet_difftumor.trainers.difftumor import nnUNetTrainerDiffTumor
 from nnunet_difftumor.trainers.label_free import nnUNetTrainerDiffTumorLabelFree
 
-# In the plans: {"epochs": 10, "iterations_per_epoch": 80, "seed": 0}. nnU-Net ignores it and saves it with the run.
+# In the plans: {"epochs": 10, "iterations_per_epoch": 80}. nnU-Net ignores it and saves it with the run.
 TRAINING_KEY = "difftumor_demo"
 UNTRAINED_CHECKPOINT = "checkpoint_untrained.pth"
 
@@ -18,8 +17,8 @@ UNTRAINED_CHECKPOINT = "checkpoint_untrained.pth"
 class _Demo:
     """A short training whose first state is kept, so that what it learned can be measured.
 
-    Differences to the trainer that it is mixed into: AdamW, which gets further in a few hundred iterations than
-    nnU-Net's SGD, whose momentum alone averages over a hundred; and the network's first weights come from a seed.
+    Difference to the trainer that it is mixed into: AdamW, which gets further in a few hundred iterations than
+    nnU-Net's SGD, whose momentum alone averages over a hundred.
     """
 
     def __init__(
@@ -34,16 +33,11 @@ class _Demo:
         if TRAINING_KEY not in plans:
             raise InputError(f"plans {plans['plans_name']}: are not those of `difftumor demo`; use another trainer")
         training = plans[TRAINING_KEY]
-        self.seed = training["seed"]
         self.num_epochs = training["epochs"]
         self.num_iterations_per_epoch = training["iterations_per_epoch"]
         self.num_val_iterations_per_epoch = max(1, self.num_iterations_per_epoch // 10)
         self.initial_lr = 3e-3
         self.save_every = 1  # nnU-Net's 50 epochs are longer than the demo, which has to resume after an interruption
-
-    def initialize(self):
-        with seeded_generators((self.seed,)):
-            super().initialize()
 
     def configure_optimizers(self):
         optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay)

@@ -7,6 +7,7 @@ import torch
 from nnunet_difftumor.checks.gate import check_before
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.pipeline.injection import synthetic_training_loader
+from nnunet_difftumor.pipeline.seeding import seeded_generators
 from nnunet_difftumor.pipeline.spatial import with_quick_spatial_transform
 from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
 from nnunet_difftumor.prepared.config import FILE_NAME
@@ -18,12 +19,16 @@ from nnunet_difftumor.runs.recorder import SynthesisRecorder
 from nnunet_difftumor.runs.run_record import write_run
 from nnunet_difftumor.runs.synthesis_log import LOG_FOLDER
 
+# Beside the numbers of batches among what the run's seed makes random; ranks come first there, and there are fewer.
+_FIRST_WEIGHTS = 2**31
+
 
 class SyntheticTumors:
     """Puts synthetic tumors into the training batches of the trainer that it is mixed into, before it in the bases.
 
-    What it takes over: the training cases and their loader, whose order is reproducible; mirroring, along the
-    `mirror_axes` of difftumor.json; log, pictures and the synthesis server. Loss, optimizer, schedule, transforms,
+    What it takes over: the training cases and their loader, whose order is reproducible; the random numbers of the
+    network's first weights; mirroring, along the `mirror_axes` of difftumor.json; log, pictures and the synthesis
+    server. Loss, optimizer, schedule, transforms,
     network and validation are those of the trainer.
 
     Attributes:
@@ -60,7 +65,9 @@ class SyntheticTumors:
                 configuration=self.configuration_name,
                 fold=self.fold,
             )
-        super().initialize()
+        # Trainings that are compared begin with the same network: its first weights come from the run's seed, too.
+        with seeded_generators((*self.synthesis.run_seed, _FIRST_WEIGHTS)):
+            super().initialize()
         self.dataset_class = PreprocessedDataset
 
     def roles(self) -> Roles:

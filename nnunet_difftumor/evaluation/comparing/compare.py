@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -181,7 +182,7 @@ class _Pair:
         if not with_tumors.any():
             return None
         return self._difference(
-            [lambda weights, r=r: figure(r, weights) for r in ranked],
+            [partial(figure, one) for one in ranked],
             contributing=with_tumors,
             count=int(ranked[0].lesions.sum()),
             unit="tumors",
