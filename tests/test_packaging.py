@@ -96,7 +96,7 @@ def test_the_source_distribution_has_what_its_tests_read(source):
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"README.md", "LICENSE", "Makefile", "docs/commands.md", "docs/images/before_after.png"} <= names
     assert {"mkdocs.yml", "docs/site_files.py", "docs/site.css"} <= names
-    assert {"tests/conftest.py", "benchmarks/realism.py", "nnunet_difftumor/report/assets/page.css"} <= names
+    assert {"tests/conftest.py", "benchmarks/realism.py", "nnunet_difftumor/pages/assets/page.css"} <= names
 
 
 def test_both_distributions_are_fit_for_upload(source, wheel):

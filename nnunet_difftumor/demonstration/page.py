@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.demonstration.scores import MIN_IOU, rows
-from nnunet_difftumor.report import Page
+from nnunet_difftumor.pages import Page
 
 REPORT = "report.html"
 

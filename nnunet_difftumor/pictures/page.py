@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_difftumor.report import Page
+from nnunet_difftumor.pages import Page
 
 REPORT = "report.html"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.json_checks import load_json
+from nnunet_difftumor.pages import Page
 from nnunet_difftumor.prepared.config import FILE_NAME
-from nnunet_difftumor.report import Page
 from nnunet_difftumor.runs.monitor import epoch_columns
 from nnunet_difftumor.runs.run_record import run_path
 from nnunet_difftumor.runs.synthesis_log import PROGRESS_PICTURE, SAMPLES_PICTURE, read_summaries

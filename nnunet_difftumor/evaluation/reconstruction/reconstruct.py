@@ -21,7 +21,7 @@ from nnunet_difftumor.generative.registry import how_to_get
 from nnunet_difftumor.generative.trained_enough import doubts
 from nnunet_difftumor.generative.weights import Description, load_autoencoder
 from nnunet_difftumor.generative.weights_folder import AUTOENCODER_FILE, default_weights_folder
-from nnunet_difftumor.report import Page
+from nnunet_difftumor.pages import Page
 from nnunet_difftumor.synthesis.networks.diffusion import check_device
 from nnunet_difftumor.synthesis.networks.weights import recorded
 from nnunet_difftumor.synthesis.scans.stacks import axial_stack

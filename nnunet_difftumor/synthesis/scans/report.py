@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_difftumor.report import Page
+from nnunet_difftumor.pages import Page
 from nnunet_difftumor.synthesis.scans.planes import views
 from nnunet_difftumor.synthesis.scans.preview import ShownTumor
 from nnunet_difftumor.synthesis.scans.stacks import around, axial_stack

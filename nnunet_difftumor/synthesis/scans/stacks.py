@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nnunet_difftumor.report import SliceStack
+from nnunet_difftumor.pages import SliceStack
 from nnunet_difftumor.synthesis.scans.planes import views
 from nnunet_difftumor.synthesis.volume import Box
 

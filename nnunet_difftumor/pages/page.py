@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from nnunet_difftumor.files import atomic_path
-from nnunet_difftumor.report.slices import SliceStack
+from nnunet_difftumor.pages.slices import SliceStack
 
 # Nothing is fetched, whatever a file name or a message holds.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -93,7 +93,7 @@ class Page:
 
     def write(self, path: str | Path) -> None:
         """Writes the page, whole or not at all."""
-        assets = files("nnunet_difftumor.report") / "assets"
+        assets = files("nnunet_difftumor.pages") / "assets"
         contents = "".join(f'<a href="#{anchor}">{escape(text)}</a>' for anchor, text in self._contents)
         script = (assets / "slices.js").read_text(encoding="utf-8") if self._has_slices else ""
         page = (

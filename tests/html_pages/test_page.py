@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from browser import SCREENS, check_page, chromium, open_page
 
-from nnunet_difftumor.report import Page, SliceStack
+from nnunet_difftumor.pages import Page, SliceStack
 
 HOSTILE = '<script>document.title = "run"</script> & "quoted" <img src=x onerror=alert(1)>'
 
