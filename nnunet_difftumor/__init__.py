@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nnunet_difftumor.evaluation.evaluate import evaluate
     from nnunet_difftumor.evaluation.postprocessing.postprocess import postprocess
     from nnunet_difftumor.evaluation.reconstruction.reconstruct import reconstruct
+    from nnunet_difftumor.evaluation.reporting.report import report
     from nnunet_difftumor.generative.importing.download import download_weights
     from nnunet_difftumor.generative.importing.published_weights import import_weights
     from nnunet_difftumor.generative.training.train import train_autoencoder, train_diffusion
@@ -63,6 +64,7 @@ __all__ = [
     "preview",
     "reconstruct",
     "replay",
+    "report",
     "synthesize",
     "synthesize_arrays",
     "synthesize_folder",
@@ -95,6 +97,7 @@ _MODULES = {
     "preview": "pictures.preview",
     "reconstruct": "evaluation.reconstruction.reconstruct",
     "replay": "pictures.replay",
+    "report": "evaluation.reporting.report",
     "synthesize": "synthesis.scans.synthesize",
     "synthesize_arrays": "synthesis.scans.arrays",
     "synthesize_folder": "synthesis.scans.folder",

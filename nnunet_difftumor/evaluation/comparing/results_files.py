@@ -27,6 +27,7 @@ class Method:
         settings: that decide what is counted.
         cases: by tumor label and then by case.
         patients: by case, for those whose patient is stated.
+        content: of the file.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Method:
     settings: Mapping[str, Any]
     cases: Mapping[str, Mapping[str, CaseResult]]
     patients: Mapping[str, str]
+    content: Mapping[str, Any]
 
 
 def load_methods(paths: Sequence[str | os.PathLike], names: Sequence[str] = ()) -> list[Method]:
@@ -55,6 +57,21 @@ def load_methods(paths: Sequence[str | os.PathLike], names: Sequence[str] = ()) 
     for other in methods[1:]:
         _check_comparable(methods[0], other)
     return methods
+
+
+def load_results(path: Path, names: Sequence[str] = ()) -> Method:
+    """Reads one result.
+
+    Args:
+        path: JSON file of `evaluate`.
+        names: that of the method, or none: the name of the file.
+
+    Raises:
+        InputError: if the file is something else.
+    """
+    if len(names) > 1:
+        raise InputError(f"`names`: expected one, for one result, got {list(names)}")
+    return _load(path, names[0] if names else path.stem)
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -96,7 +113,7 @@ def _load(path: Path, name: str) -> Method:
         raise InputError(
             f"{path}: not a result of `difftumor evaluate` ({type(error).__name__}: {error}); make it again"
         ) from error
-    return Method(name, path, settings, cases, patients)
+    return Method(name, path, settings, cases, patients, content)
 
 
 def _check_comparable(first: Method, second: Method) -> None:
