@@ -77,7 +77,7 @@ def add_measures(parser: argparse.ArgumentParser) -> None:
         help="also read CASE.npz beside the predictions (nnUNetv2_predict --save_probabilities)",
     )
     options.add_seed(parser, "of the bootstrap (default: %(default)s)", default=0)
-    options.add_processes(parser, "that measure cases (default: one per core, at most 8)")
+    options.add_processes(parser, "that measure cases (default: one per core and 8 cases, at most 8)")
 
 
 def measures(args: argparse.Namespace) -> dict:

@@ -30,7 +30,7 @@ from nnunet_difftumor.evaluation.truth import find_truth
 from nnunet_difftumor.worker_processes import worker_processes
 
 NSD_TOLERANCE_MM = 2.0
-_MOST_PROCESSES = 8
+_MOST_PROCESSES, _CASES_WORTH_A_PROCESS = 8, 8
 
 
 def evaluate(
@@ -80,7 +80,7 @@ def evaluate(
         case_table: CSV with a column `case`, perhaps `patient` (intervals are over patients), and others, whose values
             are groups with figures of their own.
         seed: of the bootstrap.
-        processes: that measure cases; None: one per core, at most 8.
+        processes: that measure cases; None: one per core and 8 cases, at most 8.
         outputs: files for the result, by suffix: .json (everything), .csv (a row per case), .md and .tex (tables).
         report: gets lines that say which labels were taken, and from where.
 
@@ -278,7 +278,9 @@ def _each(
     function: Callable[[CaseFiles], dict[str, CaseResult]], files: Mapping[str, CaseFiles], processes: int | None
 ) -> Iterator[tuple[str, dict[str, CaseResult]]]:
     """The results of all cases in their order; few are under way at a time, so that memory does not grow with cases."""
-    count = min(processes or min(os.cpu_count() or 1, _MOST_PROCESSES), len(files))
+    # A process takes as long to start as some cases take.
+    worth = max(1, len(files) // _CASES_WORTH_A_PROCESS)
+    count = min(processes or min(os.cpu_count() or 1, _MOST_PROCESSES, worth), len(files))
     bar = partial(tqdm, total=len(files), desc="evaluate", unit="case", disable=None)
     if count == 1:
         yield from bar(((name, function(of_case)) for name, of_case in files.items()))
