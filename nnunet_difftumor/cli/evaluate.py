@@ -26,8 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     parser.add_argument(
-        "--cases",
-        dest="case_table",
+        "--case-table",
         type=Path,
         metavar="CSV",
         help="table with a column case, perhaps patient (intervals are over patients), and columns of groups such as "

@@ -300,7 +300,15 @@ def test_every_file_that_is_asked_for_is_written(folders, tmp_path, capsys):
     truth, prediction = folders
     (tmp_path / "cases.csv").write_text("case,patient,site\na,p1,north\nb,p1,south\n")
     files = [tmp_path / f"result.{suffix}" for suffix in ("json", "csv", "md", "tex")]
-    words = ["evaluate", str(truth), str(prediction), "--cases", str(tmp_path / "cases.csv"), "--match", "one-to-one"]
+    words = [
+        "evaluate",
+        str(truth),
+        str(prediction),
+        "--case-table",
+        str(tmp_path / "cases.csv"),
+        "--match",
+        "one-to-one",
+    ]
     assert main([*words, "--min-iou", "0.3", *(word for file in files for word in ("-o", str(file)))]) == 0
     printed = capsys.readouterr().out
     assert "lesion-wise F1" in printed and "(not stated)" in printed and "north" in printed

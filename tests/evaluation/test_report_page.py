@@ -41,7 +41,7 @@ def evaluated(tmp_path_factory):
         save(folder / "second" / f"case_{number}.nii.gz", truth.astype(np.uint8) * 2)
     (folder / "cases.csv").write_text("case,site\ncase_0,north\ncase_1,south\ncase_2,south\n")
     for name in ("first", "second"):
-        words = ["evaluate", folder / "labels", folder / name, "--tumor-label", 2, "--cases", folder / "cases.csv"]
+        words = ["evaluate", folder / "labels", folder / name, "--tumor-label", 2, "--case-table", folder / "cases.csv"]
         assert main([*map(str, words), "-np", "1", "-o", str(folder / f"{name}.json")]) == 0
     return folder
 
