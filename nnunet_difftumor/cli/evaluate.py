@@ -3,7 +3,8 @@
 GT and PRED are folders of label maps (.nii.gz, .nii, .mha, .nrrd) with the same names. Measured are DSC, NSD, HD95,
 volume error; lesion by lesion sensitivity by size, precision, F1, DSC and false positives per scan; and patient-level
 sensitivity and specificity; with --npz also FROC, average precision and AUC. Each has a 95 % bootstrap interval over
-patients. Voxels of nnU-Net's label ignore in GT, if dataset.json has one, are left out of every figure.
+patients. Voxels of nnU-Net's label ignore in GT, if dataset.json has one, are left out of every figure. --challenge
+adds the scores of a public challenge, for a table beside its leaderboard.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from nnunet_difftumor.cli import options
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from nnunet_difftumor.evaluation.case_files import MISSING
+    from nnunet_difftumor.evaluation.challenges.catalogue import NAMES
 
     parser.add_argument("ground_truth", type=Path, metavar="GT", help="folder of the true label maps")
     parser.add_argument("prediction", type=Path, metavar="PRED", help="folder of the predicted label maps")
@@ -31,6 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CSV",
         help="table with a column case, perhaps patient (intervals are over patients), and columns of groups such as "
         "sex, age, scanner, whose values get figures of their own",
+    )
+    parser.add_argument(
+        "--challenge",
+        choices=NAMES,
+        help="also print the scores of this challenge, as its own published code computes them, of the label maps as "
+        "they are; -o FILE.json has them for every case",
+    )
+    parser.add_argument(
+        "--challenge-tolerance-mm",
+        type=float,
+        metavar="MM",
+        help="tolerance of the challenge's NSD; for tasks of the decathlon (msd-...), which need it",
     )
     parser.add_argument(
         "-o",
@@ -96,6 +110,7 @@ def measures(args: argparse.Namespace) -> dict:
 
 
 def run(args: argparse.Namespace) -> None:
+    from nnunet_difftumor.evaluation.challenges.text import challenge_table
     from nnunet_difftumor.evaluation.evaluate import evaluate
     from nnunet_difftumor.evaluation.results.text import table
 
@@ -105,9 +120,13 @@ def run(args: argparse.Namespace) -> None:
         **measures(args),
         missing=args.missing,
         case_table=args.case_table,
+        challenge=args.challenge,
+        challenge_tolerance_mm=args.challenge_tolerance_mm,
         outputs=args.outputs,
         report=args.say,
     )
     print(table(result))
+    if args.challenge is not None:
+        print(f"\n{challenge_table(result['challenge'])}")
     if args.outputs:
         print(f"\nwritten: {', '.join(map(str, args.outputs))}")

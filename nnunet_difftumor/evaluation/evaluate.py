@@ -14,6 +14,8 @@ from nnunet_difftumor import __version__
 from nnunet_difftumor.ct import read_label_grid, read_labels
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.evaluation.case_files import CaseFiles, find_case_files
+from nnunet_difftumor.evaluation.challenges.catalogue import find_challenge
+from nnunet_difftumor.evaluation.challenges.challenge import Challenge
 from nnunet_difftumor.evaluation.figures.bootstrap import RESAMPLES
 from nnunet_difftumor.evaluation.figures.curves import FALSE_POSITIVES_PER_SCAN
 from nnunet_difftumor.evaluation.figures.summary import summarize
@@ -47,6 +49,8 @@ def evaluate(
     nsd_tolerance_mm: float = NSD_TOLERANCE_MM,
     probabilities: bool = False,
     case_table: str | os.PathLike | None = None,
+    challenge: str | None = None,
+    challenge_tolerance_mm: float | None = None,
     seed: int = 0,
     processes: int | None = None,
     outputs: str | os.PathLike | Sequence[str | os.PathLike] = (),
@@ -79,13 +83,17 @@ def evaluate(
             average precision and patient-level AUC.
         case_table: CSV with a column `case`, perhaps `patient` (intervals are over patients), and others, whose values
             are groups with figures of their own.
+        challenge: also the scores of this challenge, one of `NAMES` of challenges.catalogue, by its own definitions: of
+            the label maps as they are, whatever is said of organs, matching and label ignore.
+        challenge_tolerance_mm: of the normalized surface distance; for tasks of the decathlon, which need it.
         seed: of the bootstrap.
         processes: that measure cases; None: one per core and 8 cases, at most 8.
         outputs: files for the result, by suffix: .json (everything), .csv (a row per case), .md and .tex (tables).
         report: gets lines that say which labels were taken, and from where.
 
     Returns:
-        A dict for strict JSON: settings, and per tumor name the summary (see `summarize`), groups and cases.
+        A dict for strict JSON: settings, and per tumor name the summary (see `summarize`), groups and cases; with
+        `challenge` also its scores (see `Challenge.result`).
 
     Raises:
         InputError: a folder or counterpart is missing, or a file is broken or lies on another grid.
@@ -96,11 +104,14 @@ def evaluate(
         raise InputError(f"`processes` is {processes}, expected at least 1")
     if seed < 0:
         raise InputError(f"`seed` is {seed}, expected at least 0")
+    chosen = find_challenge(challenge, tolerance_mm=challenge_tolerance_mm)
     files_of_result = check_outputs([outputs] if isinstance(outputs, str | os.PathLike) else outputs)
     for folder in (ground_truth, prediction):
         check_label_folder(folder)
     ground_truth = find_truth(ground_truth, prediction, report=report)
     labels = _choose_labels(prediction, tumor_label, dataset_json, report)
+    if chosen is not None and tumor_label is None:
+        chosen.check_tumors(labels.tumors)
     organ_labels = (organ_label,) if isinstance(organ_label, int) else tuple(organ_label)
     files = find_case_files(
         ground_truth, prediction, organ_masks=organ_masks, missing=missing, probabilities=probabilities
@@ -112,11 +123,14 @@ def evaluate(
         nsd_tolerance_mm,
         MatchingRule(match, min_iou),
         _channels(labels, prediction, dataset_json) if probabilities else None,
+        chosen,
     )
     cases: dict[str, dict[str, CaseResult]] = {tumor: {} for tumor in labels.tumors}
+    scores: dict[str, dict[str, Any]] = {}
     for name, found in _each(measured.of, files, processes):
-        for tumor, of_tumor in found.items():
+        for tumor, of_tumor in found.tumors.items():
             cases[tumor][name] = of_tumor
+        scores[name] = found.scores
     settings = {
         "nsd_tolerance_mm": nsd_tolerance_mm,
         "connectivity": CONNECTIVITY,
@@ -139,6 +153,8 @@ def evaluate(
         "settings": settings,
         "tumors": {tumor: _of_tumor(cases[tumor], values, table, seed) for tumor, values in labels.tumors.items()},
     }
+    if chosen is not None:
+        result["challenge"] = chosen.result(scores)
     write_results(result, files_of_result)
     return result
 
@@ -203,6 +219,14 @@ def _channels(labels: _Labels, prediction: str | os.PathLike, dataset_json: str 
 
 
 @dataclass(frozen=True)
+class _Found:
+    """Of one case: what was measured of each tumor, and the challenge's scores, if any are asked for."""
+
+    tumors: Mapping[str, CaseResult]
+    scores: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class _Measured:
     """What is measured of every case."""
 
@@ -211,9 +235,9 @@ class _Measured:
     nsd_tolerance_mm: float
     rule: MatchingRule
     channels: _Channels | None
+    challenge: Challenge | None
 
-    def of(self, files: CaseFiles) -> dict[str, CaseResult]:
-        """By tumor name."""
+    def of(self, files: CaseFiles) -> _Found:
         truth = read_label_grid(files.truth)
         _check_declared(truth.hu, self.labels.declared, files.truth)
         if files.prediction is None:
@@ -234,7 +258,8 @@ class _Measured:
                 rule=self.rule,
                 probability=self._probability(files, tumor, mask, counted),
             )
-        return found
+        scores = {} if self.challenge is None else self.challenge.score(files, truth, predicted)
+        return _Found(found, scores)
 
     def _probability(self, files: CaseFiles, tumor: str, mask: np.ndarray, counted: np.ndarray) -> np.ndarray | None:
         if self.channels is None:
@@ -275,8 +300,8 @@ def _check_declared(labels: np.ndarray, declared: Collection[int] | None, path: 
 
 
 def _each(
-    function: Callable[[CaseFiles], dict[str, CaseResult]], files: Mapping[str, CaseFiles], processes: int | None
-) -> Iterator[tuple[str, dict[str, CaseResult]]]:
+    function: Callable[[CaseFiles], _Found], files: Mapping[str, CaseFiles], processes: int | None
+) -> Iterator[tuple[str, _Found]]:
     """The results of all cases in their order; few are under way at a time, so that memory does not grow with cases."""
     # A process takes as long to start as some cases take.
     worth = max(1, len(files) // _CASES_WORTH_A_PROCESS)

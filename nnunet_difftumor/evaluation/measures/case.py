@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnunet_difftumor.evaluation.measures.candidates import Candidates, candidates_of
-from nnunet_difftumor.evaluation.measures.masks import dice, mask_figures
+from nnunet_difftumor.evaluation.measures.masks import box_of, dice, mask_figures
 from nnunet_difftumor.evaluation.measures.matching import Components, MatchingRule, match
 from nnunet_difftumor.generative.stages import EARLY_BELOW_MM
 from nnunet_difftumor.synthesis.size_bands import SIZE_BANDS_MM
@@ -90,7 +90,7 @@ def measure(
     """
     rule = rule or MatchingRule()
     candidates = Candidates.none() if probability is None else candidates_of(probability)
-    inside = _box(truth | prediction if probability is None else truth | prediction | (candidates.labels > 0))
+    inside = box_of(truth | prediction if probability is None else truth | prediction | (candidates.labels > 0))
     truth, prediction = truth[inside], prediction[inside]
     figures = mask_figures(truth, prediction, spacing_mm=spacing_mm, nsd_tolerance_mm=nsd_tolerance_mm)
     true, found = Components.of(truth, spacing_mm), Components.of(prediction, spacing_mm)
@@ -137,13 +137,3 @@ def _by_confidence(
         if not matched[:, j].any()
     )
     return [None if one is None else float(one) for one in best], false
-
-
-def _box(mask: np.ndarray) -> tuple[slice, ...]:
-    """Of all that is marked; one voxel if nothing is, so that there are axes to work along."""
-    box = []
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        marked = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(marked[0], marked[-1] + 1) if len(marked) else slice(0, 1))
-    return tuple(box)

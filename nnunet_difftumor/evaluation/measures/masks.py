@@ -58,3 +58,13 @@ def mask_figures(
 def dice(common: int, first: int, second: int) -> float:
     """DSC of two masks by their numbers of voxels, of which at least one is not 0."""
     return float(2 * common / (first + second))
+
+
+def box_of(mask: np.ndarray) -> tuple[slice, ...]:
+    """Of all that is marked; one voxel if nothing is, so that there are axes to work along."""
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        marked = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(marked[0], marked[-1] + 1) if len(marked) else slice(0, 1))
+    return tuple(box)

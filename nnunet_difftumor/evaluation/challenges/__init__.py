@@ -1,0 +1,1 @@
+"""The scores of public challenges, as their own published code computes them."""
