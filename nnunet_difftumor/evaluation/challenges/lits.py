@@ -69,7 +69,7 @@ def over_cases(cases: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
 
 
 def _voxels(truth: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:
-    common, true, found = (np.count_nonzero(mask) for mask in (truth & prediction, truth, prediction))
+    common, true, found = (int(np.count_nonzero(mask)) for mask in (truth & prediction, truth, prediction))
     return {
         "dice": dice(common, true, found) if true or found else 1.0,
         "common_voxels": common,
@@ -88,7 +88,7 @@ def _figures(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[flo
         "dice": overlap,
         "jaccard": jaccard,
         "voe": 1 - jaccard,
-        "rvd": (true - found) / found,
+        "rvd": float((true - found) / found),
         **surface_errors(truth, prediction, spacing_mm),
     }
 
@@ -102,7 +102,7 @@ def _dices(name: str, cases: Sequence[Mapping[str, Any]]) -> dict[str, float | N
 
 
 def _tumor_burden(labels: np.ndarray) -> float:
-    return np.count_nonzero(labels == TUMOR) / np.count_nonzero(labels >= LIVER)
+    return float(np.count_nonzero(labels == TUMOR) / np.count_nonzero(labels >= LIVER))
 
 
 _OF_FIGURES = {
