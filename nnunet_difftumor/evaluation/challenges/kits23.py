@@ -48,7 +48,7 @@ def of_case(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[floa
 
 def over_cases(cases: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     """Means over cases, and over the classes, see `Challenge`."""
-    scores = {}
+    scores: dict[str, float | None] = {}
     for key in ("dice", "surface_dice"):
         of_classes = {f"{name}_{key}": mean([case[name][key] for case in cases]) for name in CLASSES}
         scores |= of_classes | {f"mean_{key}": mean(list(of_classes.values()))}

@@ -79,16 +79,16 @@ def _voxels(truth: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:
 
 
 def _figures(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]) -> dict[str, float]:
-    true, found = np.count_nonzero(truth), np.count_nonzero(prediction)
+    voxels = _voxels(truth, prediction)
+    overlap, true, found = (voxels[key] for key in ("dice", "true_voxels", "predicted_voxels"))
     if not true or not found:
         return dict(_WORST)
-    overlap = dice(np.count_nonzero(truth & prediction), true, found)
     jaccard = overlap / (2 - overlap)
     return {
         "dice": overlap,
         "jaccard": jaccard,
         "voe": 1 - jaccard,
-        "rvd": float((true - found) / found),
+        "rvd": (true - found) / found,
         **surface_errors(truth, prediction, spacing_mm),
     }
 

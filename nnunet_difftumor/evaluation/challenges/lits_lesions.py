@@ -90,8 +90,8 @@ class LesionGroups:
                 union = union + found_voxels[finding] - common[group, finding]
             if common[group, group] / union <= min_overlap:
                 detected.remove(group)
-                count -= np.count_nonzero(self.group_of_true == group)
-        return int(count), sorted(detected)
+                count -= int(np.count_nonzero(self.group_of_true == group))
+        return count, sorted(detected)
 
     def masks_of(self, group: int) -> tuple[np.ndarray, np.ndarray]:
         """The true lesions of a group and its findings, boolean (x, y, z)."""

@@ -23,10 +23,10 @@ def of_case(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[floa
     """Dice, both axes in voxels and their symmetric errors, see `Challenge`; the voxel size does not enter."""
     box = box_of((truth > 0) | (prediction > 0))
     true, found = truth[box] > 0, prediction[box] > 0
-    true_voxels, found_voxels = np.count_nonzero(true), np.count_nonzero(found)
+    common, true_voxels, found_voxels = (int(np.count_nonzero(mask)) for mask in (true & found, true, found))
     true_axes, axes = axes_of(true), axes_of(found)
     return {
-        "dice": dice(np.count_nonzero(true & found), true_voxels, found_voxels) if true_voxels or found_voxels else 0.0,
+        "dice": dice(common, true_voxels, found_voxels) if true_voxels or found_voxels else 0.0,
         "long_axis_error": _symmetric_error(true_axes.long, axes.long),
         "short_axis_error": _symmetric_error(true_axes.short, axes.short),
         "true_axes_voxels": [true_axes.long, true_axes.short],

@@ -10,6 +10,7 @@ from boxes_of_labels import label_boxes, write_labels
 
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.evaluation.challenges import lits_lesions
 from nnunet_difftumor.evaluation.evaluate import evaluate
 
 SHAPE, SPACING_MM = (30, 24, 16), (0.8, 0.8, 2.5)  # x, y, z
@@ -100,6 +101,12 @@ def test_a_dataset_with_its_tumors_elsewhere_is_refused(folders):
 def test_lits_needs_a_liver_in_every_case(folders):
     write_labels(folders[0] / "b.nii.gz", label_boxes(SHAPE), SPACING_MM)
     with pytest.raises(InputError, match=r"b.nii.gz: has no liver or tumor, which LiTS needs in every case"):
+        evaluate(*folders, challenge="lits", processes=1)
+
+
+def test_noise_is_refused_before_a_table_of_all_pairs_is_made(folders, monkeypatch):
+    monkeypatch.setattr(lits_lesions, "_MOST_PAIRS", 0)
+    with pytest.raises(InputError, match=r"a.nii.gz: has 1 true and 1 predicted lesions, expected at most 0 pairs"):
         evaluate(*folders, challenge="lits", processes=1)
 
 
