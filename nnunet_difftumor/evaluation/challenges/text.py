@@ -11,7 +11,9 @@ def challenge_table(result: Mapping[str, Any]) -> str:
         result: of `Challenge.result`.
     """
     width = max(map(len, result["definition"])) + 2
-    lines = [f"{result['title']}, {len(result['cases'])} cases, as defined by {result['source']}"]
+    lines = [
+        f"{result['title']}, {len(result['cases'])} cases, as defined by {result['source']}; T: truth, P: prediction"
+    ]
     for name, definition in result["definition"].items():
         value = result["overall"][name]
         lines.append(f"{name:<{width}}{'-' if value is None else f'{value:.3f}':>9}  {definition}")
