@@ -133,7 +133,7 @@ def test_text_an_empty_file_a_folder_and_other_zips_are_no_checkpoints(tmp_path)
         ("empty.pt", "not a PyTorch checkpoint"),
         ("zip.pt", "no data.pkl"),
         ("none.pt", "no such file"),
-        ("", "no such file"),
+        ("", "is a folder; give files of weights"),
     ):
         with pytest.raises(InputError, match=message), open_checkpoint(tmp_path / name):
             pass
