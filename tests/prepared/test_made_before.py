@@ -1,4 +1,4 @@
-"""A dataset prepared and a bank written by an earlier version still train, and the bank still grows.
+"""A dataset prepared and a bank written by an earlier version still train; a bank of this version grows beside it.
 
 made_at_bdad173.zip is by the commit of that name:
 `difftumor convert phantom -d 601 --name Kept --cases 2 --tumor-cases 1 --seed 5 --spacing 8 6 6`,
@@ -51,15 +51,18 @@ def test_a_dataset_prepared_before_trains(dataset, trainer_class):
     assert {sample["source"] for sample in made} == {"handcrafted"}
 
 
-def test_a_bank_written_before_is_trained_on_and_grows(dataset):
+def test_a_bank_written_before_is_trained_on_and_lesions_are_added_to_another(dataset, tmp_path):
     bank = dataset / "difftumor_bank" / "nnUNetPlansDiffTumor_3d_fullres"
     before = {path: path.read_bytes() for path in bank.rglob("*.*")}
     with pytest.raises(InputError, match=r"the bank does not begin: .* by an older version.*difftumor prepare -d 601"):
         make_bank(601, per_case=3, report=lambda line: None)
     settings = json.loads((dataset / "difftumor.json").read_text())
     (dataset / "difftumor.json").write_text(json.dumps({**settings, "on_wrong_data": "warn"}))
-    report = make_bank(601, per_case=3, report=lambda line: None)
-    assert (report.made, report.kept, report.refused) == (2, 4, 0)
+    # Another version draws other lesions from the same seed.
+    with pytest.raises(InputError, match=r"version"):
+        make_bank(601, per_case=3, report=lambda line: None)
+    report = make_bank(601, per_case=1, output=tmp_path / "bank", report=lambda line: None)
+    assert (report.made, report.refused) == (2, 0)
     assert {path: path.read_bytes() for path in before} == before
     settings |= {"source": "bank", "bank_folder": str(bank)}
     (dataset / "difftumor.json").write_text(json.dumps(settings))
