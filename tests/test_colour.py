@@ -76,12 +76,12 @@ def test_findings_are_in_colours(monkeypatch, capsys):
     from nnunet_difftumor.installation.finding import Finding
 
     monkeypatch.setenv("FORCE_COLOR", "1")
-    found = [Finding("ok", "good"), Finding("problem", "bad", "mend it"), Finding("note", "so so")]
+    found = [Finding("ok", "good"), Finding("problem", "bad", "fix it"), Finding("note", "so so")]
     monkeypatch.setattr(doctor, "findings", lambda: found)
     assert main(["doctor"]) == 1
     assert capsys.readouterr().out.splitlines() == [
         f"{GREEN}ok{PLAIN}       good",
-        f"{RED}problem{PLAIN}  bad. To do: mend it",
+        f"{RED}problem{PLAIN}  bad. To do: fix it",
         f"{YELLOW}note{PLAIN}     so so",
     ]
     lines = ["ERROR case: bad", "WARNING case: odd", "NOTE unseen", "      NOTE: of prepare", "NOTEs of others"]

@@ -131,26 +131,19 @@ def evaluate(
         for tumor, of_tumor in found.tumors.items():
             cases[tumor][name] = of_tumor
         scores[name] = found.scores
-    settings = {
-        "nsd_tolerance_mm": nsd_tolerance_mm,
-        "connectivity": CONNECTIVITY,
-        "match": {"rule": match, "min_iou": min_iou, "meaning": RULES[match]},
-        "size_bands_mm": {band: [low, high if np.isfinite(high) else None] for band, (low, high) in BANDS_MM.items()},
-        "organ_masks": str(Path(organ_masks).resolve()) if organ_masks is not None else None,
-        "organ_labels": sorted(organ_labels),
-        "ignore_label": labels.ignored,
-        "missing": missing,
-        "counted_as_empty": sorted(name for name, of_case in files.items() if of_case.prediction is None),
-        "candidates": {"threshold": THRESHOLD, "rates": list(FALSE_POSITIVES_PER_SCAN)} if probabilities else None,
-        "case_table": str(Path(case_table).resolve()) if case_table is not None else None,
-        "bootstrap": {"resamples": RESAMPLES, "seed": seed, "interval": "95 % percentile, over patients"},
-    }
     result = {
         "schema_version": SCHEMA_VERSION,
         "version": __version__,
         "ground_truth": str(Path(ground_truth).resolve()),
         "prediction": str(Path(prediction).resolve()),
-        "settings": settings,
+        "settings": measured.settings()
+        | {
+            "organ_masks": str(Path(organ_masks).resolve()) if organ_masks is not None else None,
+            "missing": missing,
+            "counted_as_empty": sorted(name for name, of_case in files.items() if of_case.prediction is None),
+            "case_table": str(Path(case_table).resolve()) if case_table is not None else None,
+            "bootstrap": {"resamples": RESAMPLES, "seed": seed, "interval": "95 % percentile, over patients"},
+        },
         "tumors": {tumor: _of_tumor(cases[tumor], values, table, seed) for tumor, values in labels.tumors.items()},
     }
     if chosen is not None:
@@ -236,6 +229,21 @@ class _Measured:
     rule: MatchingRule
     channels: _Channels | None
     challenge: Challenge | None
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the figures of a case, JSON-ready."""
+        ranked = {"threshold": THRESHOLD, "rates": list(FALSE_POSITIVES_PER_SCAN)}
+        return {
+            "nsd_tolerance_mm": self.nsd_tolerance_mm,
+            "connectivity": CONNECTIVITY,
+            "match": {"rule": self.rule.name, "min_iou": self.rule.min_iou, "meaning": RULES[self.rule.name]},
+            "size_bands_mm": {
+                band: [low, high if np.isfinite(high) else None] for band, (low, high) in BANDS_MM.items()
+            },
+            "organ_labels": sorted(self.organ_labels),
+            "ignore_label": self.labels.ignored,
+            "candidates": None if self.channels is None else ranked,
+        }
 
     def of(self, files: CaseFiles) -> _Found:
         truth = read_label_grid(files.truth)

@@ -49,7 +49,7 @@ def test_epoch_in_progress_is_shown_until_it_ends(tmp_path, monkeypatch):
     state = load_json(progress_path(tmp_path, 0))
     assert state["epoch"] == 7 and state["of"] == 250
     done, left_s = state["batches"], state["seconds"] / (state["batches"] - 1) * (250 - state["batches"])
-    assert 3 <= done <= 6, "a state every 5 s, where the clock goes on by 2 s or more a batch"
+    assert 3 <= done <= 6, "a state every 5 s, of a clock that advances by at least 2 s a batch"
     written = progress_path(tmp_path, 0).stat().st_mtime
     said = (
         f"Rank 0: epoch 7 in progress, {done} of 250 batches, {(done + 1) // 2} of {2 * done} samples with a synthetic"
