@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunet_difftumor.ct.dicom_lengths import check_lengths
 from nnunet_difftumor.ct.geometry import check_affine
 from nnunet_difftumor.ct.hounsfield import check_hu
 from nnunet_difftumor.ct.nifti import check_size
 from nnunet_difftumor.errors import InputError
 
-_MODALITY, _NUMBER, _FRAMES = "0008|0060", "0020|0011", "0028|0008"
+_MODALITY, _SERIES, _NUMBER, _FRAMES = "0008|0060", "0020|000e", "0020|0011", "0028|0008"
 _POSITION, _ORIENTATION, _PIXEL_SPACING = "0020|0032", "0020|0037", "0028|0030"
 # Slices may lie off their places by this share of the distance between them: positions are stored as decimal text.
 _UNEVEN = 0.02
@@ -49,6 +50,15 @@ def number_of(file: Path) -> str:
         return _tags(file).text(_NUMBER)
     except InputError:
         return ""
+
+
+def uid_of(file: Path) -> str:
+    """What the series of a file is known by; empty if it says none.
+
+    Raises:
+        InputError: the file is damaged, or no image.
+    """
+    return _tags(file).text(_SERIES)
 
 
 def read_headers(files: Sequence[Path]) -> Series:
@@ -167,12 +177,13 @@ class _Tags:
         return found
 
 
-_READ = (_MODALITY, _NUMBER, _FRAMES, _POSITION, _ORIENTATION, _PIXEL_SPACING)
+_READ = (_MODALITY, _SERIES, _NUMBER, _FRAMES, _POSITION, _ORIENTATION, _PIXEL_SPACING)
 
 
 def _tags(file: Path) -> _Tags:
     import SimpleITK
 
+    check_lengths(file)
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(file))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_difftumor.ct.dicom import Series, number_of, read_headers, read_series
+from nnunet_difftumor.ct.dicom import Series, number_of, read_headers, read_series, uid_of
 from nnunet_difftumor.ct.geometry import rectangular_affine
 from nnunet_difftumor.ct.scan import Scan, scan_from_array
 from nnunet_difftumor.errors import InputError
@@ -32,18 +32,20 @@ def is_study(folder: Path) -> bool:
 def series_in(folder: Path) -> list[list[Path]]:
     """The files of each series of a folder, not of those below.
 
-    CT slices that are damaged, which GDCM leaves out in silence, stand at the end of every series: reading it says so.
+    CT slices that are damaged stand at the end of every series: reading it says so. Other objects, such as dose
+    reports, are left out.
     """
-    import SimpleITK
-
-    names = SimpleITK.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    found = [
-        [Path(file) for file in SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name)]
-        for name in sorted(names)
-    ]
-    known = {file.name for files in found for file in files}
-    damaged = [path for path in _dicom_files(folder, of_class=_CT_CLASS) if path.name not in known]
-    return [files + damaged for files in found] or ([damaged] if damaged else [])
+    found: dict[str, list[Path]] = {}
+    damaged: list[Path] = []
+    slices = set(_dicom_files(folder, of_class=_CT_CLASS))
+    # Not by GDCM's search of a folder, which opens whatever lies there, however long it says that it is.
+    for file in _dicom_files(folder):
+        try:
+            found.setdefault(uid_of(file), []).append(file)
+        except InputError:
+            if file in slices:
+                damaged.append(file)
+    return [found[uid] + damaged for uid in sorted(found)] or ([damaged] if damaged else [])
 
 
 def files_of_study(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ import published_files
 import tiny_networks
 import tumors
 from ct_files import body_hu, save
+from dicom_series import save_dicom
 from mutations import Change
 
 from nnunet_difftumor.cli.main import main
@@ -77,6 +79,8 @@ def targets(folder: Path) -> Sequence[Target]:
         Target("NIfTI, header", plain, mutations.changed_beginning, read_ct),
         Target("NIfTI, labels", plain, mutations.changed_beginning, read_labels),
         Target("NIfTI, gzip", scan, mutations.changed_bytes, read_ct),
+        Target("DICOM, header", _slice(folder), _in_its_tags, _reads_series),
+        Target("DICOM, slice", _slice(folder), mutations.changed_bytes, _reads_series),
         Target("MetaImage", _meta_image(folder), mutations.changed_bytes, check_is_whole),
         Target("command", plain, mutations.changed_beginning, _synthesizes(folder)),
     ]
@@ -188,6 +192,20 @@ def _splits(folder: Path) -> Path:
     return _written(folder / "splits_final.json", [fold, fold])
 
 
+def _slice(folder: Path) -> Path:
+    """One in the middle of a series of six; `beside` gives it the others."""
+    return save_dicom(folder / "series", np.asarray(body_hu((6, 18, 16))) + 1024)[2]
+
+
+def _in_its_tags(content: bytes, random: np.random.Generator) -> bytes:
+    # Behind the mark by which a file is known as DICOM, and before the voxels, 18 x 16 of two bytes.
+    return content[:132] + mutations.changed_bytes(content[132:-576], random) + content[-576:]
+
+
+def _reads_series(path: Path) -> object:
+    return read_ct(path.parent)
+
+
 def _meta_image(folder: Path) -> Path:
     import SimpleITK
 
@@ -208,6 +226,10 @@ def _synthesizes(folder: Path) -> Callable[[Path], object]:
 
 def beside(target: Target, path: Path) -> None:
     """What the changed file needs beside it, so that it is not refused for that."""
+    if target.name.startswith("DICOM"):
+        for file in target.file.parent.iterdir():
+            if file.name != path.name:
+                shutil.copyfile(file, path.parent / file.name)
     if target.name == "weights":
         content = json.loads(target.file.with_suffix(".json").read_text())
         content["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
