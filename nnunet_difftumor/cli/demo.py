@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE[,VALUE]",
         help="organ and tumor, and the values that mean them in labels.nii.gz (default: liver=1 liver_tumor=2)",
     )
-    parser.add_argument("--epochs", type=int, default=10, metavar="N", help="(default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=8, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--iterations-per-epoch", type=int, default=80, metavar="N", help="(default: %(default)s)")
     options.add_seed(parser, "of phantoms, tumors and network (default: %(default)s)", default=0)
     parser.add_argument(

@@ -36,7 +36,7 @@ def nnunet_variables(folder: Path) -> dict[str, str]:
         **folders,
         "nnUNet_extTrainer": trainer_folders(),
         "nnUNet_n_proc_DA": processes,
-        "nnUNet_def_n_proc": processes,
+        "nnUNet_def_n_proc": str(max(1, min(4, os.cpu_count() or 1))),
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait are slow where cores are few
     }
 

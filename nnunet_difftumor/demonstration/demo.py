@@ -22,7 +22,7 @@ def demo(
     *,
     data: str | Path | None = None,
     labels: Sequence[str] = ("liver=1", "liver_tumor=2"),
-    epochs: int = 10,
+    epochs: int = 8,
     iterations_per_epoch: int = 80,
     seed: int = 0,
     training: bool = True,

@@ -132,11 +132,14 @@ class Steps:
         else:
             for case in self.test_cases:
                 self._add_test_case(case, self.image(case), self.label_map(case))
+        from nnunet_difftumor.trainers.demo import TILE_STEP
+
         for network, checkpoint in NETWORKS.items():
             self.commands.run(
                 *("nnUNetv2_predict", "-i", self.test / "images", "-o", self.predictions(network), "-d", DATASET_ID),
                 *("-c", CONFIGURATION, "-f", 0, "-tr", self.trainer, "-p", SMALL_PLANS_NAME, "-chk", checkpoint),
                 *("-device", "cpu", "--disable_tta", "--disable_progress_bar", "-npp", 0, "-nps", 0),
+                *("-step_size", TILE_STEP),
                 show=_PREDICT_LINES,
             )
 
