@@ -155,6 +155,10 @@ def fill_bank(commands: Commands, bank: Path, settings: Path, args: argparse.Nam
 def train(commands: Commands, folder: Path) -> tuple[float, bool]:
     """Minutes of the training, and whether it resumed one."""
     model = folder / "nnUNet_results" / DATASET / f"{TRAINER}__{SMALL_PLANS_NAME}__{CONFIGURATION}" / "fold_all"
+    done = folder / "training.json"
+    if done.is_file():  # nnU-Net would begin again, since a finished training has no checkpoint_latest.pth
+        figures = json.loads(done.read_text())
+        return figures["minutes"], figures["resumed"]
     resume = ["--c"] if (model / "checkpoint_latest.pth").is_file() else []
     started = time.time()
     commands.run(
@@ -162,7 +166,9 @@ def train(commands: Commands, folder: Path) -> tuple[float, bool]:
         *("-device", "cpu", *resume),
         show=_PROGRESS,
     )
-    return (time.time() - started) / 60, bool(resume)
+    minutes = (time.time() - started) / 60
+    write_json(done, {"minutes": minutes, "resumed": bool(resume)})
+    return minutes, bool(resume)
 
 
 def predict(commands: Commands, folder: Path, data: Path) -> None:
