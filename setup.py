@@ -58,7 +58,11 @@ setup(
     ],
     python_requires=">=3.11,<3.14",
     packages=packages(),
-    package_data={"nnunet_difftumor": ["py.typed"], "nnunet_difftumor.pages": ["assets/*"]},
+    package_data={
+        "nnunet_difftumor": ["py.typed"],
+        "nnunet_difftumor.pages": ["assets/*"],
+        "nnunet_difftumor.experiments": ["plans/*.yaml"],
+    },
     package_dir=MAPPED_FOLDERS,
     # Relative to the wheel's own `data` folder: `purelib` beside it is what installers copy into site-packages, where
     # Python reads .pth files. The same line serves normal and editable installs, and uninstalling removes the file.

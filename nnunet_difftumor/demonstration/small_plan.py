@@ -49,7 +49,7 @@ def write_small_plans(
     """
     from nnunet_difftumor.preparation.plans import CONFIGURATION
     from nnunet_difftumor.prepared.config import PLANS_NAME
-    from nnunet_difftumor.trainers.demo import TRAINING_KEY
+    from nnunet_difftumor.prepared.training_length import TrainingLength
     from nnunet_difftumor.trainers.tiny import shrink_plans
 
     plans = json.loads((dataset_folder / f"{PLANS_NAME}.json").read_text())
@@ -58,7 +58,7 @@ def write_small_plans(
     # of a tumor is predicted any more, which it then rewards. Over a batch there nearly always is a tumor.
     plans["configurations"][CONFIGURATION]["batch_dice"] = True
     plans["plans_name"] = SMALL_PLANS_NAME
-    plans[TRAINING_KEY] = {"epochs": epochs, "iterations_per_epoch": iterations_per_epoch}
+    plans |= TrainingLength(epochs, iterations_per_epoch).to_plans()
     path = dataset_folder / f"{SMALL_PLANS_NAME}.json"
     write_json(path, plans)
     return path

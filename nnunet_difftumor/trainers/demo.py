@@ -6,12 +6,11 @@ import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
 from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.prepared.training_length import TRAINING_KEY
 from nnunet_difftumor.trainers.difftumor import nnUNetTrainerDiffTumor
 from nnunet_difftumor.trainers.label_free import nnUNetTrainerDiffTumorLabelFree
 from nnunet_difftumor.trainers.tile_step import tiles_every
 
-# In the plans: {"epochs": 8, "iterations_per_epoch": 80}. nnU-Net ignores it and saves it with the run.
-TRAINING_KEY = "difftumor_demo"
 # nnU-Net's half costs three times as many tiles, minutes on a CPU.
 TILE_STEP = 0.75
 UNTRAINED_CHECKPOINT = "checkpoint_untrained.pth"
@@ -35,9 +34,6 @@ class _Demo:
         super().__init__(plans, configuration, fold, dataset_json, device)
         if TRAINING_KEY not in plans:
             raise InputError(f"plans {plans['plans_name']}: are not those of `difftumor demo`; use another trainer")
-        training = plans[TRAINING_KEY]
-        self.num_epochs = training["epochs"]
-        self.num_iterations_per_epoch = training["iterations_per_epoch"]
         self.num_val_iterations_per_epoch = max(1, self.num_iterations_per_epoch // 10)
         self.initial_lr = 3e-3
         self.save_every = 1  # nnU-Net's 50 epochs are longer than the demo, which has to resume after an interruption

@@ -15,6 +15,7 @@ from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoD
 from torch.optim.lr_scheduler import LRScheduler
 
 from nnunet_difftumor.prepared.recipes import RECIPES, check_planned_by
+from nnunet_difftumor.prepared.training_length import TrainingLength
 from nnunet_difftumor.trainers.label_free import SyntheticTumorsOnly
 from nnunet_difftumor.trainers.synthetic_tumors import SyntheticTumors
 from nnunet_difftumor.trainers.tile_step import tiles_every
@@ -101,10 +102,11 @@ class WarmUpCosineTraining(nnUNetTrainerNoDA):
         if not self.was_initialized:
             self.initialize()
         roles = self.roles()
-        cases = len({*roles.train, *roles.bases})
-        self.num_iterations_per_epoch = math.ceil(cases / self.batch_size)
-        # As many to validate as nnU-Net has of its 250.
-        self.num_val_iterations_per_epoch = max(1, self.num_iterations_per_epoch // 5)
+        if TrainingLength.of(self.plans_manager.plans) is None:
+            cases = len({*roles.train, *roles.bases})
+            self.num_iterations_per_epoch = math.ceil(cases / self.batch_size)
+            # As many to validate as nnU-Net has of its 250.
+            self.num_val_iterations_per_epoch = max(1, self.num_iterations_per_epoch // 5)
         super().on_train_start()
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LRScheduler]:

@@ -13,6 +13,7 @@ from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
 from nnunet_difftumor.prepared.config import FILE_NAME
 from nnunet_difftumor.prepared.nnunet.preprocessed_dataset import PreprocessedDataset
 from nnunet_difftumor.prepared.roles import Roles, roles_with_real_cases
+from nnunet_difftumor.prepared.training_length import TrainingLength
 from nnunet_difftumor.runs.page import write_page
 from nnunet_difftumor.runs.progress import draw_progress
 from nnunet_difftumor.runs.recorder import SynthesisRecorder
@@ -33,7 +34,8 @@ class SyntheticTumors:
 
     Attributes:
         mirrors_as_trainer: whether mirroring is the trainer's where `mirror_axes` names no axis, instead of off.
-        epochs: instead of the trainer's; None: the trainer's.
+        epochs: instead of the trainer's; None: the trainer's. Plans that say how long to train (`TrainingLength`)
+            come before both.
         synthesis: of the run; made by `initialize` from the dataset's difftumor.json, unless it is set before.
         recorder: of the run, from the start of the training on.
     """
@@ -55,6 +57,10 @@ class SyntheticTumors:
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.epochs is not None:
             self.num_epochs = self.epochs
+        if (length := TrainingLength.of(plans)) is not None:
+            self.num_epochs, self.num_iterations_per_epoch = length.epochs, length.iterations_per_epoch
+            # As many to validate as nnU-Net has of its 250.
+            self.num_val_iterations_per_epoch = max(1, length.iterations_per_epoch // 5)
 
     def initialize(self):
         if self.synthesis is None:
