@@ -1,6 +1,8 @@
 """nnU-Net's three folders, as its variables name them, and the datasets in them. Nothing of nnU-Net is imported."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from nnunet_difftumor.errors import InputError
@@ -27,6 +29,21 @@ def nnunet_folder(variable: str, *, instead: str = "") -> Path:
             + (f", or {instead}" if instead else "")
         )
     return Path(value)
+
+
+@contextmanager
+def environment_with(**values: str) -> Iterator[None]:
+    """Sets variables of the environment for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def dataset_name(dataset_id: int) -> str:

@@ -33,6 +33,7 @@ VERBS = {
     "evaluate": "compare predicted with true tumors: DSC, NSD, detection by size, FROC, specificity",
     "compare": "compare methods on the same cases: paired tests, and what may be concluded",
     "crossval": "evaluate every fold of a model, mean and standard deviation over folds",
+    "experiment": "answer whether it helps on your data: arms, seeds, trainings, figures with intervals",
     "report": "one page of the results of evaluations: figures, conclusions, slices of hits and errors",
     "postprocess": "take predicted tumors that lie outside their organ out of label maps",
     "export": "make a trained model that predicts under plain nnU-Net",
@@ -52,6 +53,7 @@ RESUMABLE = (
     "train-diffusion",
     "download-weights",
     "postprocess",
+    "experiment",
     "demo",
 )
 

@@ -1,4 +1,4 @@
-"""Runs the commands of the demo, as a user would type them: shown, logged, and noted for a shell script."""
+"""Runs commands of demo and experiments, as a user would type them: shown, logged, and noted for a shell script."""
 
 import os
 import re
@@ -17,7 +17,7 @@ _TAIL_LINES = 25
 
 
 class CommandFailedError(RuntimeError):
-    """A command of the demo failed; `status` is its exit status."""
+    """A command failed; `status` is its exit status."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -47,10 +47,11 @@ class Commands:
     Args:
         variables: added to the environment.
         log_folder: gets each command's full output, one file per command.
+        keep_open: file descriptors that the commands keep, so that a lock lasts until the last of them has ended.
     """
 
-    def __init__(self, variables: Mapping[str, str], log_folder: Path) -> None:
-        self.variables, self._log_folder = dict(variables), log_folder
+    def __init__(self, variables: Mapping[str, str], log_folder: Path, *, keep_open: Sequence[int] = ()) -> None:
+        self.variables, self._log_folder, self._keep_open = dict(variables), log_folder, tuple(keep_open)
         self.done: list[list[str]] = []
 
     def of(self, step: Callable[[], None]) -> list[list[str]]:
@@ -86,14 +87,21 @@ class Commands:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
+                pass_fds=self._keep_open,
             ) as process,
         ):
-            for line in process.stdout:
-                log.write(line)
-                lines.append(line.rstrip())
-                shown = _shown(lines[-1], show)
-                if shown:
-                    print(f"      {shown}", flush=True)
+            try:
+                for line in process.stdout:
+                    log.write(line)
+                    lines.append(line.rstrip())
+                    shown = _shown(lines[-1], show)
+                    if shown:
+                        print(f"      {shown}", flush=True)
+            except BaseException:
+                # Who was interrupted by a signal of its own has not passed it on.
+                process.terminate()
+                process.wait()
+                raise
         if process.returncode:
             tail = "\n".join(f"      {line}" for line in lines[-_TAIL_LINES:])
             raise CommandFailedError(

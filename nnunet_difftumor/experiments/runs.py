@@ -65,11 +65,11 @@ class Run:
         """The figures; there once the run is finished."""
         return self.folder / "evaluation.json"
 
-    def train(self, *, resume: bool) -> list[str]:
-        """The command."""
+    def train(self, how: str = "") -> list[str]:
+        """The command; `how`: --c to resume, --val for the validation alone."""
         plan = self.plan
         words = ["nnUNetv2_train", plan.dataset, plan.configuration, self.fold, "-tr", self.of_arm.trainer]
-        words += ["-p", plan.plans, "-device", plan.device, *(["--c"] if resume else [])]
+        words += ["-p", plan.plans, "-device", plan.device, *([how] if how else [])]
         return list(map(str, words))
 
     def predict(self) -> list[str] | None:
@@ -94,9 +94,9 @@ class Run:
             words += ["--case-table", self.plan.test.table]
         return list(map(str, words))
 
-    def commands(self, *, resume: bool = False) -> Iterator[list[str]]:
+    def commands(self) -> Iterator[list[str]]:
         """All of them, in their order."""
-        yield self.train(resume=resume)
+        yield self.train()
         if (predict := self.predict()) is not None:
             yield predict
         yield self.evaluate()

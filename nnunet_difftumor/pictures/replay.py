@@ -2,10 +2,8 @@
 
 import io
 import json
-import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import only_writer, write_json
 from nnunet_difftumor.installation import trainer_folders
 from nnunet_difftumor.json_checks import load_json
-from nnunet_difftumor.nnunet_folders import PREPROCESSED, nnunet_folder
+from nnunet_difftumor.nnunet_folders import PREPROCESSED, environment_with, nnunet_folder
 from nnunet_difftumor.pipeline.loader import SyntheticTumorDataLoader, sample_arrays, sample_crc32
 from nnunet_difftumor.prepared.config import FILE_NAME, DiffTumorConfig
 from nnunet_difftumor.prepared.nnunet.plans_and_folds import read_plans_file
@@ -119,7 +117,7 @@ class RunReplay:
         dataset_json = load_json(self.folder.parent / "dataset.json")
         dataset_folder = _preprocessed(plans["dataset_name"])
         configuration, fold = self.run["configuration"], self.run["fold"]
-        with tempfile.TemporaryDirectory() as scratch, _environment(nnUNet_results=scratch):
+        with tempfile.TemporaryDirectory() as scratch, environment_with(nnUNet_results=scratch):
             trainer = self._trainer_class()(
                 {**plans, "continue_training": False}, configuration, fold, dataset_json, torch.device("cpu")
             )
@@ -144,7 +142,7 @@ class RunReplay:
 
         name = self.run["trainer"]
         # It says on stdout where it looks.
-        with _environment(nnUNet_extTrainer=trainer_folders()), redirect_stdout(io.StringIO()):
+        with environment_with(nnUNet_extTrainer=trainer_folders()), redirect_stdout(io.StringIO()):
             try:
                 found = recursive_find_trainer_class_by_name(name)
             except RuntimeError:
@@ -154,7 +152,7 @@ class RunReplay:
         return found
 
     def _loader(self) -> SyntheticTumorDataLoader:
-        with _environment(nnUNet_n_proc_DA="0"):
+        with environment_with(nnUNet_n_proc_DA="0"):
             return self.trainer.get_dataloaders()[0].data_loader
 
 
@@ -163,20 +161,6 @@ def _preprocessed(name: str) -> Path:
     if not folder.is_dir():
         raise InputError(f"{folder}: not found; the run's samples were made from it, so put it back")
     return folder
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def write_sample(sample: ReplayedSample, output: str | Path, replay: RunReplay) -> None:

@@ -16,9 +16,15 @@ _WORDS = {
 }
 # Fewer cannot show anything: all signs alike have p = 2 / 2^5 = 0.06 with five pairs.
 _FEWEST_PATIENTS = 6
+_THESE_NETWORKS = (
+    "these trained networks and patients like these {patients}; other seeds of the training and other hospitals may "
+    "differ"
+)
 
 
-def conclusion(figures: Mapping[str, Mapping[str, Any]], first: str, second: str) -> str:
+def conclusion(
+    figures: Mapping[str, Mapping[str, Any]], first: str, second: str, *, holds_for: str = _THESE_NETWORKS
+) -> str:
     """A sentence on the second method against the first, by tests at 5 % after Holm, and its bounds.
 
     A difference is only told if the interval of the difference agrees with the test.
@@ -26,6 +32,7 @@ def conclusion(figures: Mapping[str, Mapping[str, Any]], first: str, second: str
     Args:
         figures: of `compare`, with `p_holm`.
         first, second: names of the methods.
+        holds_for: what the sentence is about, with {patients} for their number.
     """
     patients = max((figure["patients"] for figure in figures.values()), default=0)
     if patients < _FEWEST_PATIENTS:
@@ -42,10 +49,7 @@ def conclusion(figures: Mapping[str, Mapping[str, Any]], first: str, second: str
         )
     else:
         text = f"{second} {'; '.join(differing)} than {first}."
-    return (
-        f"{text} This holds for these trained networks and patients like these {patients}; other seeds of the training "
-        "and other hospitals may differ."
-    )
+    return f"{text} This holds for {holds_for.format(patients=patients)}."
 
 
 def _told(figure: Mapping[str, Any], more: str, fewer: str, scale: float) -> str | None:

@@ -55,3 +55,39 @@ class Bootstrap:
     def _weights(self) -> Iterator[np.ndarray]:
         for start in range(0, RESAMPLES, _AT_A_TIME):
             yield self._draws[start : start + _AT_A_TIME, self._patients]
+
+
+class BootstrapOfTrainings(Bootstrap):
+    """Over trainings and patients together: seeds are drawn, and for all of them the same patients.
+
+    The cases are those of every training in turn. Trainings on the same cases share patients, so that both are drawn
+    once each in a resample (two-way bootstrap: Owen, The pigeonhole bootstrap, Annals of Applied Statistics 2007).
+
+    Args:
+        patients: of each case, as for `Bootstrap`.
+        trainings: how many there are, on the same cases.
+        seed: the same one draws the same resamples.
+    """
+
+    def __init__(self, patients: np.ndarray, *, trainings: int, seed: int) -> None:
+        super().__init__(np.tile(patients, trainings), seed=seed)
+        self._trainings = trainings
+        # Other random numbers than those of the patients.
+        rng = np.random.default_rng((seed, trainings))
+        self._drawn = rng.multinomial(trainings, np.full(trainings, 1 / trainings), size=RESAMPLES).astype(np.float64)
+
+    def estimate(self, figure: Callable[[np.ndarray], np.ndarray], *, contributing: np.ndarray) -> Estimate:
+        """As `Bootstrap.estimate`; low and high are None with a single training, too.
+
+        Args:
+            figure: takes weights (resamples, trainings * cases).
+            contributing: of the cases of all trainings in turn.
+        """
+        found = super().estimate(figure, contributing=contributing)
+        return found if self._trainings > 1 else found | {"low": None, "high": None}
+
+    def _weights(self) -> Iterator[np.ndarray]:
+        cases = len(self._patients) // self._trainings
+        for number, weights in enumerate(super()._weights()):
+            drawn = self._drawn[number * _AT_A_TIME : (number + 1) * _AT_A_TIME]
+            yield weights * np.repeat(drawn, cases, axis=1)
