@@ -108,7 +108,9 @@ def _check_test(plan: Plan, dataset_folder: Path) -> list[str]:
             f"{where}: nothing of {some(missing)}; expected CASE_0000.nii.gz in the images and CASE.nii.gz in the labels "
             "for every test case"
         )
-    trained = {case for split in read_splits(dataset_folder / SPLITS) for role in ("train", "val") for case in split[role]}
+    trained = {
+        case for split in read_splits(dataset_folder / SPLITS) for role in ("train", "val") for case in split[role]
+    }
     if same := sorted(truths & trained):
         return [f"test cases have the names of training cases: {some(same)}; make sure that they are others"]
     return []

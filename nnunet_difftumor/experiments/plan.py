@@ -178,12 +178,16 @@ def _check_values(check: Checker) -> None:
     check.value("about", lambda v: isinstance(v, str), "text")
     check.value("dataset", lambda v: is_integer(v) and v >= 1, "the number of a prepared dataset")
     check.value("arms", _are_arms, f"two arms or more by name, each {_PLAIN}")
-    check.value("seeds", lambda v: _are(v, lambda seed: is_integer(seed) and seed >= 0), "different integers, from 0 on")
+    check.value(
+        "seeds", lambda v: _are(v, lambda seed: is_integer(seed) and seed >= 0), "different integers, from 0 on"
+    )
     check.value("epochs", lambda v: is_integer(v) and v >= 1, count)
     check.value("iterations_per_epoch", lambda v: is_integer(v) and v >= 1, count)
     check.value("plans", is_plain_name, _PLAIN)
     check.value("configuration", is_plain_name, _PLAIN)
-    check.value("folds", lambda v: v == ["all"] or _are(v, lambda fold: is_integer(fold) and fold >= 0), "[all], or folds")
+    check.value(
+        "folds", lambda v: v == ["all"] or _are(v, lambda fold: is_integer(fold) and fold >= 0), "[all], or folds"
+    )
     check.value("device", lambda v: v in DEVICES, f"one of {', '.join(DEVICES)}")
     check.value("step_size", lambda v: is_share(v) and v > 0, "a number above 0, at most 1")
     check.value("published", lambda v: isinstance(v, list), "a list of figures")
@@ -202,8 +206,12 @@ def _arm(record: Any, where: str) -> Arm:
         near = nearest_name(trainer, TRAINERS) if isinstance(trainer, str) else None
         raise InputError(
             f"{where}: trainer is {shown(trainer)}, expected one of this package, whose first weights and batches "
-            "come from the seed" + (f"; did you mean {near}?" if near else ": nnUNetTrainerDiffTumor, or "
-            "nnUNetTrainerDiffTumor_on_NAME for any other")
+            "come from the seed"
+            + (
+                f"; did you mean {near}?"
+                if near
+                else ": nnUNetTrainerDiffTumor, or nnUNetTrainerDiffTumor_on_NAME for any other"
+            )
         )
     if "seed" in record.get("settings", {}):
         raise InputError(f"{where}: settings has seed; name the seeds of all arms in seeds")
@@ -268,7 +276,9 @@ def _check_whole(plan: Plan, where: str) -> None:
             f"{where}: folds is {list(plan.folds)}, but the test cases are the same for all; name one fold, or [all]"
         )
     if plan.folds == ("all",) and (some := [name for name, arm in plan.arms.items() if arm.cases is not None]):
-        raise InputError(f"{where}: arms.{some[0]} has cases, which are drawn from a fold; folds is [all]: name a number")
+        raise InputError(
+            f"{where}: arms.{some[0]} has cases, which are drawn from a fold; folds is [all]: name a number"
+        )
 
 
 def _plain(value: Any) -> Any:

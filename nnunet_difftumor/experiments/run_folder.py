@@ -5,7 +5,6 @@ nnU-Net finds a dataset by nnUNet_preprocessed alone. Scans, which have gigabyte
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.errors import InputError

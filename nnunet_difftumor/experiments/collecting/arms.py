@@ -120,7 +120,9 @@ class Arms:
                 f"Nothing may be concluded about {arm} against {other}: with one seed it is not known how much "
                 "trainings of one arm differ."
             )
-        holds_for = f"patients like these {{patients}}, over {len(seeds)} seeds of the training; other hospitals may differ"
+        holds_for = (
+            f"patients like these {{patients}}, over {len(seeds)} seeds of the training; other hospitals may differ"
+        )
         return conclusion(figures, str(other), arm, holds_for=holds_for)
 
     def _sums(self, arm: str, figure: Figure) -> tuple[np.ndarray, np.ndarray]:
@@ -135,7 +137,9 @@ class Arms:
         return list(next(iter(self.arms.values())))
 
     def _patient_numbers(self) -> np.ndarray:
-        whose = [f"patient {self.patients[name]}" if name in self.patients else f"case {name}" for name in self._names()]
+        whose = [
+            f"patient {self.patients[name]}" if name in self.patients else f"case {name}" for name in self._names()
+        ]
         return np.unique(whose, return_inverse=True)[1]
 
 

@@ -57,7 +57,11 @@ def collect(
         "settings": {
             "evaluate": dict(first.settings),
             "arms": {"resamples": RESAMPLES, "seed": SEED, "interval": "95 % percentile, over patients"},
-            "differences": {"resamples": RESAMPLES, "seed": SEED, "interval": "95 % percentile, over seeds and patients"},
+            "differences": {
+                "resamples": RESAMPLES,
+                "seed": SEED,
+                "interval": "95 % percentile, over seeds and patients",
+            },
             "permutations": PERMUTATIONS,
         },
         "runs": {run.name: noted(run) for run in runs},
