@@ -1,7 +1,7 @@
 """Answer whether a method helps on your data: train its arms with several seeds, evaluate, compare with intervals.
 
-PLAN is a YAML file, or the name of a ready plan (--list). Every arm is trained from the same first weights, for the same
-number of steps, on the same real cases. Everything lies in one folder; run again, the command resumes, and collects
+PLAN is a YAML file, or the name of a ready plan (--list). Every arm is trained from the same first weights, for as many
+steps, on the same real cases. Everything lies in one folder; run again, the command resumes, and collects
 when the last run is finished: result.json, result.md and a table.
 """
 

@@ -13,8 +13,8 @@ def commands_text(runs: Sequence[Run]) -> str:
     """Every run with its settings and commands."""
     plan = runs[0].plan
     lines = [
-        f"{plan.name}: {len(plan.arms)} arms, {len(plan.seeds)} seeds, {len(runs)} trainings of {plan.epochs} epochs of "
-        f"{plan.iterations_per_epoch} iterations; {plan.baseline} is the baseline"
+        f"{plan.name}: {len(plan.arms)} arms, {len(plan.seeds)} seeds, {len(runs)} trainings of {plan.epochs} epochs "
+        f"of {plan.iterations_per_epoch} iterations; {plan.baseline} is the baseline"
     ]
     for number, run in enumerate(runs):
         state = "finished" if run.evaluation.is_file() else "to do"
