@@ -105,8 +105,8 @@ def _check_test(plan: Plan, dataset_folder: Path) -> list[str]:
     if missing := sorted(truths ^ scans):
         where = plan.test.images if missing[0] in truths else plan.test.labels
         raise InputError(
-            f"{where}: nothing of {some(missing)}; expected CASE_0000.nii.gz in the images and CASE.nii.gz in the labels "
-            "for every test case"
+            f"{where}: nothing of {some(missing)}; every test case needs CASE_0000.nii.gz in the images and "
+            "CASE.nii.gz in the labels"
         )
     trained = {
         case for split in read_splits(dataset_folder / SPLITS) for role in ("train", "val") for case in split[role]

@@ -1,0 +1,139 @@
+"""Collecting finds the arm that is better by a known amount, and not the one that is as good as the baseline."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evaluation_results import scan, write_result
+from experiment_folders import plan_record
+
+from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.evaluation.figures.bootstrap import BootstrapOfTrainings
+from nnunet_difftumor.experiments.collecting.collect import collect
+from nnunet_difftumor.experiments.collecting.tables import text
+from nnunet_difftumor.experiments.plan import Plan
+from nnunet_difftumor.experiments.runs import Run, runs_of
+
+PATIENTS, TUMORS = 40, 3
+BETTER = 0.3
+CHANCE = {"without": 0.4, "better": 0.4 + BETTER, "equal": 0.4}
+TRAINER = {"trainer": "nnUNetTrainerDiffTumor"}
+
+
+def runs_with(folder: Path, *, seeds: int = 3, patients: int = PATIENTS, **changes) -> list[Run]:
+    """Runs whose evaluations are drawn: every tumor is found with the chance of its arm, alike in every seed but for
+    the tumors that a training happens to miss."""
+    record = plan_record(seeds=list(range(seeds)), arms=dict.fromkeys(CHANCE, TRAINER), **changes)
+    runs = runs_of(Plan.from_dict(record, where="plan.yaml", folder=folder), folder, folder)
+    for number, run in enumerate(runs):
+        rng = np.random.default_rng((number, 1))
+        cases = {}
+        for patient in range(patients):
+            diameters = np.random.default_rng(patient).uniform(6, 30, TUMORS)
+            found = rng.random(TUMORS) < CHANCE[run.arm]
+            false = [8.0] * int(rng.poisson(1.0))
+            tumors = [(float(d), bool(hit)) for d, hit in zip(diameters, found, strict=True)]
+            cases[f"case_{patient:03d}"] = scan(tumors, false=false, dsc=0.2 + 0.5 * float(found.mean()))
+        run.folder.mkdir(parents=True)
+        write_result(run.evaluation, cases)
+    return runs
+
+
+def test_the_better_arm_is_found_and_the_equal_one_is_not(tmp_path):
+    result = collect(runs_with(tmp_path), tmp_path)
+    found = result["tumors"]["tumor"]
+    assert (found["cases"], found["patients"], found["seeds"]) == (PATIENTS, PATIENTS, [0, 1, 2])
+    better, equal = (found["differences"][arm] for arm in ("better", "equal"))
+    detected = better["figures"]["detected"]
+    assert detected["difference"]["low"] < BETTER < detected["difference"]["high"]
+    assert detected["difference"]["low"] > 0 and detected["p_holm"] < 0.01
+    assert "better detects more early tumors" in better["conclusion"] and "3 seeds" in better["conclusion"]
+    assert "No difference between equal and without was shown" in equal["conclusion"]
+    assert all(figure["p_holm"] > 0.05 for figure in equal["figures"].values() if figure["p"] is not None)
+    assert all(figure["p"] is None for name, figure in better["figures"].items() if name.endswith(("tiny", "medium")))
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    page = (tmp_path / "result.md").read_text()
+    assert better["conclusion"] in page and better["conclusion"] in text(result) and "| tiny tumors detected |" in page
+
+
+def test_figures_of_an_arm_are_means_over_its_seeds(tmp_path):
+    runs = runs_with(tmp_path)
+    found = collect(runs, tmp_path)["tumors"]["tumor"]["arms"]["better"]["detected"]
+    of_seeds = []
+    for run in runs:
+        if run.arm == "better":
+            cases = json.loads(run.evaluation.read_text())["tumors"]["tumor"]["cases"].values()
+            of_seeds.append(np.mean([t["detected"] for case in cases for t in case["tumors"]]))
+    assert list(found["seeds"].values()) == pytest.approx(of_seeds)
+    assert found["value"] == pytest.approx(np.mean(of_seeds))
+    assert (found["least"], found["greatest"]) == pytest.approx((min(of_seeds), max(of_seeds)))
+    assert found["low"] < found["value"] < found["high"] and found["count"] == PATIENTS * TUMORS
+
+
+def test_seeds_that_differ_widen_the_interval_of_the_difference():
+    patients = np.arange(30)
+    values = np.random.default_rng(0).normal(0, 0.01, (4, 30)) + np.array([-1.0, -0.5, 0.5, 1.2])[:, None]
+
+    def interval(table: np.ndarray) -> dict:
+        trainings = len(table)
+        bootstrap = BootstrapOfTrainings(patients, trainings=trainings, seed=0)
+        above = table.ravel()
+        return bootstrap.estimate(lambda w: (w @ above) / w.sum(axis=1), contributing=np.ones(above.size, bool))
+
+    wide, narrow = interval(values), interval(values - values.mean(axis=1, keepdims=True))
+    assert wide["value"] == pytest.approx(0.05, abs=0.01)
+    assert wide["low"] < -0.5 and wide["high"] > 0.7 and narrow["high"] - narrow["low"] < 0.02
+    assert interval(values[:1])["low"] is None
+
+
+def test_patients_of_all_seeds_are_drawn_together():
+    """Trainings on the same patients share their difficulty: more seeds do not narrow the interval of patients."""
+    hard = np.random.default_rng(1).normal(0, 1, 50)
+    widths = []
+    for trainings in (2, 12):
+        bootstrap = BootstrapOfTrainings(np.arange(50), trainings=trainings, seed=0)
+        above = np.tile(hard, trainings)
+        found = bootstrap.estimate(lambda w, above=above: (w @ above) / w.sum(axis=1), contributing=above > -9)
+        widths.append(found["high"] - found["low"])
+    assert widths[1] == pytest.approx(widths[0], rel=0.1) == pytest.approx(4 * hard.std() / 50**0.5, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "patients", "said"), [(1, PATIENTS, "One seed: there is no interval"), (2, 1, "One patient: there is no")]
+)
+def test_one_seed_or_one_patient_has_no_interval_and_says_so(tmp_path, seeds, patients, said):
+    result = collect(runs_with(tmp_path, seeds=seeds, patients=patients), tmp_path)
+    found = result["tumors"]["tumor"]["differences"]["better"]
+    for figure in found["figures"].values():
+        assert figure["difference"]["low"] is None and figure["p"] is None
+    assert said in text(result) and said in (tmp_path / "result.md").read_text()
+    assert found["conclusion"].startswith("Nothing may be concluded about better against without")
+
+
+def test_published_figures_stand_beside_ours(tmp_path):
+    published = [
+        {"arm": "better", "figure": "detected", "value": 0.9, "source": "A paper, Table 1"},
+        {"arm": "better", "figure": "detected", "value": 0.1, "source": "Another", "tumor": "liver_tumor"},
+    ]
+    result = collect(runs_with(tmp_path, published=published), tmp_path)
+    (row,) = result["tumors"]["tumor"]["published"]
+    ours = result["tumors"]["tumor"]["arms"]["better"]["detected"]["value"]
+    assert row["ours"] == ours and row["difference"] == pytest.approx(ours - 0.9)
+    assert "A paper, Table 1" in text(result) and f"{ours - 0.9:+.3f}" in (tmp_path / "result.md").read_text()
+
+
+def test_arms_evaluated_on_other_cases_are_refused(tmp_path):
+    runs = runs_with(tmp_path)
+    write_result(runs[-1].evaluation, {"case_000": scan([(9.0, True)])})
+    with pytest.raises(InputError, match="in one only; evaluate the same cases"):
+        collect(runs, tmp_path)
+
+
+def test_a_finished_run_without_its_checkpoint_is_named(tmp_path):
+    runs = runs_with(tmp_path)
+    for run in runs[1:]:
+        run.model.mkdir(parents=True)
+        run.checkpoint.touch()
+    (note,) = collect(runs, tmp_path)["notes"]
+    assert note.startswith("without_seed_0_fold_0: its checkpoint is gone") and "Delete" in note
