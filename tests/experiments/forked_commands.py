@@ -19,7 +19,6 @@ import nnunet_difftumor.trainers.demo  # noqa: F401
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.demonstration.commands import CommandFailedError, Commands
 from nnunet_difftumor.installation import trainer_folders
-from nnunet_difftumor.nnunet_folders import FOLDER_VARIABLES
 
 ENTRIES = {"nnUNetv2_train": run_training_entry, "nnUNetv2_predict": predict_entry_point}
 
@@ -39,10 +38,6 @@ def run_forked(self: Commands, *command: object, show: str | None = None) -> Non
 
 def _run(words: list[str], variables: dict[str, str]) -> int:
     os.environ.update(variables)
-    for module in list(sys.modules.values()):
-        for name in FOLDER_VARIABLES:
-            if getattr(module, "__name__", "").startswith("nnunetv2") and name in vars(module):
-                setattr(module, name, variables[name])
     try:
         if words[0] == "difftumor":
             return main(words[1:])

@@ -114,7 +114,7 @@ def test_mistakes_in_a_plan_are_one_line_that_names_the_key(place, capsys, chang
 def test_files_that_are_no_plan_are_refused(tmp_path, content, said):
     path = tmp_path / "plan.yaml"
     path.write_text(content)
-    with pytest.raises(InputError, match="plan.yaml") as caught:
+    with pytest.raises(InputError, match=r"plan\.yaml") as caught:
         read_plan(path)
     assert said in str(caught.value)
 
