@@ -26,14 +26,14 @@ ARMS = {
 
 @pytest.fixture(scope="module")
 def folder(prepared_phantom, tmp_path_factory) -> Path:
-    """Plans are written into it; its test cases are the phantoms with tumors."""
+    """Plans are written into it; its test case is a phantom with tumors."""
     write_small_plans(
-        prepared_phantom.preprocessed, epochs=1, iterations_per_epoch=1, patch_size=(16, 16, 16), features=(4, 8)
+        prepared_phantom.preprocessed, epochs=1, iterations_per_epoch=1, patch_size=(16, 32, 32), features=(4, 8)
     )
     folder = tmp_path_factory.mktemp("experiment")
     for name, source in (("images", "imagesTr"), ("labels", "labelsTr")):
         (folder / name).mkdir()
-        for path in (prepared_phantom.raw / source).glob("phantom_tumor_00*"):
+        for path in (prepared_phantom.raw / source).glob("phantom_tumor_000*"):
             (folder / name / path.name).symlink_to(path)
     return folder
 
@@ -44,6 +44,7 @@ def write_plan(folder: Path, arms: int, seeds: int) -> Path:
         "dataset": 501,
         "plans": "nnUNetPlansDiffTumorDemo",
         "device": "cpu",
+        "step_size": 1.0,
         "seeds": list(range(seeds)),
         "epochs": 2,
         "iterations_per_epoch": 3,

@@ -89,7 +89,7 @@ ARMS = plan_record()["arms"]
         ({"slurm": {"gres": "gpu:1\nrm -rf"}}, "slurm is"),
         ({"slurm": {"-x y": "1"}}, "slurm is"),
         ({"plans": "nnUNetPlansOther"}, "nnUNetPlansOther.json: not found"),
-        ({"configuration": "2d"}, "configuration is '2d', expected one in"),
+        ({"configuration": "4d"}, "configuration is '4d', expected one in"),
         ({"dataset": 8}, "8: expected one Dataset008_NAME"),
         ({"device": "gpu"}, 'device is "gpu", expected one of cuda, cpu, mps'),
     ],
@@ -104,7 +104,7 @@ def test_mistakes_in_a_plan_are_one_line_that_names_the_key(place, capsys, chang
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("name: [", "line 2: is not valid YAML"),
+        ("a: b\nname: [", "line 2: is not valid YAML"),
         ("- a\n- b\n", "expected keys of a plan"),
         ("name: a\nname: b\n", "line 2: name is there twice"),
         ("!!python/object/apply:os.system ['true']", "is not valid YAML"),
@@ -132,7 +132,7 @@ def test_dry_run_prints_every_command_and_writes_nothing(place, capsys):
     printed = capsys.readouterr().out
     assert printed.count("nnUNetv2_train 7 3d_fullres 0 -tr nnUNetTrainerDiffTumor") == 4
     assert printed.count("nnUNetv2_predict -i") == printed.count("difftumor evaluate") == 4
-    assert '"shares": {"real": 1, "synthetic": 0, "healthy": 0}, "seed": 1' in printed
+    assert '"shares": {"healthy": 0, "real": 1, "synthetic": 0}, "seed": 1' in printed
     assert (
         "about 10.0 seconds for 4 runs, 2 at a time" in printed and "from seconds_per_iteration of the plan" in printed
     )
