@@ -26,8 +26,8 @@ appended to the file). On a terminal errors are red, notes yellow and what is go
 away, and `FORCE_COLOR=1` has them elsewhere too. The log file never has any.
 
 An option has the same name in every verb, `-o/--out` for what is written, and axes are z, y, x. `--dry-run` of
-`convert`, `prepare`, `synthesize --bank`, `export` and `experiment` says what would be done, from headers and settings, writes
-nothing, and ends with the status that the real run would have for the same wrong input."""
+`convert`, `prepare`, `synthesize --bank`, `export` and `experiment` says what would be done, from headers and settings,
+writes nothing, and ends with the status that the real run would have for the same wrong input."""
 
 
 def page() -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nnunet_difftumor.evaluation.postprocessing.postprocess import postprocess
     from nnunet_difftumor.evaluation.reconstruction.reconstruct import reconstruct
     from nnunet_difftumor.evaluation.reporting.report import report
+    from nnunet_difftumor.experiments.experiment import experiment
     from nnunet_difftumor.generative.importing.download import download_weights
     from nnunet_difftumor.generative.importing.published_weights import import_weights
     from nnunet_difftumor.generative.training.train import train_autoencoder, train_diffusion
@@ -54,6 +55,7 @@ __all__ = [
     "demo",
     "download_weights",
     "evaluate",
+    "experiment",
     "export",
     "import_weights",
     "make_bank",
@@ -87,6 +89,7 @@ _MODULES = {
     "demo": "demonstration.demo",
     "download_weights": "generative.importing.download",
     "evaluate": "evaluation.evaluate",
+    "experiment": "experiments.experiment",
     "export": "trainers.export",
     "import_weights": "generative.importing.published_weights",
     "make_bank": "preparation.lesion_bank",

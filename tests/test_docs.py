@@ -108,7 +108,7 @@ def test_lines_with_unknown_options_would_not_parse(monkeypatch):
 def test_every_fenced_block_says_its_language():
     for page in DOCS:
         fences = re.findall(r"^ *```(\w*)", page.read_text(), re.MULTILINE)
-        assert set(fences[::2]) <= {"sh", "json", "python", "dockerfile", ""}, page.name
+        assert set(fences[::2]) <= {"sh", "json", "python", "dockerfile", "yaml", ""}, page.name
         assert set(fences[1::2]) <= {""}, page.name
 
 

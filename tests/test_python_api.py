@@ -28,6 +28,7 @@ NOTEBOOK = PAGE.with_suffix(".ipynb")
 NO_FUNCTION = {"completion", "doctor", "env", "convert"}
 OF_THE_TERMINAL = {
     "synthesize": {"bank", "dataset_id", "per_case", "configuration", "dry_run"},
+    "experiment": {"list"},
     "monitor": {"interval", "once"},
 }
 OF_THE_LIBRARY = {"report"}

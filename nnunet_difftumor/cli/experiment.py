@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_out(parser, "for everything (default: experiment_NAME)")
     options.add_dataset_id(parser, "of a prepared dataset, instead of the plan's", required=False)
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="scans of the test cases, instead of the plan's")
-    parser.add_argument("--labels", type=Path, metavar="FOLDER", help="their true label maps, instead of the plan's")
+    parser.add_argument(
+        "--true-labels", type=Path, metavar="FOLDER", help="their true label maps, instead of the plan's"
+    )
     parser.add_argument("--device", metavar="NAME", help="of nnU-Net, cuda, cpu or mps, instead of the plan's")
     parser.add_argument(
         "--jobs", type=options.positive, default=1, metavar="N", help="runs at the same time (default: %(default)s)"
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             output=args.output,
             dataset_id=args.dataset_id,
             images=args.images,
-            labels=args.labels,
+            true_labels=args.true_labels,
             device=args.device,
             jobs=args.jobs,
             run=args.run,

@@ -49,7 +49,7 @@ def write_small_plans(
     """
     from nnunet_difftumor.preparation.plans import CONFIGURATION
     from nnunet_difftumor.prepared.config import PLANS_NAME
-    from nnunet_difftumor.prepared.training_length import TrainingLength
+    from nnunet_difftumor.prepared.nnunet.training_length import TrainingLength
     from nnunet_difftumor.trainers.tiny import shrink_plans
 
     plans = json.loads((dataset_folder / f"{PLANS_NAME}.json").read_text())

@@ -31,7 +31,7 @@ def experiment(
     output: str | os.PathLike | None = None,
     dataset_id: int | None = None,
     images: str | os.PathLike | None = None,
-    labels: str | os.PathLike | None = None,
+    true_labels: str | os.PathLike | None = None,
     device: str | None = None,
     jobs: int = 1,
     run: str | None = None,
@@ -44,7 +44,7 @@ def experiment(
     Args:
         plan: a YAML file, or the name of a ready plan (docs/experiments.md).
         output: folder for everything; None: `experiment_NAME` in the current one.
-        dataset_id, images, labels, device: instead of the plan's.
+        dataset_id, images, true_labels, device: instead of the plan's.
         jobs: runs at the same time.
         run: does this run alone, by name or number, as a job of a cluster does.
         slurm: writes a script for Slurm, and runs nothing.
@@ -60,7 +60,7 @@ def experiment(
     """
     if jobs < 1:
         raise InputError(f"`jobs` is {jobs}, expected at least 1")
-    chosen = read_plan(plan, dataset_id=dataset_id, images=images, labels=labels, device=device)
+    chosen = read_plan(plan, dataset_id=dataset_id, images=images, labels=true_labels, device=device)
     folder = Path(output) if output is not None else Path(f"experiment_{chosen.name}")
     runs = runs_of(chosen, folder.absolute(), prepared_folder(chosen.dataset))
     notes = _check(chosen, runs)

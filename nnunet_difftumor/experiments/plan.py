@@ -8,7 +8,7 @@ from typing import Any
 from nnunet_difftumor.errors import InputError, shown
 from nnunet_difftumor.evaluation.evaluate import NSD_TOLERANCE_MM
 from nnunet_difftumor.evaluation.measures.matching import RULES
-from nnunet_difftumor.experiments.collecting.figures import FIGURES
+from nnunet_difftumor.experiments.figures import FIGURES
 from nnunet_difftumor.json_checks import Checker, check_keys, is_integer, is_number, is_share
 from nnunet_difftumor.names import is_plain_name, nearest_name
 from nnunet_difftumor.prepared.config import PLANS_NAME

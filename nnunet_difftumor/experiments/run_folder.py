@@ -16,7 +16,7 @@ from nnunet_difftumor.json_checks import read_json
 from nnunet_difftumor.nnunet_folders import PREPROCESSED, RAW, RESULTS
 from nnunet_difftumor.prepared.config import FILE_NAME
 from nnunet_difftumor.prepared.nnunet.plans_and_folds import read_plans_file, read_splits
-from nnunet_difftumor.prepared.training_length import TrainingLength
+from nnunet_difftumor.prepared.nnunet.training_length import TrainingLength
 
 SPLITS = "splits_final.json"
 

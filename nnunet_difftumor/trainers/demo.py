@@ -6,7 +6,7 @@ import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.prepared.training_length import TRAINING_KEY
+from nnunet_difftumor.prepared.nnunet.training_length import TRAINING_KEY
 from nnunet_difftumor.trainers.difftumor import nnUNetTrainerDiffTumor
 from nnunet_difftumor.trainers.label_free import nnUNetTrainerDiffTumorLabelFree
 from nnunet_difftumor.trainers.tile_step import tiles_every

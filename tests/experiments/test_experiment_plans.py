@@ -144,7 +144,7 @@ def test_every_ready_plan_passes_a_dry_run(place, capsys, name):
     tiny_networks.write_weights(place / "results" / "difftumor_weights", *ALL_WEIGHTS)
     words = ["experiment", name, "-d", "7", "--dry-run", "--device", "cpu"]
     if name != "five_fold":
-        words += ["--images", str(place / "images"), "--labels", str(place / "labels")]
+        words += ["--images", str(place / "images"), "--true-labels", str(place / "labels")]
     assert main(words) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out
     assert "nnUNetv2_train 7 3d_fullres" in printed and "no estimate before" in printed
@@ -159,7 +159,7 @@ def test_ready_plans_are_listed_and_ask_something(capsys):
 
 def test_missing_weights_are_named_before_anything_is_trained(place, capsys):
     words = ["experiment", "diffusion_steps", "-d", "7", "--images", str(place / "images")]
-    assert main([*words, "--labels", str(place / "labels"), "--dry-run"]) == 2
+    assert main([*words, "--true-labels", str(place / "labels"), "--dry-run"]) == 2
     assert "arms.steps_1" in capsys.readouterr().err
 
 

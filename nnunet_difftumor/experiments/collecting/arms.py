@@ -10,7 +10,7 @@ from nnunet_difftumor.evaluation.comparing.conclusion import conclusion
 from nnunet_difftumor.evaluation.comparing.paired_tests import holm, sign_flip_p
 from nnunet_difftumor.evaluation.figures.bootstrap import Bootstrap, BootstrapOfTrainings
 from nnunet_difftumor.evaluation.measures.case import CaseResult
-from nnunet_difftumor.experiments.collecting.figures import FIGURES, Figure
+from nnunet_difftumor.experiments.figures import FIGURES, Figure
 
 # Of the resamples and permutations.
 SEED = 0

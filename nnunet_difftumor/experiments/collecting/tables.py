@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nnunet_difftumor.experiments.collecting.figures import FIGURES
+from nnunet_difftumor.experiments.figures import FIGURES
 from nnunet_difftumor.experiments.masks import said
 
 Rows = Sequence[Sequence[str]]
