@@ -18,7 +18,7 @@ from typing import NoReturn
 import numpy as np
 
 from nnunet_difftumor.ct import ScanHeader, check_labels_header, read_ct, read_ct_header, read_labels
-from nnunet_difftumor.ct.dicom_study import files_of_study
+from nnunet_difftumor.ct.dicom.study import files_of_study
 from nnunet_difftumor.ct.images import in_any_format
 from nnunet_difftumor.ct.scan_folder import scan_of_case
 from nnunet_difftumor.dataset_conversion import raw_dataset

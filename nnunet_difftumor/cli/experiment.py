@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--true-labels", type=Path, metavar="FOLDER", help="their true label maps, instead of the plan's"
     )
-    parser.add_argument("--device", metavar="NAME", help="of nnU-Net, cuda, cpu or mps, instead of the plan's")
+    options.add_device(parser, "of nnU-Net; ", said="the plan's")
     parser.add_argument(
         "--jobs", type=options.positive, default=1, metavar="N", help="runs at the same time (default: %(default)s)"
     )
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             dataset_id=args.dataset_id,
             images=args.images,
             true_labels=args.true_labels,
-            device=args.device,
+            device=options.chosen_device(args.device),
             jobs=args.jobs,
             run=args.run,
             slurm=args.slurm,

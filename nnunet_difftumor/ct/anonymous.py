@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from nnunet_difftumor.ct.dicom_study import files_of_study, sha256_of_content
+from nnunet_difftumor.ct.dicom.study import files_of_study, sha256_of_content
 from nnunet_difftumor.ct.scan import Scan
 
 # What stands in records instead of the name of a file.

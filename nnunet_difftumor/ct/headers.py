@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from nnunet_difftumor.ct.dicom_study import choose_series
+from nnunet_difftumor.ct.dicom.study import choose_series
 from nnunet_difftumor.ct.geometry import (
     check_same_grid,
     check_stated_spacing,

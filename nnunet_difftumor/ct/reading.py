@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_difftumor.ct.dicom_study import read_study
+from nnunet_difftumor.ct.dicom.study import read_study
 from nnunet_difftumor.ct.geometry import check_same_grid, check_stated_spacing, has_no_form, spacing_of
 from nnunet_difftumor.ct.headers import placed
 from nnunet_difftumor.ct.hounsfield import check_hu

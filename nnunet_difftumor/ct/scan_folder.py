@@ -8,8 +8,8 @@ from zlib import crc32
 
 import numpy as np
 
-from nnunet_difftumor.ct.dicom import read_series
-from nnunet_difftumor.ct.dicom_study import has_dicom, is_study, series_in
+from nnunet_difftumor.ct.dicom.series import read_series
+from nnunet_difftumor.ct.dicom.study import has_dicom, is_study, series_in
 from nnunet_difftumor.ct.images import FORMATS, IMAGE_SUFFIXES, in_any_format, stem_of
 from nnunet_difftumor.ct.reading import read_ct
 from nnunet_difftumor.errors import InputError

@@ -14,8 +14,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoDA import nnUNetTrainerNoDA
 from torch.optim.lr_scheduler import LRScheduler
 
-from nnunet_difftumor.prepared.recipes import RECIPES, check_planned_by
 from nnunet_difftumor.prepared.nnunet.training_length import TrainingLength
+from nnunet_difftumor.prepared.recipes import RECIPES, check_planned_by
 from nnunet_difftumor.trainers.label_free import SyntheticTumorsOnly
 from nnunet_difftumor.trainers.synthetic_tumors import SyntheticTumors
 from nnunet_difftumor.trainers.tile_step import tiles_every

@@ -12,8 +12,8 @@ from nnunet_difftumor.pipeline.spatial import with_quick_spatial_transform
 from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
 from nnunet_difftumor.prepared.config import FILE_NAME
 from nnunet_difftumor.prepared.nnunet.preprocessed_dataset import PreprocessedDataset
-from nnunet_difftumor.prepared.roles import Roles, roles_with_real_cases
 from nnunet_difftumor.prepared.nnunet.training_length import TrainingLength
+from nnunet_difftumor.prepared.roles import Roles, roles_with_real_cases
 from nnunet_difftumor.runs.page import write_page
 from nnunet_difftumor.runs.progress import draw_progress
 from nnunet_difftumor.runs.recorder import SynthesisRecorder

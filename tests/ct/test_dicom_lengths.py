@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunet_difftumor.ct import read_ct
-from nnunet_difftumor.ct.dicom_lengths import check_lengths
+from nnunet_difftumor.ct.dicom.lengths import check_lengths
 from nnunet_difftumor.errors import InputError
 
 EXPLICIT, IMPLICIT, BIG, JPEG = (

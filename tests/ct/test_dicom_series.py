@@ -14,7 +14,7 @@ from dicom_series import AXIAL, save_dicom
 
 from nnunet_difftumor.ct import read_ct, read_labels, write_ct, write_labels
 from nnunet_difftumor.ct.anonymous import without_text
-from nnunet_difftumor.ct.dicom_study import sha256_of_scan
+from nnunet_difftumor.ct.dicom.study import sha256_of_scan
 from nnunet_difftumor.errors import InputError
 
 OBLIQUE = (nib.eulerangles.euler2mat(0.3, -0.2, 0.4) @ np.eye(3)[:, :2]).T

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from nnunet_difftumor import __version__
 from nnunet_difftumor.ct import Scan, read_ct, read_labels, write_ct
 from nnunet_difftumor.ct.anonymous import UNNAMED, without_text
-from nnunet_difftumor.ct.dicom_study import sha256_of_scan
+from nnunet_difftumor.ct.dicom.study import sha256_of_scan
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.evaluation.reconstruction.advice import LEAST_SHARE_IN_WINDOW, advice, poor_psnr_db
 from nnunet_difftumor.evaluation.reconstruction.picture import draw_reconstruction

@@ -8,7 +8,7 @@ from zlib import crc32
 
 from nnunet_difftumor.ct import IMAGE_SUFFIXES
 from nnunet_difftumor.ct.anonymous import anonymous_name, without_paths
-from nnunet_difftumor.ct.dicom_study import files_of_study, is_study
+from nnunet_difftumor.ct.dicom.study import files_of_study, is_study
 from nnunet_difftumor.ct.images import FORMATS, in_any_format, stem_of
 from nnunet_difftumor.ct.scan_folder import scan_of_case
 from nnunet_difftumor.errors import InputError

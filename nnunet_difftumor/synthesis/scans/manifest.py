@@ -11,7 +11,7 @@ import numpy as np
 from nnunet_difftumor import __version__
 from nnunet_difftumor.ct import read_ct, read_labels
 from nnunet_difftumor.ct.anonymous import UNNAMED
-from nnunet_difftumor.ct.dicom_study import sha256_of_scan
+from nnunet_difftumor.ct.dicom.study import sha256_of_scan
 from nnunet_difftumor.errors import InputError, shown
 from nnunet_difftumor.json_checks import load_json
 from nnunet_difftumor.names import is_plain_name

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_difftumor.ct.dicom_lengths import check_lengths
+from nnunet_difftumor.ct.dicom.lengths import check_lengths
 from nnunet_difftumor.ct.geometry import check_affine
 from nnunet_difftumor.ct.hounsfield import check_hu
 from nnunet_difftumor.ct.nifti import check_size

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_difftumor.ct.dicom import Series, number_of, read_headers, read_series, uid_of
+from nnunet_difftumor.ct.dicom.series import Series, number_of, read_headers, read_series, uid_of
 from nnunet_difftumor.ct.geometry import rectangular_affine
 from nnunet_difftumor.ct.scan import Scan, scan_from_array
 from nnunet_difftumor.errors import InputError
