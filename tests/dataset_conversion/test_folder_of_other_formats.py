@@ -75,7 +75,7 @@ def test_what_cannot_be_taken_rejects_its_case_alone(cases, raw, capsys):
     shutil.copy(cases / "c" / "ct.mha", cases / "b" / "ct.mha")
     assert main([*WORDS, "-i", str(cases)]) == 0
     said = capsys.readouterr().out
-    assert "a: REJECTED: " in said and "000_4.dcm: cannot be read as DICOM" in said
+    assert "a: REJECTED: " in said and "000_4.dcm: is no sound DICOM file" in said
     assert "b: REJECTED: " in said and "has ct.mha, ct.nrrd, of which one was expected" in said
     assert "2 rejected" in said
 
