@@ -41,14 +41,15 @@ def runs_with(folder: Path, *, seeds: int = 3, patients: int = PATIENTS, **chang
 
 
 def test_the_better_arm_is_found_and_the_equal_one_is_not(tmp_path):
-    result = collect(runs_with(tmp_path), tmp_path)
+    """With five seeds; with three, one training in which luck was bad can hide it."""
+    result = collect(runs_with(tmp_path, seeds=5), tmp_path)
     found = result["tumors"]["tumor"]
-    assert (found["cases"], found["patients"], found["seeds"]) == (PATIENTS, PATIENTS, [0, 1, 2])
+    assert (found["cases"], found["patients"], found["seeds"]) == (PATIENTS, PATIENTS, [0, 1, 2, 3, 4])
     better, equal = (found["differences"][arm] for arm in ("better", "equal"))
     detected = better["figures"]["detected"]
     assert detected["difference"]["low"] < BETTER < detected["difference"]["high"]
     assert detected["difference"]["low"] > 0 and detected["p_holm"] < 0.01
-    assert "better detects more early tumors" in better["conclusion"] and "3 seeds" in better["conclusion"]
+    assert "better detects more early tumors" in better["conclusion"] and "5 seeds" in better["conclusion"]
     assert "No difference between equal and without was shown" in equal["conclusion"]
     assert all(figure["p_holm"] > 0.05 for figure in equal["figures"].values() if figure["p"] is not None)
     assert all(figure["p"] is None for name, figure in better["figures"].items() if name.endswith(("tiny", "medium")))

@@ -62,6 +62,10 @@ class BootstrapOfTrainings(Bootstrap):
 
     The cases are those of every training in turn. Trainings on the same cases share patients, so that both are drawn
     once each in a resample (two-way bootstrap: Owen, The pigeonhole bootstrap, Annals of Applied Statistics 2007).
+    S trainings that are drawn from S vary too little by (S - 1) / S: deviations from their mean are stretched by the
+    square root of S / (S - 1) (Rao and Wu, Journal of the American Statistical Association 1988).
+
+    Figures must be sums over cases, divided by sums that are the same for every training.
 
     Args:
         patients: of each case, as for `Bootstrap`.
@@ -74,7 +78,9 @@ class BootstrapOfTrainings(Bootstrap):
         self._trainings = trainings
         # Other random numbers than those of the patients.
         rng = np.random.default_rng((seed, trainings))
-        self._drawn = rng.multinomial(trainings, np.full(trainings, 1 / trainings), size=RESAMPLES).astype(np.float64)
+        drawn = rng.multinomial(trainings, np.full(trainings, 1 / trainings), size=RESAMPLES)
+        stretch = np.sqrt(trainings / (trainings - 1)) if trainings > 1 else 1.0
+        self._drawn = 1.0 + stretch * (drawn - 1.0)
 
     def estimate(self, figure: Callable[[np.ndarray], np.ndarray], *, contributing: np.ndarray) -> Estimate:
         """As `Bootstrap.estimate`; low and high are None with a single training, too.
