@@ -6,16 +6,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 import yaml
+from scipy.ndimage import find_objects
 
 from nnunet_difftumor.demonstration.small_plan import write_small_plans
 
 DRIVER = Path(__file__).with_name("forked_commands.py")
 TRAINER = "nnUNetTrainerDiffTumorDemo"
+TUMOR, MARGIN = 2, 8  # label value; voxels
 ARMS = {
     "without": {"shares": {"real": 1, "synthetic": 0, "healthy": 0}},
     "realistic": {},
@@ -26,15 +31,19 @@ ARMS = {
 
 @pytest.fixture(scope="module")
 def folder(prepared_phantom, tmp_path_factory) -> Path:
-    """Plans are written into it; its test case is a phantom with tumors."""
+    """Plans are written into it; its test case is what is around the tumors of a phantom."""
+    # With two stages, deep supervision of nnU-Net has a single output, of weight 0: the loss would be NaN.
     write_small_plans(
-        prepared_phantom.preprocessed, epochs=1, iterations_per_epoch=1, patch_size=(16, 32, 32), features=(4, 8)
+        prepared_phantom.preprocessed, epochs=1, iterations_per_epoch=1, patch_size=(16, 32, 32), features=(4, 8, 8)
     )
-    folder = tmp_path_factory.mktemp("experiment")
+    folder, raw = tmp_path_factory.mktemp("experiment"), prepared_phantom.raw
+    (truth,) = (raw / "labelsTr").glob("phantom_tumor_000*")
+    (box,) = find_objects((np.asarray(nib.load(truth).dataobj) == TUMOR).astype(np.uint8))
+    around = tuple(slice(max(0, side.start - MARGIN), side.stop + MARGIN) for side in box)
     for name, source in (("images", "imagesTr"), ("labels", "labelsTr")):
         (folder / name).mkdir()
-        for path in (prepared_phantom.raw / source).glob("phantom_tumor_000*"):
-            (folder / name / path.name).symlink_to(path)
+        for path in (raw / source).glob("phantom_tumor_000*"):
+            nib.load(path).slicer[around].to_filename(folder / name / path.name)
     return folder
 
 
@@ -51,54 +60,75 @@ def write_plan(folder: Path, arms: int, seeds: int) -> Path:
         "baseline": "without",
         "arms": {name: {"trainer": TRAINER, "settings": ARMS[name]} for name in list(ARMS)[:arms]},
         "test": {"images": "images", "labels": "labels"},
-        "evaluate": {"tumor_label": [2]},
+        "evaluate": {"tumor_label": [TUMOR]},
     }
     path = folder / f"{arms}_arms.yaml"
     path.write_text(yaml.safe_dump(plan))
     return path
 
 
-def start(plan: Path, out: Path) -> subprocess.Popen:
-    words = [sys.executable, DRIVER, plan, "-o", out]
-    return subprocess.Popen(
-        list(map(str, words)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+class Experiments:
+    """Runs experiments in processes that have imported nnU-Net already."""
+
+    def __init__(self) -> None:
+        self._server = subprocess.Popen(
+            [sys.executable, DRIVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        self._printed = Path()
+
+    def start(self, plan: Path, out: Path) -> int:
+        self._printed = out.with_name(f"{out.name}_printed.txt")
+        self._server.stdin.write(json.dumps([str(self._printed), [str(plan), "-o", str(out)]]) + "\n")
+        return self._number()
+
+    def finish(self, plan: Path, out: Path) -> str:
+        self.start(plan, out)
+        assert self._number() == 0, self._printed.read_text()
+        return self._printed.read_text()
+
+    def kill_when(self, there: Callable[[], bool], plan: Path, out: Path) -> None:
+        """Kills one and all that it started once something is true."""
+        group, until = self.start(plan, out), time.monotonic() + 120
+        while not there():
+            assert time.monotonic() < until, self._printed.read_text()
+            time.sleep(0.01)
+        os.killpg(group, signal.SIGKILL)
+        assert self._number() == -signal.SIGKILL
+
+    def end(self) -> None:
+        self._server.stdin.close()
+        self._server.wait()
+
+    def _number(self) -> int:
+        return int(self._server.stdout.readline())
 
 
-def finish(plan: Path, out: Path) -> str:
-    process = start(plan, out)
-    printed, _ = process.communicate()
-    assert process.returncode == 0, printed
-    return printed
+@pytest.fixture(scope="module")
+def experiments(folder) -> Iterator[Experiments]:
+    server = Experiments()
+    yield server
+    server.end()
 
 
-def kill_when(process: subprocess.Popen, there) -> None:
-    """Kills it and all that it started once something is true."""
-    while not there():
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+def weights(out: Path, arm: str, seed: int, which: str) -> torch.Tensor:
+    (path,) = (out / "runs" / f"{arm}_seed_{seed}_fold_0").rglob(f"checkpoint_{which}.pth")
+    found = torch.load(path, weights_only=False)["network_weights"]
+    return torch.cat([value.flatten() for value in found.values()])
 
 
-def first_weights(out: Path, arm: str, seed: int) -> torch.Tensor:
-    (path,) = (out / "runs" / f"{arm}_seed_{seed}_fold_0").rglob("checkpoint_untrained.pth")
-    weights = torch.load(path, weights_only=False)["network_weights"]
-    return torch.cat([value.flatten() for value in weights.values()])
-
-
-def check_killed(folder: Path, arms: int, seeds: int) -> None:
+def check_killed(experiments: Experiments, folder: Path, arms: int, seeds: int) -> None:
     plan = write_plan(folder, arms, seeds)
     reference, out = folder / f"whole_{arms}", folder / f"killed_{arms}"
-    assert "kept" not in finish(plan, reference)
+    assert "kept" not in experiments.finish(plan, reference)
     middle = arms * seeds // 2
-    kill_when(
-        start(plan, out),
+    experiments.kill_when(
         lambda: len(list(out.glob("runs/*/evaluation.json"))) == middle and len(list(out.rglob("*_latest.pth"))) == 1,
+        plan,
+        out,
     )
     assert len(list(out.glob("runs/*/evaluation.json"))) == middle
     kept = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/evaluation.json")}
-    printed = finish(plan, out)
+    printed = experiments.finish(plan, out)
     assert f"{middle} of {arms * seeds} runs are finished, and kept" in printed
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
 
@@ -108,9 +138,14 @@ def check_killed(folder: Path, arms: int, seeds: int) -> None:
     facts = results[1]["runs"]
     assert len(facts) == arms * seeds and all(one["trained"]["iterations"] == 6 for one in facts.values())
     for seed in range(seeds):
-        first = first_weights(out, "without", seed)
-        assert all(torch.equal(first, first_weights(out, name, seed)) for name in list(ARMS)[1:arms])
-    assert not torch.equal(first_weights(out, "without", 0), first_weights(out, "without", 1))
+        first, trained = (weights(out, "without", seed, which) for which in ("untrained", "final"))
+        assert trained.isfinite().all() and not torch.equal(first, trained)
+        for name in list(ARMS)[:arms]:
+            assert torch.equal(first, weights(out, name, seed, "untrained"))
+            # Bit for bit, wherever the training was when it was killed.
+            assert torch.equal(weights(out, name, seed, "final"), weights(reference, name, seed, "final"))
+            assert name == "without" or not torch.equal(trained, weights(out, name, seed, "final"))
+    assert not torch.equal(weights(out, "without", 0, "untrained"), weights(out, "without", 1, "untrained"))
     if arms > 2:
         assert [one["of"] for one in results[1]["placebo"]] == ["realistic"] * seeds
         assert all(one["equal"] and one["samples"] for one in results[1]["placebo"])
@@ -118,10 +153,10 @@ def check_killed(folder: Path, arms: int, seeds: int) -> None:
 
 
 @pytest.mark.slow(file_seconds=60)
-def test_experiment_that_was_killed_ends_as_one_that_was_not(folder):
-    check_killed(folder, 2, 2)
+def test_experiment_that_was_killed_ends_as_one_that_was_not(experiments, folder):
+    check_killed(experiments, folder, 2, 2)
 
 
 @pytest.mark.long
-def test_four_arms_and_three_seeds_killed_in_the_middle(folder):
-    check_killed(folder, 4, 3)
+def test_four_arms_and_three_seeds_killed_in_the_middle(experiments, folder):
+    check_killed(experiments, folder, 4, 3)
