@@ -32,7 +32,8 @@ NNUNET_FOLDERS := nnUNet_raw=$(VENV)/nnunet/raw nnUNet_preprocessed=$(VENV)/nnun
 
 # Where the public functions and what they take and give are defined.
 TYPED := __init__.py synthesis/scans synthesis/spec.py synthesis/organ.py evaluation/evaluate.py \
-	evaluation/comparing/compare.py evaluation/crossval.py evaluation/reporting/report.py evaluation/postprocessing/postprocess.py \
+	evaluation/comparing/compare.py evaluation/crossval.py evaluation/reporting/report.py \
+	evaluation/postprocessing/postprocess.py experiments/experiment.py \
 	evaluation/reconstruction/reconstruct.py preparation/prepare.py preparation/lesion_bank.py pictures/preview.py \
 	pictures/replay.py runs/monitor.py trainers/export.py demonstration/demo.py dataset_conversion/convert.py
 

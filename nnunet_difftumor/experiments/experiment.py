@@ -12,7 +12,7 @@ from nnunet_difftumor.experiments.collecting.collect import collect
 from nnunet_difftumor.experiments.commands_text import commands_text
 from nnunet_difftumor.experiments.estimate import estimate
 from nnunet_difftumor.experiments.masks import check_masks
-from nnunet_difftumor.experiments.plan import Plan
+from nnunet_difftumor.experiments.plan import HeldOut, Plan
 from nnunet_difftumor.experiments.reading import read_plan
 from nnunet_difftumor.experiments.run_folder import SPLITS, own_files
 from nnunet_difftumor.experiments.runs import Run, find_run, runs_of
@@ -71,7 +71,8 @@ def experiment(
         return None
     begin(folder, chosen, runs[0].dataset_folder)
     if slurm:
-        return _script(folder, runs, report)
+        _script(folder, runs, report)
+        return None
     if wanted is not None:
         work(wanted, report=report)
         return None
@@ -95,15 +96,15 @@ def _check(plan: Plan, runs: Sequence[Run]) -> list[str]:
         own_files(one)
     dataset_folder = runs[0].dataset_folder
     check_weights(plan, {arm: config_of(plan, arm, plan.seeds[0], dataset_folder=dataset_folder) for arm in plan.arms})
-    return [] if plan.test is None else _check_test(plan, dataset_folder)
+    return [] if plan.test is None else _check_test(plan.test, dataset_folder)
 
 
-def _check_test(plan: Plan, dataset_folder: Path) -> list[str]:
+def _check_test(test: HeldOut, dataset_folder: Path) -> list[str]:
     """The test cases are there, each with its scan."""
-    truths = set(label_maps(plan.test.labels))
-    scans = {stem_of(path).removesuffix("_0000") for path in label_maps(plan.test.images).values()}
+    truths = set(label_maps(test.labels))
+    scans = {stem_of(path).removesuffix("_0000") for path in label_maps(test.images).values()}
     if missing := sorted(truths ^ scans):
-        where = plan.test.images if missing[0] in truths else plan.test.labels
+        where = test.images if missing[0] in truths else test.labels
         raise InputError(
             f"{where}: nothing of {some(missing)}; every test case needs CASE_0000.nii.gz in the images and "
             "CASE.nii.gz in the labels"
