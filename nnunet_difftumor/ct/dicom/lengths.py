@@ -133,4 +133,5 @@ class _Walk:
 
     def _only_padding(self) -> bool:
         """Whether zeros are all that is left, as some systems fill their last block."""
-        return self._content[self._at] == 0 and not any(self._content[self._at :])
+        # No element has the tag (0000,0000): the rest is looked at once, not before every element.
+        return not any(self._content[self._at : self._at + 4]) and not any(self._content[self._at :])
