@@ -9,10 +9,9 @@ from evaluation_results import scan, write_result
 from experiment_folders import plan_record
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.evaluation.figures.bootstrap import BootstrapOfTrainings
 from nnunet_difftumor.experiments.collecting.collect import collect
 from nnunet_difftumor.experiments.collecting.tables import text
-from nnunet_difftumor.experiments.plan import Plan
+from nnunet_difftumor.experiments.planning.checks import checked_plan
 from nnunet_difftumor.experiments.runs import Run, runs_of
 
 PATIENTS, TUMORS = 40, 3
@@ -25,7 +24,7 @@ def runs_with(folder: Path, *, seeds: int = 3, patients: int = PATIENTS, **chang
     """Runs whose evaluations are drawn: every tumor is found with the chance of its arm, alike in every seed but for
     the tumors that a training happens to miss."""
     record = plan_record(seeds=list(range(seeds)), arms=dict.fromkeys(CHANCE, TRAINER), **changes)
-    runs = runs_of(Plan.from_dict(record, where="plan.yaml", folder=folder), folder, folder)
+    runs = runs_of(checked_plan(record, where="plan.yaml", folder=folder), folder, folder)
     for number, run in enumerate(runs):
         rng = np.random.default_rng((number, 1))
         cases = {}
@@ -70,34 +69,6 @@ def test_figures_of_an_arm_are_means_over_its_seeds(tmp_path):
     assert found["value"] == pytest.approx(np.mean(of_seeds))
     assert (found["least"], found["greatest"]) == pytest.approx((min(of_seeds), max(of_seeds)))
     assert found["low"] < found["value"] < found["high"] and found["count"] == PATIENTS * TUMORS
-
-
-def test_seeds_that_differ_widen_the_interval_of_the_difference():
-    patients = np.arange(30)
-    values = np.random.default_rng(0).normal(0, 0.01, (4, 30)) + np.array([-1.0, -0.5, 0.5, 1.2])[:, None]
-
-    def interval(table: np.ndarray) -> dict:
-        trainings = len(table)
-        bootstrap = BootstrapOfTrainings(patients, trainings=trainings, seed=0)
-        above = table.ravel()
-        return bootstrap.estimate(lambda w: (w @ above) / w.sum(axis=1), contributing=np.ones(above.size, bool))
-
-    wide, narrow = interval(values), interval(values - values.mean(axis=1, keepdims=True))
-    assert wide["value"] == pytest.approx(0.05, abs=0.01)
-    assert wide["low"] < -0.5 and wide["high"] > 0.7 and narrow["high"] - narrow["low"] < 0.02
-    assert interval(values[:1])["low"] is None
-
-
-def test_patients_of_all_seeds_are_drawn_together():
-    """Trainings on the same patients share their difficulty: more seeds do not narrow the interval of patients."""
-    hard = np.random.default_rng(1).normal(0, 1, 50)
-    widths = []
-    for trainings in (2, 12):
-        bootstrap = BootstrapOfTrainings(np.arange(50), trainings=trainings, seed=0)
-        above = np.tile(hard, trainings)
-        found = bootstrap.estimate(lambda w, above=above: (w @ above) / w.sum(axis=1), contributing=above > -9)
-        widths.append(found["high"] - found["low"])
-    assert widths[1] == pytest.approx(widths[0], rel=0.1) == pytest.approx(4 * hard.std() / 50**0.5, rel=0.2)
 
 
 @pytest.mark.parametrize(

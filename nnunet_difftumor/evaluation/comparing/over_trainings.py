@@ -1,11 +1,43 @@
-"""A test over trainings and patients together, both taken as a sample of many. Defined in docs/statistics.md."""
+"""A difference over trainings and patients, both taken as a sample of many. Defined in docs/statistics.md."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import t as student
 
+INTERVAL = 0.95
 
-def over_trainings_p(values: np.ndarray, first: int, second: int) -> float:
-    """Two-sided test that two arms have the same mean, for other seeds and other patients than these.
+
+@dataclass(frozen=True)
+class Difference:
+    """Of the means of two arms.
+
+    Attributes:
+        value: the difference.
+        error: its standard error over other seeds and other patients.
+        freedom: degrees of freedom of the error.
+    """
+
+    value: float
+    error: float
+    freedom: float
+
+    @property
+    def p(self) -> float:
+        """Two-sided, that there is none; 1 if the two are equal throughout."""
+        if not self.error:
+            return float(not self.value)
+        return float(2 * student.sf(abs(self.value) / self.error, self.freedom))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of 95 %; it excludes 0 where p is below 5 %."""
+        half = float(student.ppf((1 + INTERVAL) / 2, self.freedom)) * self.error
+        return self.value - half, self.value + half
+
+
+def over_trainings(values: np.ndarray, first: int, second: int) -> Difference:
+    """How much more the second arm has than the first, for other seeds and other patients than these.
 
     Seeds and patients are crossed as readers and cases are in reader studies: an analysis of variance takes the
     variance of the difference apart (Dorfman, Berbaum and Metz, Investigative Radiology 1992), with the degrees of
@@ -15,14 +47,12 @@ def over_trainings_p(values: np.ndarray, first: int, second: int) -> float:
     Args:
         values: (arms, trainings, patients), at least two of each; training s of every arm has the same seed.
         first, second: indices of the arms.
-
-    Returns:
-        p; 1 if the two are equal throughout.
     """
     arms, trainings, patients = values.shape
     difference = values[second] - values[first]
+    of_patients = float((arms - 1) * (patients - 1))
     if not difference.any():
-        return 1.0
+        return Difference(0.0, 0.0, of_patients)
     # What is left of the values once the means of arms, and of trainings and patients over all arms, are taken away.
     values = values - values.mean(axis=0, keepdims=True)
     values = values - values.mean(axis=(1, 2), keepdims=True)
@@ -32,11 +62,11 @@ def over_trainings_p(values: np.ndarray, first: int, second: int) -> float:
     by_patient = trainings * float((of_patient**2).sum()) / ((arms - 1) * (patients - 1))
     by_both = float((rest**2).sum()) / ((arms - 1) * (trainings - 1) * (patients - 1))
     whole = by_training + max(by_patient - by_both, 0.0)
+    value = float(difference.mean())
     # Of values that differ by one number throughout, rounding alone is left.
     if whole <= np.finfo(np.float64).eps * float((difference**2).mean()):
-        return 0.0
-    freedom = float((arms - 1) * (patients - 1))
+        return Difference(value, 0.0, of_patients)
+    freedom = of_patients
     if by_training > 0:
         freedom = min(freedom, whole**2 * (arms - 1) * (trainings - 1) / by_training**2)
-    error = np.sqrt(2 * whole / (trainings * patients))
-    return float(2 * student.sf(abs(difference.mean()) / error, freedom))
+    return Difference(value, float(np.sqrt(2 * whole / (trainings * patients))), freedom)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from nnunet_difftumor.evaluation.comparing.conclusion import conclusion
-from nnunet_difftumor.evaluation.comparing.over_trainings import over_trainings_p
+from nnunet_difftumor.evaluation.comparing.over_trainings import Difference, over_trainings
 from nnunet_difftumor.evaluation.comparing.paired_tests import holm, sign_flip_p
-from nnunet_difftumor.evaluation.figures.bootstrap import Bootstrap, BootstrapOfTrainings
+from nnunet_difftumor.evaluation.figures.bootstrap import Bootstrap, Estimate
 from nnunet_difftumor.evaluation.measures.case import CaseResult
 from nnunet_difftumor.experiments.figures import FIGURES, Figure
 
@@ -86,7 +86,6 @@ class Arms:
 
     def _differences(self, arm: str, other: str) -> dict[str, dict[str, Any]]:
         numbers, seeds = self._patient_numbers(), self._seeds()
-        bootstrap = BootstrapOfTrainings(numbers, trainings=len(seeds), seed=SEED)
         found = {}
         for name, figure in FIGURES.items():
             above, below = self._sums(arm, figure)
@@ -95,26 +94,28 @@ class Arms:
             first, _ = self._sums(other, figure)
             change, counted = above - first, below > 0
             some_patients = len(np.unique(numbers[counted]))
-            estimate = bootstrap.estimate(_ratio(change.ravel(), below, seeds), contributing=_tiled(below, seeds) > 0)
-            tested = figure.tested and len(seeds) >= FEWEST_SEEDS and some_patients > 1
+            whole = self._over_trainings(arm, other, figure) if len(seeds) > 1 and some_patients > 1 else None
+            tested = figure.tested and len(seeds) >= FEWEST_SEEDS and whole is not None
             found[name] = {
                 "first": float(first.mean(axis=0).sum() / below.sum()),
                 "second": float(above.mean(axis=0).sum() / below.sum()),
-                "difference": estimate,
+                "difference": _estimate(float(change.mean(axis=0).sum() / below.sum()), whole),
                 "seeds": dict(zip(map(str, seeds), (change.sum(axis=1) / below.sum()).tolist(), strict=True)),
-                "p": self._p(arm, other, figure) if tested else None,
+                "p": self._p(change, counted, figure, whole) if tested else None,
                 "count": int(below.sum()),
                 "unit": figure.unit,
                 "patients": some_patients,
             }
         return found
 
-    def _p(self, arm: str, other: str, figure: Figure) -> float:
+    def _p(self, change: np.ndarray, counted: np.ndarray, figure: Figure, whole: Difference) -> float:
         """The larger one of two tests: over patients alone, exact however few they are, and over seeds as well."""
-        (above, below), (first, _) = self._sums(arm, figure), self._sums(other, figure)
-        flipped = sign_flip_p(self._by_patient((above - first).mean(axis=0), below > 0, figure), seed=SEED)
+        flipped = sign_flip_p(self._by_patient(change.mean(axis=0), counted, figure), seed=SEED)
+        return max(flipped, whole.p)
+
+    def _over_trainings(self, arm: str, other: str, figure: Figure) -> Difference:
         names = list(self.arms)
-        return max(flipped, over_trainings_p(self._parts(figure), names.index(other), names.index(arm)))
+        return over_trainings(self._parts(figure), names.index(other), names.index(arm))
 
     def _parts(self, figure: Figure) -> np.ndarray:
         """What each patient adds to the value of each training, (arms, seeds, patients): their mean is the arm's value.
@@ -170,6 +171,11 @@ class Arms:
             f"patient {self.patients[name]}" if name in self.patients else f"case {name}" for name in self._names()
         ]
         return np.unique(whose, return_inverse=True)[1]
+
+
+def _estimate(value: float, whole: Difference | None) -> Estimate:
+    low, high = (None, None) if whole is None else whole.interval
+    return {"value": value, "low": low, "high": high}
 
 
 def _ratio(above: np.ndarray, below: np.ndarray, seeds: Sequence[int]):
