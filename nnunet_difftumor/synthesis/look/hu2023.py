@@ -22,6 +22,8 @@ _DEFORMATION_MM: Mapping[str, tuple[float, float]] = {
 }
 # sigma_c, eta, sigma_b, gamma_max / r, I / 100 and d, Table 1. The paper works at 1 mm, where a voxel is 1 mm.
 _EDGE_BLUR_MM, _GRAIN_MM, _TEXTURE_BLUR_MM = (0.6, 1.2), (1.1, 1.5), 0.6
+# The least that a spec may have: what is left is the partial volume of the voxels.
+_SHARP_MM = 0.001
 _MASS_EFFECT_RADIUS, _MASS_EFFECT, _CAPSULE_HU = 1.3, 0.3, 120.0
 
 
@@ -32,10 +34,14 @@ class HuPreset(Preset):
     Attributes:
         for_looking: with mass effect and capsule, which the paper uses for its visual Turing test, not for training.
         spline: whether the texture's grains are interpolated by a cubic spline, as in the paper.
+        deforms: whether the ellipsoid is deformed; only the ablation of Table 4 leaves it out.
+        blurs_edge: likewise, whether the edge is blurred.
     """
 
     for_looking: bool = False
     spline: bool = False
+    deforms: bool = True
+    blurs_edge: bool = True
 
     @property
     def relative_to_surroundings(self) -> bool:
@@ -58,14 +64,15 @@ class HuPreset(Preset):
             centre_mm=(0.0, 0.0, 0.0),
             semi_axes_mm=tuple(float(value) for value in semi_axes),
             rotation=random_rotation(rng),
-            deformation_mm=uniform(rng, _DEFORMATION_MM[size]),
+            # A step that is left out draws its number all the same, so that the others stay what they are.
+            deformation_mm=uniform(rng, _DEFORMATION_MM[size]) * self.deforms,
             background_hu=statistics.parenchyma_hu,
             contrast_hu=self._draw_contrast_hu(statistics, rng),
             # Scaling up and blurring take away some of the texture's strength, in the paper too.
             texture_sd_hu=statistics.parenchyma_sd_hu * attenuation(grain, _TEXTURE_BLUR_MM, spline=self.spline),
             texture_grain_mm=grain,
             texture_blur_mm=_TEXTURE_BLUR_MM,
-            edge_blur_mm=uniform(rng, _EDGE_BLUR_MM),
+            edge_blur_mm=max(_SHARP_MM, uniform(rng, _EDGE_BLUR_MM) * self.blurs_edge),
             seed=draw_seed(rng),
             texture_spline=self.spline,
             **looking,
@@ -94,6 +101,10 @@ _SHARES = SampleShares(real=0.1, synthetic=0.9, healthy=0.0)
 HU2023 = HuPreset(_sizes(_COUNTS), _EQUAL, _SHARES, every_size=0.2)
 HU2023_SPLINE = HuPreset(_sizes(_COUNTS), _EQUAL, _SHARES, every_size=0.2, spline=True)
 HU2023_VISUAL = HuPreset(_sizes(_COUNTS), _EQUAL, _SHARES, every_size=0.2, for_looking=True)
+# The ablation of Table 4.
+HU2023_UNDEFORMED = HuPreset(_sizes(_COUNTS), _EQUAL, _SHARES, every_size=0.2, deforms=False)
+HU2023_SHARP = HuPreset(_sizes(_COUNTS), _EQUAL, _SHARES, every_size=0.2, blurs_edge=False)
+HU2023_ELLIPSOID = HuPreset(_sizes(_COUNTS), _EQUAL, _SHARES, every_size=0.2, deforms=False, blurs_edge=False)
 # Sizes and shares of the public DiffTumor code (CVPR 2024; the paper does not give them), with the shapes of Hu et al.
 DIFFTUMOR = HuPreset(
     _sizes({"tiny": (1, 3), "small": (1, 3), "medium": (1, 1), "large": (1, 1)}),
