@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_difftumor.errors import InputError
     from nnunet_difftumor.experiments.collecting.tables import text
     from nnunet_difftumor.experiments.experiment import experiment
-    from nnunet_difftumor.experiments.reading import ready_plans
+    from nnunet_difftumor.experiments.planning.reading import ready_plans
 
     if args.list:
         for name, about in ready_plans().items():

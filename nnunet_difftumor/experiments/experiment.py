@@ -12,8 +12,8 @@ from nnunet_difftumor.experiments.collecting.collect import collect
 from nnunet_difftumor.experiments.commands_text import commands_text
 from nnunet_difftumor.experiments.estimate import estimate
 from nnunet_difftumor.experiments.masks import check_masks
-from nnunet_difftumor.experiments.plan import HeldOut, Plan
-from nnunet_difftumor.experiments.reading import read_plan
+from nnunet_difftumor.experiments.planning.plan import HeldOut, Plan
+from nnunet_difftumor.experiments.planning.reading import read_plan
 from nnunet_difftumor.experiments.run_folder import SPLITS, own_files
 from nnunet_difftumor.experiments.runs import Run, find_run, runs_of
 from nnunet_difftumor.experiments.schedule import work_on_all

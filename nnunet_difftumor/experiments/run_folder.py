@@ -56,6 +56,12 @@ def read_plans(run: Run) -> dict[str, Any]:
         raise InputError(
             f"plan {run.plan.name}: configuration is {run.plan.configuration!r}, expected one in {path}: {known}"
         )
+    patch = plans["configurations"][run.plan.configuration].get("patch_size", ())
+    if len(patch) == 2:
+        raise InputError(
+            f"plan {run.plan.name}: configuration is {run.plan.configuration!r}, whose patches are flat; "
+            "synthetic tumors need a 3D one, such as 3d_fullres"
+        )
     return plans
 
 

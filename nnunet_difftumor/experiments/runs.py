@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.experiments.plan import Arm, Measures, Plan
+from nnunet_difftumor.experiments.planning.plan import Arm, Measures, Plan
 from nnunet_difftumor.names import nearest_name
 
 CHECKPOINT = "checkpoint_final.pth"

@@ -8,7 +8,7 @@ from typing import Any
 
 from nnunet_difftumor import __version__
 from nnunet_difftumor.errors import InputError, shown
-from nnunet_difftumor.experiments.plan import Plan
+from nnunet_difftumor.experiments.planning.plan import Plan
 from nnunet_difftumor.experiments.run_folder import SPLITS
 from nnunet_difftumor.files import write_json, write_json_once
 from nnunet_difftumor.json_checks import read_json

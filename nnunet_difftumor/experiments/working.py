@@ -87,7 +87,12 @@ def _train(run: Run, commands: Commands, report: Callable[[str], None]) -> None:
         )
     # Time that a killed attempt took is not known.
     known = None if resumed else seconds
-    note(run, version=__version__, trained=trained or {"seconds": known, "iterations": steps})
+    note(
+        run,
+        version=__version__,
+        first_weights_sha256=_record(run)["first_weights_sha256"],
+        trained=trained or {"seconds": known, "iterations": steps},
+    )
 
 
 def _timed(commands: Commands, words: list[str], show: str) -> float:
@@ -104,9 +109,13 @@ def _damaged(run: Run) -> list[Path]:
 
 def _steps(run: Run) -> int:
     """Batches that the training's log has."""
-    record: dict[str, Any] = load_json(run_path(run.model, 0))
     samples = sum(summary["samples"] for summary in read_summaries(run.model).get(0, []))
-    return samples // record["batch_size"]
+    return samples // _record(run)["batch_size"]
+
+
+def _record(run: Run) -> dict[str, Any]:
+    """What the trainer noted of the training."""
+    return load_json(run_path(run.model, 0))
 
 
 @contextmanager

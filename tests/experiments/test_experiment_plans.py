@@ -13,13 +13,13 @@ from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.experiments import working
 from nnunet_difftumor.experiments.estimate import estimate
-from nnunet_difftumor.experiments.plan import Plan
-from nnunet_difftumor.experiments.reading import read_plan, ready_plans
+from nnunet_difftumor.experiments.planning.checks import checked_plan
+from nnunet_difftumor.experiments.planning.reading import read_plan, ready_plans
 from nnunet_difftumor.experiments.run_folder import make_run_folder, note
 from nnunet_difftumor.experiments.runs import runs_of
 from nnunet_difftumor.experiments.settings import splits_of
 
-READY = ["annotation_count", "cross_organ", "diffusion_steps", "five_fold", "label_free", "mixing_ratio"]
+READY = ["annotation_count", "cross_organ", "diffusion_steps", "five_fold", "label_free", "mixing_ratio", "shape_steps"]
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_folders_with_other_files_are_never_touched(place, capsys):
 
 
 def runs_in(place: Path, **changes):
-    plan = Plan.from_dict(plan_record(**changes), where="plan.yaml", folder=place)
+    plan = checked_plan(plan_record(**changes), where="plan.yaml", folder=place)
     return runs_of(plan, place / "out", place / "preprocessed" / "Dataset007_Planned")
 
 
@@ -222,7 +222,7 @@ def test_fewer_cases_are_a_part_of_more_and_seeds_draw_others(place):
     splits = json.loads((place / "preprocessed" / "Dataset007_Planned" / "splits_final.json").read_text())
 
     def drawn(cases: int, seed: int) -> set[str]:
-        arm = Plan.from_dict(
+        arm = checked_plan(
             plan_record(arms=ARMS | {"a": {"trainer": "nnUNetTrainerDiffTumor", "cases": cases}}),
             where="",
             folder=place,

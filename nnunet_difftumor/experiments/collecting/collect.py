@@ -10,7 +10,7 @@ from nnunet_difftumor.evaluation.comparing.results_files import Method, load_met
 from nnunet_difftumor.evaluation.figures.bootstrap import RESAMPLES
 from nnunet_difftumor.experiments.collecting.arms import SEED, Arms
 from nnunet_difftumor.experiments.collecting.tables import markdown
-from nnunet_difftumor.experiments.plan import Plan
+from nnunet_difftumor.experiments.planning.plan import Plan
 from nnunet_difftumor.experiments.run_folder import noted
 from nnunet_difftumor.experiments.runs import Run
 from nnunet_difftumor.experiments.started import plan_sha256
@@ -57,16 +57,12 @@ def collect(
         "settings": {
             "evaluate": dict(first.settings),
             "arms": {"resamples": RESAMPLES, "seed": SEED, "interval": "95 % percentile, over patients"},
-            "differences": {
-                "resamples": RESAMPLES,
-                "seed": SEED,
-                "interval": "95 % percentile, over seeds and patients",
-            },
+            "differences": {"interval": "95 %, t over seeds and patients"},
             "permutations": PERMUTATIONS,
         },
         "runs": {run.name: noted(run) for run in runs},
         "placebo": list(masks),
-        "notes": [*notes, *_gone(runs)],
+        "notes": [*notes, *_first_weights(runs), *_gone(runs)],
         "tumors": tumors,
     }
     write_json(output / RESULT, result)
@@ -108,6 +104,17 @@ def _published(plan: Plan, tumor: str, found: Mapping[str, Any], *, only: bool) 
                 }
             )
     return rows
+
+
+def _first_weights(runs: Sequence[Run]) -> list[str]:
+    """Arms that did not start from the same weights, as those of other networks cannot."""
+    plan = runs[0].plan
+    of_arms = {arm: [noted(run).get("first_weights_sha256") for run in runs if run.arm == arm] for arm in plan.arms}
+    return [
+        f"{arm} did not start from the first weights of {plan.against(arm)}; a difference may be that of the networks"
+        for arm in plan.arms
+        if plan.against(arm) is not None and of_arms[arm] != of_arms[str(plan.against(arm))]
+    ]
 
 
 def _gone(runs: Sequence[Run]) -> list[str]:

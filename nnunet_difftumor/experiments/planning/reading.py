@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.errors import InputError, shown
-from nnunet_difftumor.experiments.plan import DEVICES, Plan
+from nnunet_difftumor.experiments.planning.checks import checked_plan
+from nnunet_difftumor.experiments.planning.plan import DEVICES, Plan
 from nnunet_difftumor.names import nearest_name
 
-_READY = Path(__file__).with_name("plans")
+_READY = Path(__file__).parents[1] / "plans"
 _MOST_BYTES = 1 << 20
 
 
@@ -51,7 +52,7 @@ def read_plan(
         if device not in DEVICES:
             raise InputError(f"`device` is {shown(device)}, expected one of {', '.join(DEVICES)}")
         record["device"] = device
-    return Plan.from_dict(record, where=str(path), folder=path.absolute().parent)
+    return checked_plan(record, where=str(path), folder=path.absolute().parent)
 
 
 def _find(plan: str | os.PathLike) -> Path:
