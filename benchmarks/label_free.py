@@ -1,40 +1,39 @@
-"""Real liver metastases found by networks that were trained on synthetic ones only, one network per kind of tumors.
+"""Real liver metastases found by networks that were trained on synthetic ones only: an experiment over arms and seeds.
 
 Two CTs without tumors are the bases (liver_healthy, portal venous, and abdomen_3mm, without contrast agent); the CT
-with eight metastases (liver_tumors) is never trained on. Small plans at 2 mm, the same length of training and the same
-first weights for every run; prediction by nnU-Net, figures by `difftumor evaluate`. Everything lies in --out; what is
-done there already is kept, so that an interrupted call resumes: other settings need another --out. A comparison, not a
-bar: the exit status is 0.
+with eight metastases (liver_tumors) is never trained on. `difftumor experiment` trains, predicts and evaluates every
+arm with every seed, from the same first weights by seed and for as many steps. On a CPU: a small network at 2 mm. With
+--device cuda: nnU-Net's own plans, spacing and patch. Everything lies in --out; what is done there already is kept, so
+that an interrupted call resumes: other settings need another --out. A comparison, not a bar: the exit status is 0.
 
-Runs: the presets `realistic` and `hu2023`; `diffusion_bank`, early tumors that the diffusion models of --weights drew
-beforehand; `realistic_early`, hand-crafted tumors of the same sizes; and `without`, no synthetic tumors at all.
+Arms: `without` synthetic tumors; `placebo`, the masks of `realistic` with a wrong look; the presets `hu2023` and
+`realistic`; `diffusion_bank`, early tumors that the diffusion models of --weights drew beforehand; `realistic_early`,
+hand-crafted tumors of the same sizes.
 """
 
 import argparse
 import json
 import os
-import platform
+import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import label_free_result as result
 import nibabel as nib
 import numpy as np
-from scipy.stats import binomtest
+import yaml
+from result_rows import provenance
 
-from nnunet_difftumor import __version__
 from nnunet_difftumor.demonstration.commands import Commands, nnunet_variables
-from nnunet_difftumor.demonstration.pictures import draw_predictions
 from nnunet_difftumor.demonstration.small_plan import SMALL_PLANS_NAME, write_small_plans
 from nnunet_difftumor.files import write_json
-from nnunet_difftumor.prepared.config import FILE_NAME, DiffTumorConfig
+from nnunet_difftumor.prepared.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
 from nnunet_difftumor.synthesis.look.sample_shares import SampleShares
 
 BASES = {"liver_healthy": 1, "abdomen_3mm": 5}  # value of the liver in their label maps
@@ -44,238 +43,192 @@ SPACING_MM, PATCH_SIZE, FEATURES = (2.0, 2.0, 2.0), (32, 64, 64), (8, 16, 32, 64
 # A voxel of 2 mm shows little of a tiny tumor.
 SIZE_WEIGHTS = {"tiny": 0.1, "small": 0.35, "medium": 0.35, "large": 0.2}
 SHARES = SampleShares(real=0.3, synthetic=0.7, healthy=0.0)
-DATASET_ID, DATASET_NAME, CONFIGURATION = 9, "Healthy", "3d_fullres"
+DATASET_ID, DATASET_NAME = 9, "Healthy"
 DATASET = f"Dataset{DATASET_ID:03d}_{DATASET_NAME}"
 TRAINER = "nnUNetTrainerDiffTumorLabelFreeDemo"
+BASELINE = "without"
 # Models of the early stage draw tumors below 20 mm.
 EARLY_WEIGHTS = {"tiny": 0.2, "small": 0.8}
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What a run is trained with.
-
-    Attributes:
-        preset: of the tumors.
-        settings: of difftumor.json, beside those that all runs share.
-        bank: whether diffusion models draw them beforehand.
-    """
-
-    preset: str = "realistic"
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    bank: bool = False
-
-
-KINDS = {
-    "realistic": Kind(),
-    "hu2023": Kind(preset="hu2023"),
-    "realistic_early": Kind(settings={"size_weights": EARLY_WEIGHTS}),
-    "diffusion_bank": Kind(settings={"size_weights": EARLY_WEIGHTS}, bank=True),
-    "without": Kind(settings={"shares": SampleShares(real=1.0, synthetic=0.0, healthy=0.0)}),
+# Settings of difftumor.json, beside those that all arms share.
+ARMS: dict[str, dict[str, Any]] = {
+    BASELINE: {"shares": {"real": 1.0, "synthetic": 0.0, "healthy": 0.0}},
+    "placebo": {"preset": "placebo"},
+    "hu2023": {"preset": "hu2023"},
+    "realistic": {},
+    "realistic_early": {"size_weights": EARLY_WEIGHTS},
+    "diffusion_bank": {"size_weights": EARLY_WEIGHTS, "source": "bank"},
 }
-_PROGRESS = r"^\S+ \S+ (Epoch \d+|Epoch time: .*)"
+USUAL_ARMS = (BASELINE, "placebo", "hu2023", "realistic")
+# What is trained to learn how fast the machine is.
+PACE = {"epochs": 2, "iterations_per_epoch": 20}
+_LINES = r"^(?:\[\d+/\d+\]|finished:|time:|prepared:|lesions made|contrast of)"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for everything")
-    parser.add_argument("--runs", nargs="+", choices=list(KINDS), default=["realistic", "hu2023"])
-    parser.add_argument("--bases", nargs="+", choices=list(BASES), default=list(BASES), help="scans trained on")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(USUAL_ARMS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--weights", type=Path, help="folder of the early diffusion model of the liver")
     parser.add_argument("--per-case", type=int, default=100, help="lesions of each base in the bank")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--iterations-per-epoch", type=int, default=80)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, help="of the whole call: trainings are as long as fits")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
     args = parser.parse_args()
-    if any(KINDS[name].bank for name in args.runs) and args.weights is None:
+    if BASELINE not in args.arms or len(args.arms) < 2:
+        parser.error(f"--arms needs {BASELINE} and another arm")
+    if "diffusion_bank" in args.arms and args.weights is None:
         parser.error("diffusion_bank needs --weights")
-    data = Path(os.environ["DIFFTUMOR_TEST_DATA"])
-    training = {"epochs": args.epochs, "iterations_per_epoch": args.iterations_per_epoch, "seed": args.seed}
-    with ThreadPoolExecutor(args.jobs) as pool:
-        runs = list(pool.map(lambda name: run(args.out.absolute() / name, data, name, training, args), args.runs))
-    report(args.out.absolute(), data, dict(zip(args.runs, runs, strict=True)), training, args.bases)
+    Benchmark(args).run()
     return 0
 
 
-def run(folder: Path, data: Path, name: str, training: dict[str, int], args: argparse.Namespace) -> dict[str, Any]:
-    """Trains on one kind of tumors and evaluates; returns the figures."""
-    kind, done = KINDS[name], folder / "run.json"
-    if done.is_file():
-        return json.loads(done.read_text())
-    commands = Commands(nnunet_variables(folder) | {"nnUNet_n_proc_DA": "1"}, folder / "logs")
-    preprocessed = folder / "nnUNet_preprocessed" / DATASET
-    if not (preprocessed / f"{SMALL_PLANS_NAME}.json").is_file():
-        prepare(commands, preprocessed, scans(folder / "scans", data, args.bases), kind, training)
-    if kind.bank:
-        fill_bank(commands, folder / "bank", preprocessed / FILE_NAME, args)
-    minutes, resumed = train(commands, folder)
-    predict(commands, folder, data)
-    commands.run(
-        *("difftumor", "evaluate", folder / "labels", folder / "predictions", "-o", folder / "tumors.json"),
-        show=r"(?!)",
-    )
-    figures = {
-        "minutes": round(minutes, 1),
-        "resumed": resumed,
-        "evaluation": json.loads((folder / "tumors.json").read_text()),
-    }
-    write_json(done, figures)
-    return figures
+class Benchmark:
+    """One call."""
 
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.out, self.started = args, args.out.absolute(), time.monotonic()
+        self.data = Path(os.environ["DIFFTUMOR_TEST_DATA"])
+        self.small = args.device == "cpu"
+        # Two minutes of compilation would be most of a short training.
+        processes = {"nnUNet_n_proc_DA": "1", "nnUNet_compile": "f"} if self.small else {"nnUNet_compile": "f"}
+        self.commands = Commands(nnunet_variables(self.out) | processes, self.out / "logs")
+        self.preprocessed = self.out / "nnUNet_preprocessed" / DATASET
 
-def prepare(commands: Commands, preprocessed: Path, bases: Path, kind: Kind, training: dict[str, int]) -> None:
-    """A dataset of the bases, with the settings of this kind of tumors and the small plans."""
-    commands.run(
-        *("difftumor", "convert", "folder", "-i", bases, "-d", DATASET_ID, "--name", DATASET_NAME),
-        *("--labels", *(f"{name}={value}" for name, value in LABELS.items()), "--overwrite"),
-    )
-    commands.run(
-        *("difftumor", "prepare", "-d", DATASET_ID, "--planner", "ExperimentPlanner", "--overwrite"),
-        *("--preset", kind.preset, "--spacing", *SPACING_MM),
-        show=r"^prepared:",
-    )
-    settings = preprocessed / FILE_NAME
-    changed = {"size_weights": SIZE_WEIGHTS, "shares": SHARES, **kind.settings}
-    replace(DiffTumorConfig.load(settings), seed=training["seed"], **changed).save(settings)
-    length = {key: training[key] for key in ("epochs", "iterations_per_epoch")}
-    write_small_plans(preprocessed, **length, patch_size=PATCH_SIZE, features=FEATURES)
+    def run(self) -> None:
+        if not (self.out / "prepared").is_file():
+            self.prepare()
+        if "diffusion_bank" in self.args.arms:
+            self.fill_bank()
+        self.copy_test_case()
+        length = {"epochs": self.args.epochs, "iterations_per_epoch": self.args.iterations_per_epoch}
+        if self.args.minutes is not None:
+            length = self.length_that_fits()
+        folder = self.experiment("experiment", self.args.seeds, length)
+        result.report(
+            folder,
+            self.out,
+            made=provenance(self.args.device),
+            settings=self.settings(),
+            labels=LABELS,
+            tumor="liver_tumor",
+            case=(TEST_CASE, self.data / TEST_CASE / "ct.nii.gz", self.out / "labels" / f"{TEST_CASE}.nii.gz"),
+        )
 
+    def prepare(self) -> None:
+        """A dataset of the bases, with the settings that all arms share, and the small plans on a CPU."""
+        self.commands.run(
+            *("difftumor", "convert", "folder", "-i", self.scans(), "-d", DATASET_ID, "--name", DATASET_NAME),
+            *("--labels", *(f"{name}={value}" for name, value in LABELS.items()), "--overwrite"),
+        )
+        self.commands.run(
+            *("difftumor", "prepare", "-d", DATASET_ID, "--planner", "ExperimentPlanner", "--overwrite"),
+            *(("--spacing", *SPACING_MM) if self.small else ()),
+            show=_LINES,
+        )
+        settings = self.preprocessed / FILE_NAME
+        replace(DiffTumorConfig.load(settings), size_weights=SIZE_WEIGHTS, shares=SHARES).save(settings)
+        if self.small:
+            write_small_plans(self.preprocessed, **PACE, patch_size=PATCH_SIZE, features=FEATURES)
+        (self.out / "prepared").touch()
 
-def fill_bank(commands: Commands, bank: Path, settings: Path, args: argparse.Namespace) -> None:
-    """Tumors that diffusion models draw beforehand, as the source of the run's."""
-    commands.run(
-        *("difftumor", "synthesize", "--bank", "-d", DATASET_ID, "--per-case", args.per_case, "-o", bank),
-        *("--renderer", "diffusion", "--weights", args.weights.absolute()),
-        show=r"lesions made|contrast of",
-    )
-    replace(DiffTumorConfig.load(settings), source="bank", bank_folder=str(bank)).save(settings)
+    def fill_bank(self) -> None:
+        """Tumors that diffusion models draw beforehand; a bank that is full stays."""
+        self.commands.run(
+            *("difftumor", "synthesize", "--bank", "-d", DATASET_ID, "--per-case", self.args.per_case),
+            *("-o", self.out / "bank", "--renderer", "diffusion", "--weights", self.args.weights.absolute()),
+            show=_LINES,
+        )
 
+    def scans(self) -> Path:
+        """The bases, with the liver as their only label."""
+        folder = self.out / "scans"
+        for case, liver in BASES.items():
+            (folder / case).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.data / case / "ct.nii.gz", folder / case / "ct.nii.gz")
+            labels = nib.load(self.data / case / "labels.nii.gz")
+            mask = (np.asarray(labels.dataobj) == liver).astype(np.uint8)
+            nib.save(nib.Nifti1Image(mask, labels.affine), folder / case / "labels.nii.gz")
+        return folder
 
-def train(commands: Commands, folder: Path) -> tuple[float, bool]:
-    """Minutes of the training, and whether it resumed one."""
-    model = folder / "nnUNet_results" / DATASET / f"{TRAINER}__{SMALL_PLANS_NAME}__{CONFIGURATION}" / "fold_all"
-    done = folder / "training.json"
-    if done.is_file():  # nnU-Net would begin again, since a finished training has no checkpoint_latest.pth
-        figures = json.loads(done.read_text())
-        return figures["minutes"], figures["resumed"]
-    resume = ["--c"] if (model / "checkpoint_latest.pth").is_file() else []
-    started = time.time()
-    commands.run(
-        *("nnUNetv2_train", DATASET_ID, CONFIGURATION, "all", "-tr", TRAINER, "-p", SMALL_PLANS_NAME),
-        *("-device", "cpu", *resume),
-        show=_PROGRESS,
-    )
-    minutes = (time.time() - started) / 60
-    write_json(done, {"minutes": minutes, "resumed": bool(resume)})
-    return minutes, bool(resume)
+    def copy_test_case(self) -> None:
+        for made, source, target in (
+            ("images", "ct.nii.gz", f"{TEST_CASE}_0000.nii.gz"),
+            ("labels", "labels.nii.gz", f"{TEST_CASE}.nii.gz"),
+        ):
+            (self.out / made).mkdir(exist_ok=True)
+            shutil.copyfile(self.data / TEST_CASE / source, self.out / made / target)
 
+    def experiment(self, name: str, seeds: Sequence[int], length: Mapping[str, int]) -> Path:
+        """Does an experiment; returns its folder."""
+        plan = {
+            "name": name,
+            "about": "Do synthetic tumors alone teach to find real ones, and does it matter what they look like?",
+            "dataset": DATASET_ID,
+            "baseline": BASELINE,
+            "seeds": list(seeds),
+            **length,
+            "plans": SMALL_PLANS_NAME if self.small else PLANS_NAME,
+            "folds": ["all"],
+            "device": self.args.device,
+            "arms": {arm: {"trainer": TRAINER, "settings": self.settings_of(arm)} for arm in self.args.arms},
+            "test": {"images": "images", "labels": "labels"},
+        }
+        path = self.out / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(plan, sort_keys=False))
+        self.commands.run(
+            *("difftumor", "experiment", path, "-o", self.out / name, "--jobs", self.args.jobs), show=_LINES
+        )
+        return self.out / name
 
-def predict(commands: Commands, folder: Path, data: Path) -> None:
-    """The CT with metastases: images/, labels/ and predictions/ of the run's folder."""
-    for made, source, target in (
-        ("images", "ct.nii.gz", f"{TEST_CASE}_0000.nii.gz"),
-        ("labels", "labels.nii.gz", f"{TEST_CASE}.nii.gz"),
-    ):
-        (folder / made).mkdir(exist_ok=True)
-        shutil.copyfile(data / TEST_CASE / source, folder / made / target)
-    commands.run(
-        *("nnUNetv2_predict", "-i", folder / "images", "-o", folder / "predictions", "-d", DATASET_ID),
-        *("-c", CONFIGURATION, "-f", "all", "-tr", TRAINER, "-p", SMALL_PLANS_NAME, "-chk", "checkpoint_final.pth"),
-        *("-device", "cpu", "--disable_tta", "-npp", 0, "-nps", 0),
-        show=r"^There are",
-    )
+    def settings_of(self, arm: str) -> dict[str, Any]:
+        bank = {"bank_folder": str(self.out / "bank")} if arm == "diffusion_bank" else {}
+        return ARMS[arm] | bank
 
+    def length_that_fits(self) -> dict[str, int]:
+        """Trains every arm for a moment, and divides what is left; noted, for a call that resumes."""
+        path = self.out / "length.json"
+        if path.is_file():
+            return json.loads(path.read_text())
+        started = time.monotonic()
+        folder = self.experiment("pace", self.args.seeds[:1], PACE)
+        pace_s, arms = time.monotonic() - started, len(self.args.arms)
+        rounds_of_pace = -(-arms // self.args.jobs)
+        rounds = -(-arms * len(self.args.seeds) // self.args.jobs)
+        left_s = 60 * self.args.minutes - (time.monotonic() - self.started)
+        of_epochs = [epoch_s(log) for log in folder.rglob("training_log*.txt")]
+        iteration_s = median(of_epochs) / PACE["iterations_per_epoch"]
+        # A run of the pace has everything around the training, and few iterations.
+        iterations = (left_s / rounds - pace_s / rounds_of_pace) / iteration_s
+        per_epoch = min(self.args.iterations_per_epoch, max(PACE["iterations_per_epoch"], int(iterations) // 2))
+        length = {"epochs": int(iterations // per_epoch), "iterations_per_epoch": per_epoch}
+        if length["epochs"] < 1:
+            sys.exit(
+                f"--minutes {self.args.minutes:g} is too short for {rounds} rounds of runs, of which each takes "
+                f"{pace_s / rounds_of_pace:.0f} s for {PACE['epochs'] * PACE['iterations_per_epoch']} iterations"
+            )
+        write_json(path, length)
+        return length
 
-def scans(folder: Path, data: Path, bases: Sequence[str]) -> Path:
-    """The bases, with the liver as their only label."""
-    for case in bases:
-        (folder / case).mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(data / case / "ct.nii.gz", folder / case / "ct.nii.gz")
-        labels = nib.load(data / case / "labels.nii.gz")
-        mask = (np.asarray(labels.dataobj) == BASES[case]).astype(np.uint8)
-        nib.save(nib.Nifti1Image(mask, labels.affine), folder / case / "labels.nii.gz")
-    return folder
-
-
-def report(
-    out: Path, data: Path, runs: dict[str, dict[str, Any]], training: dict[str, int], bases: Sequence[str]
-) -> None:
-    """Writes result.json and picture.png, and prints the table."""
-    case = data / TEST_CASE
-    maps = {name: out / name / "predictions" / f"{TEST_CASE}.nii.gz" for name in runs}
-    draw_predictions(
-        out / "picture.png",
-        [(TEST_CASE, case / "ct.nii.gz", {"truth": case / "labels.nii.gz", **maps})],
-        labels=LABELS,
-        tumor_labels=[LABELS["liver_tumor"]],
-    )
-    result = {
-        "commit": subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
-        "versions": {"nnunet_difftumor": __version__}
-        | {package: version(package) for package in ("nnunetv2", "torch", "numpy", "scipy")},
-        "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
-        "settings": {
-            **training,
-            "bases": bases,
+    def settings(self) -> dict[str, Any]:
+        of_plans = {"patch_size": PATCH_SIZE, "features": FEATURES, "spacing_mm": SPACING_MM} if self.small else {}
+        return {
+            "bases": list(BASES),
             "test_case": TEST_CASE,
-            "spacing_mm": SPACING_MM,
-            "patch_size": PATCH_SIZE,
-            "features": FEATURES,
+            "jobs": self.args.jobs,
+            "minutes": self.args.minutes,
             "size_weights": SIZE_WEIGHTS,
-            "size_weights_early": EARLY_WEIGHTS,
             "shares": SHARES.to_dict(),
-        },
-        "runs": {
-            name: {
-                "minutes": figures["minutes"],
-                "resumed": figures["resumed"],
-                "tumors": summary(figures),
-                "intervals_over_tumors": {size: interval(summary(figures), size) for size in ("all", "early")},
-                "evaluation": figures["evaluation"]["settings"],
-            }
-            for name, figures in runs.items()
-        },
-    }
-    write_json(out / "result.json", result)
-    print(f"\n{table(runs)}\n\n{out / 'result.json'}\n{out / 'picture.png'}")
+            "plans": "small" if self.small else "of nnU-Net",
+            **of_plans,
+        }
 
 
-def summary(figures: dict[str, Any]) -> dict[str, Any]:
-    return figures["evaluation"]["tumors"]["liver_tumor"]["summary"]
-
-
-def interval(figures: dict[str, Any], size: str) -> tuple[float, float]:
-    """Of the share of tumors that are found, 95 %, exact (Clopper and Pearson): over tumors, as there is one scan only.
-
-    It takes the tumors of the scan as independent, which those of one patient are not: the truth is wider.
-    """
-    found = figures["tumor_sensitivity"][size]
-    bounds = binomtest(round(found["value"] * found["count"]), found["count"]).proportion_ci(0.95, method="exact")
-    return round(float(bounds.low), 3), round(float(bounds.high), 3)
-
-
-def table(runs: dict[str, dict[str, Any]]) -> str:
-    rows: list[Sequence[str]] = [("", *runs)]
-    summaries = [summary(figures) for figures in runs.values()]
-    rows.append(("minutes of training", *(f"{figures['minutes']:.0f}" for figures in runs.values())))
-    for key in ("dsc", "nsd"):
-        rows.append((f"tumors, {key.upper()}", *(f"{summary[key]['value']:.3f}" for summary in summaries)))
-    for key, title in (("tumor_sensitivity", "tumors found"), ("false_positives_per_scan", "false positives")):
-        for band in summaries[0][key]:
-            values = [summary[key][band] for summary in summaries]
-            if key == "tumor_sensitivity":
-                shown = [f"{round(v['value'] * v['count'])} of {v['count']}" if v["count"] else "-" for v in values]
-            else:
-                shown = [f"{v['value']:.1f}" for v in values]
-            rows.append((f"{title}, {band}", *shown))
-    for size in ("all", "early"):
-        bounds = [interval(figures, size) for figures in summaries]
-        rows.append((f"share found, {size}, 95 %", *(f"{low:.2f} to {high:.2f}" for low, high in bounds)))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
+def epoch_s(log: Path) -> float:
+    """Of the last epoch in nnU-Net's log, when everything is warm."""
+    return float(re.findall(r"Epoch time: ([\d.]+) s", log.read_text())[-1])
 
 
 if __name__ == "__main__":
