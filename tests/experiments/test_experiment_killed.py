@@ -137,6 +137,8 @@ def check_killed(experiments: Experiments, folder: Path, arms: int, seeds: int) 
         assert results[0][key] == results[1][key], key
     facts = results[1]["runs"]
     assert len(facts) == arms * seeds and all(one["trained"]["iterations"] == 6 for one in facts.values())
+    assert len({one["first_weights_sha256"] for one in facts.values()}) == seeds
+    assert not results[1]["notes"]
     for seed in range(seeds):
         first, trained = (weights(out, "without", seed, which) for which in ("untrained", "final"))
         assert trained.isfinite().all() and not torch.equal(first, trained)

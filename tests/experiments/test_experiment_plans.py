@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -241,6 +243,25 @@ def test_a_trained_run_whose_checkpoint_is_gone_is_named_with_what_to_do(place):
         working.work(one)
 
 
+def test_two_processes_do_not_work_at_one_run(place):
+    """The second one waits, and then finds the run finished: its folder holds nothing that could be trained."""
+    fcntl = pytest.importorskip("fcntl")
+    one, lines = runs_in(place)[0], []
+    one.folder.mkdir(parents=True)
+    with open(one.folder / ".lock", "w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        second = threading.Thread(target=working.work, args=[one], kwargs={"report": lines.append})
+        second.start()
+        until = time.monotonic() + 60
+        while not lines:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert lines == ["without_seed_0_fold_0: another process is at it; waiting for its end"]
+        one.evaluation.touch()
+    second.join(60)
+    assert not second.is_alive() and not one.preprocessed.exists()
+
+
 def test_a_checkpoint_that_was_cut_off_is_removed(place):
     one = runs_in(place)[0]
     one.model.mkdir(parents=True)
@@ -270,6 +291,16 @@ def test_estimate_comes_from_finished_runs(place):
     assert (
         "about 1.0 minutes for 1 runs" in said and "3 s per iteration, from the median of 3 finished trainings" in said
     )
+
+
+def test_a_flat_configuration_is_refused(place, capsys):
+    path = place / "preprocessed" / "Dataset007_Planned" / "nnUNetPlansDiffTumor.json"
+    plans = json.loads(path.read_text())
+    plans["configurations"]["2d"] = plans["configurations"]["3d_fullres"] | {"patch_size": [64, 64]}
+    path.write_text(json.dumps(plans))
+    assert run(place, "--dry-run", configuration="2d") == 2
+    assert "configuration is '2d', whose patches are flat" in capsys.readouterr().err
+    assert not (place / "out").exists()
 
 
 def test_unknown_runs_are_refused(place, capsys):

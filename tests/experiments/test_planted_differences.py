@@ -12,6 +12,7 @@ from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.experiments.collecting.collect import collect
 from nnunet_difftumor.experiments.collecting.tables import text
 from nnunet_difftumor.experiments.planning.checks import checked_plan
+from nnunet_difftumor.experiments.run_folder import note
 from nnunet_difftumor.experiments.runs import Run, runs_of
 
 PATIENTS, TUMORS = 40, 3
@@ -25,18 +26,22 @@ def runs_with(folder: Path, *, seeds: int = 3, patients: int = PATIENTS, **chang
     the tumors that a training happens to miss."""
     record = plan_record(seeds=list(range(seeds)), arms=dict.fromkeys(CHANCE, TRAINER), **changes)
     runs = runs_of(checked_plan(record, where="plan.yaml", folder=folder), folder, folder)
-    for number, run in enumerate(runs):
-        rng = np.random.default_rng((number, 1))
-        cases = {}
-        for patient in range(patients):
-            diameters = np.random.default_rng(patient).uniform(6, 30, TUMORS)
-            found = rng.random(TUMORS) < CHANCE[run.arm]
-            false = [8.0] * int(rng.poisson(1.0))
-            tumors = [(float(d), bool(hit)) for d, hit in zip(diameters, found, strict=True)]
-            cases[f"case_{patient:03d}"] = scan(tumors, false=false, dsc=0.2 + 0.5 * float(found.mean()))
+    for run in runs:
         run.folder.mkdir(parents=True)
-        write_result(run.evaluation, cases)
+        write_result(run.evaluation, drawn_cases(run.arm, run.seed, range(patients)))
     return runs
+
+
+def drawn_cases(arm: str, seed: int, patients: range) -> dict:
+    cases = {}
+    for patient in patients:
+        rng = np.random.default_rng((list(CHANCE).index(arm), seed, patient))
+        diameters = np.random.default_rng(patient).uniform(6, 30, TUMORS)
+        found = rng.random(TUMORS) < CHANCE[arm]
+        false = [8.0] * int(rng.poisson(1.0))
+        tumors = [(float(d), bool(hit)) for d, hit in zip(diameters, found, strict=True)]
+        cases[f"case_{patient:03d}"] = scan(tumors, false=false, dsc=0.2 + 0.5 * float(found.mean()))
+    return cases
 
 
 def test_the_better_arm_is_found_and_the_equal_one_is_not(tmp_path):
@@ -55,6 +60,30 @@ def test_the_better_arm_is_found_and_the_equal_one_is_not(tmp_path):
     assert json.loads((tmp_path / "result.json").read_text()) == result
     page = (tmp_path / "result.md").read_text()
     assert better["conclusion"] in page and better["conclusion"] in text(result) and "| tiny tumors detected |" in page
+
+
+def test_five_folds_are_pooled_as_if_they_were_one_test_set(tmp_path):
+    """Every fold has validated other patients; figures, patients and seeds are those of one fold with all of them."""
+    pooled, whole = tmp_path / "pooled", tmp_path / "whole"
+    runs, single = runs_with(pooled, test=None, folds=[0, 1, 2, 3, 4]), runs_with(whole)
+    for run in single:
+        cases = {
+            name: case
+            for fold in range(5)
+            for name, case in drawn_cases(run.arm, run.seed, range(8 * fold, 8 * fold + 8)).items()
+        }
+        write_result(run.evaluation, cases)
+    for run in runs:
+        first = 8 * int(run.fold)
+        write_result(run.evaluation, drawn_cases(run.arm, run.seed, range(first, first + 8)))
+    found, expected = (collect(some, folder)["tumors"] for some, folder in ((runs, pooled), (single, whole)))
+    assert found == expected and found["tumor"]["patients"] == PATIENTS
+
+
+def test_folds_that_validated_the_same_case_are_refused(tmp_path):
+    runs = runs_with(tmp_path, test=None, folds=[0, 1])
+    with pytest.raises(InputError, match="case_000 is in the validation of fold 0 and of fold 1"):
+        collect(runs, tmp_path)
 
 
 def test_figures_of_an_arm_are_means_over_its_seeds(tmp_path):
@@ -100,6 +129,16 @@ def test_arms_evaluated_on_other_cases_are_refused(tmp_path):
     write_result(runs[-1].evaluation, {"case_000": scan([(9.0, True)])})
     with pytest.raises(InputError, match="in one only; evaluate the same cases"):
         collect(runs, tmp_path)
+
+
+def test_arms_that_start_from_other_first_weights_are_named(tmp_path):
+    runs = runs_with(tmp_path)
+    for run in runs:
+        run.model.mkdir(parents=True)
+        run.checkpoint.touch()
+        note(run, first_weights_sha256=f"{run.seed} {'other' if run.arm == 'better' else ''}")
+    (said,) = collect(runs, tmp_path)["notes"]
+    assert said.startswith("better did not start from the first weights of without")
 
 
 def test_a_finished_run_without_its_checkpoint_is_named(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor import __version__
+from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.evaluation.comparing.paired_tests import PERMUTATIONS
 from nnunet_difftumor.evaluation.comparing.results_files import Method, load_methods
 from nnunet_difftumor.evaluation.figures.bootstrap import RESAMPLES
@@ -82,9 +83,23 @@ def _methods(runs: Sequence[Run]) -> dict[str, Method]:
 
 
 def _cases(methods: Mapping[str, Method], runs: Sequence[Run], arm: str, seed: int, tumor: str) -> dict[str, Any]:
-    """Of all folds together."""
-    chosen = [methods[run.name] for run in runs if (run.arm, run.seed) == (arm, seed)]
-    return {name: case for method in chosen for name, case in method.cases[tumor].items()}
+    """Of all folds together.
+
+    Raises:
+        InputError: a case is in two folds.
+    """
+    found, folds = {}, {}
+    for run in runs:
+        if (run.arm, run.seed) != (arm, seed):
+            continue
+        for name, case in methods[run.name].cases[tumor].items():
+            if name in found:
+                raise InputError(
+                    f"{run.evaluation}: {name} is in the validation of fold {folds[name]} and of fold {run.fold}; it "
+                    "would count twice: pool folds that validate different cases"
+                )
+            found[name], folds[name] = case, run.fold
+    return found
 
 
 def _published(plan: Plan, tumor: str, found: Mapping[str, Any], *, only: bool) -> list[dict[str, Any]]:
