@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from nnunet_difftumor.evaluation.figures.summary import summarize
 from nnunet_difftumor.evaluation.measures.case import CaseResult, Lesion
+from nnunet_difftumor.evaluation.results.rows import counted
 
 
 def case(tumors=(), false_positives=(), *, dsc=0.5) -> CaseResult:
@@ -127,3 +128,8 @@ def test_scans_of_one_patient_are_resampled_together():
     assert (bounds["low"], bounds["high"]) == tuple(five["tumor_sensitivity"]["all"][key] for key in ("low", "high"))
     assert bounds["high"] - bounds["low"] > alone["high"] - alone["low"]
     assert summarize(doubled, patients=["same"] * 10)["tumor_sensitivity"]["all"]["low"] is None
+
+
+def test_one_case_is_not_said_to_be_several():
+    assert counted(1, "cases with tumors") == "1 case with tumors" and counted(0, "tumors") == "0 tumors"
+    assert counted(2, "findings") == "2 findings" and counted(1, "findings") == "1 finding"

@@ -28,18 +28,17 @@ _MOST_FALSE_POSITIVES = 8.0
 
 
 def draw_intervals(path: Path, summaries: Mapping[str, Mapping[str, Any]]) -> None:
-    """Points with 95 % intervals, a row per figure and a colour per method.
+    """Points with 95 % intervals, a row per figure that any method has and a colour per method.
 
     Args:
         path: PNG file, written atomically.
         summaries: of `summarize`, by the method's name.
     """
-    figure, axes = _axes(height=1.2 + 0.22 * len(_SHOWN) * (1 + len(summaries)))
-    for row, keys in enumerate(_SHOWN.values()):
-        for number, (name, summary) in enumerate(summaries.items()):
-            estimate: Any = summary
-            for key in keys:
-                estimate = estimate[key]
+    found = {title: [_estimate(summary, keys) for summary in summaries.values()] for title, keys in _SHOWN.items()}
+    shown = {title: some for title, some in found.items() if any(one["value"] is not None for one in some)}
+    figure, axes = _axes(height=1.2 + 0.22 * len(shown) * (1 + len(summaries)))
+    for row, estimates in enumerate(shown.values()):
+        for number, (name, estimate) in enumerate(zip(summaries, estimates, strict=True)):
             if estimate["value"] is None:
                 continue
             y = row + (number - (len(summaries) - 1) / 2) * 0.7 / max(len(summaries), 1)
@@ -47,7 +46,7 @@ def draw_intervals(path: Path, summaries: Mapping[str, Mapping[str, Any]]) -> No
             if estimate["low"] is not None:
                 axes.plot([estimate["low"], estimate["high"]], [y, y], color=colour, linewidth=2)
             axes.plot(estimate["value"], y, "o", color=colour, markersize=6, label=name if row == 0 else None)
-    axes.set_yticks(range(len(_SHOWN)), list(_SHOWN))
+    axes.set_yticks(range(len(shown)), list(shown))
     axes.invert_yaxis()
     axes.set_xlim(-0.02, 1.02)
     axes.grid(axis="x", alpha=0.3)
@@ -80,6 +79,12 @@ def draw_froc(path: Path, methods: Sequence[Method], tumor: str) -> None:
     axes.set_ylabel("tumors detected")
     axes.grid(alpha=0.3)
     _finish(path, figure, axes, legend=True)
+
+
+def _estimate(summary: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    for key in keys:
+        summary = summary[key]
+    return summary
 
 
 def _axes(*, height: float) -> tuple[Any, Any]:

@@ -12,7 +12,7 @@ from nnunet_difftumor.evaluation.comparing.compare import compare
 from nnunet_difftumor.evaluation.comparing.results_files import Method, load_methods, load_results
 from nnunet_difftumor.evaluation.reporting.gallery import KINDS, gallery
 from nnunet_difftumor.evaluation.reporting.plots import draw_froc, draw_intervals
-from nnunet_difftumor.evaluation.results.rows import counts, rows
+from nnunet_difftumor.evaluation.results.rows import counted, counts, rows
 from nnunet_difftumor.evaluation.results.writing import cells
 from nnunet_difftumor.pages import Page
 
@@ -71,8 +71,8 @@ def _add_tumor(
     ill, healthy = counts(found[0])
     page.heading(tumor)
     page.text(
-        f"{ill + healthy} cases, {ill} with tumors. Intervals are 95 %, over patients; every figure is defined in "
-        "docs/statistics.md."
+        f"{counted(ill + healthy, 'cases')}, {ill} with tumors. Intervals are 95 %, over patients; every figure is "
+        "defined in docs/statistics.md."
     )
     if compared is not None:
         for name, pair in compared["tumors"][tumor].items():
@@ -82,7 +82,7 @@ def _add_tumor(
     page.table(
         ("", *(method.name for method in methods), "of"),
         [
-            (row.name, *(_with_interval(columns[i]) for columns in of_methods), f"{row.estimate['count']} {row.of}")
+            (row.name, *(_with_interval(columns[i]) for columns in of_methods), row.counted)
             for i, row in enumerate(of_methods[0])
             if any(columns[i].estimate["value"] is not None for columns in of_methods)
         ],

@@ -32,6 +32,11 @@ class Row:
     of: str
     percent: bool = True
 
+    @property
+    def counted(self) -> str:
+        """How many are counted, in words."""
+        return counted(self.estimate["count"], self.of)
+
 
 def rows(summary: Mapping[str, Any], *, nsd_tolerance_mm: float) -> Iterator[Row]:
     """All figures of a summary.
@@ -65,6 +70,17 @@ def rows(summary: Mapping[str, Any], *, nsd_tolerance_mm: float) -> Iterator[Row
     for size, rates in summary["froc_sensitivity"].items():
         for rate, estimate in rates.items():
             yield Row(f"detected at {rate} false positives per scan, {SIZES[size]}", estimate, "tumors")
+
+
+def counted(number: int, what: str) -> str:
+    """ "3 cases with tumors", "1 case with tumors".
+
+    Args:
+        number: how many.
+        what: begins with a plural that ends in s.
+    """
+    plural, _, rest = what.partition(" ")
+    return " ".join(filter(None, (str(number), plural.removesuffix("s") if number == 1 else plural, rest)))
 
 
 def counts(found: Mapping[str, Any]) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nnunet_difftumor.evaluation.results.rows import Row, counts, rows
+from nnunet_difftumor.evaluation.results.rows import Row, counted, counts, rows
 
 _WIDTH = 60
 # Of groups, the figures of DiffTumor's Table 5 (Chen et al., CVPR 2024, section 4.3) and what they are of.
@@ -18,7 +18,7 @@ def table(result: Mapping[str, Any]) -> str:
         ill, healthy = counts(found)
         values = ", ".join(map(str, found["label_values"]))
         lines = [
-            f"{tumor} (values {values}): {ill + healthy} cases, {ill} with tumors, {healthy} without",
+            f"{tumor} (values {values}): {counted(ill + healthy, 'cases')}, {ill} with tumors, {healthy} without",
             f"{'':<{_WIDTH}}{'value':>8}  {'95 % interval':<18}of",
             *(_line(row) for row in rows(found["summary"], nsd_tolerance_mm=tolerance_mm)),
         ]
@@ -45,7 +45,7 @@ def _groups(name: str, of_value: Mapping[str, Any]) -> str:
 def _line(row: Row) -> str:
     low, high = row.estimate["low"], row.estimate["high"]
     interval = "-" if low is None else f"{low:.3f} to {high:.3f}"
-    return f"{row.name:<{_WIDTH}}{_value(row.estimate['value']):>8}  {interval:<18}{row.estimate['count']} {row.of}"
+    return f"{row.name:<{_WIDTH}}{_value(row.estimate['value']):>8}  {interval:<18}{row.counted}"
 
 
 def _value(value: float | None) -> str:

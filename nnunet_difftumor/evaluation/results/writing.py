@@ -74,7 +74,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         lines = [f"**{tumor}**", "", "| | value | 95 % interval | of |", "|---|---|---|---|"]
         for row in of_tumor:
             value, interval = cells(row)
-            lines.append(f"| {row.name} | {value} | {interval} | {row.estimate['count']} {row.of} |")
+            lines.append(f"| {row.name} | {value} | {interval} | {row.counted} |")
         blocks.append("\n".join(lines) + "\n")
     return "\n".join(blocks)
 
@@ -91,7 +91,7 @@ def latex(result: Mapping[str, Any]) -> str:
             "\\midrule",
         ]
         for row in of_tumor:
-            words = (row.name, *cells(row), f"{row.estimate['count']} {row.of}")
+            words = (row.name, *cells(row), row.counted)
             lines.append(" & ".join(map(_escaped, words)) + " \\\\")
         blocks.append("\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n")
     return "\n".join(blocks)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nnunet_difftumor.evaluation.results.rows import counted
 from nnunet_difftumor.experiments.figures import FIGURES
 from nnunet_difftumor.experiments.masks import said
 
@@ -46,8 +47,8 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def _head(tumor: str, found: Mapping[str, Any]) -> str:
-    seeds = len(found["seeds"])
-    return f"{tumor}: {found['cases']} cases of {found['patients']} patients, {seeds} seed{'s' * (seeds != 1)}"
+    cases, patients = counted(found["cases"], "cases"), counted(found["patients"], "patients")
+    return f"{tumor}: {cases} of {patients}, {counted(len(found['seeds']), 'seeds')}"
 
 
 def _remarks(result: Mapping[str, Any]) -> list[str]:
@@ -72,7 +73,7 @@ def _arms(found: Mapping[str, Any], names: Sequence[str]) -> Rows:
             _number(figure["value"]),
             _interval(figure),
             f"{figure['least']:.3f} to {figure['greatest']:.3f}" if len(figure["seeds"]) > 1 else "-",
-            f"{figure['count']} {figure['unit']}",
+            counted(figure["count"], figure["unit"]),
         )
         for name in names
         for arm, figures in found["arms"].items()
