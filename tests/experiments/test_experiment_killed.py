@@ -47,22 +47,22 @@ def folder(prepared_phantom, tmp_path_factory) -> Path:
     return folder
 
 
-def write_plan(folder: Path, arms: int, seeds: int) -> Path:
+def write_plan(folder: Path, arms: list[str], seeds: list[int]) -> Path:
     plan = {
         "name": "toy",
         "dataset": 501,
         "plans": "nnUNetPlansDiffTumorDemo",
         "device": "cpu",
         "step_size": 1.0,
-        "seeds": list(range(seeds)),
+        "seeds": seeds,
         "epochs": 2,
         "iterations_per_epoch": 3,
         "baseline": "without",
-        "arms": {name: {"trainer": TRAINER, "settings": ARMS[name]} for name in list(ARMS)[:arms]},
+        "arms": {name: {"trainer": TRAINER, "settings": ARMS[name]} for name in arms},
         "test": {"images": "images", "labels": "labels"},
         "evaluate": {"tumor_label": [TUMOR]},
     }
-    path = folder / f"{arms}_arms.yaml"
+    path = folder / f"{len(arms)}_arms.yaml"
     path.write_text(yaml.safe_dump(plan))
     return path
 
@@ -110,55 +110,49 @@ def experiments(folder) -> Iterator[Experiments]:
     server.end()
 
 
-def weights(out: Path, arm: str, seed: int, which: str) -> torch.Tensor:
-    (path,) = (out / "runs" / f"{arm}_seed_{seed}_fold_0").rglob(f"checkpoint_{which}.pth")
+def weights(out: Path, run: str, which: str) -> torch.Tensor:
+    (path,) = (out / "runs" / f"{run}_fold_0").rglob(f"checkpoint_{which}.pth")
     found = torch.load(path, weights_only=False)["network_weights"]
     return torch.cat([value.flatten() for value in found.values()])
 
 
-def check_killed(experiments: Experiments, folder: Path, arms: int, seeds: int) -> None:
-    plan = write_plan(folder, arms, seeds)
-    reference, out = folder / f"whole_{arms}", folder / f"killed_{arms}"
-    assert "kept" not in experiments.finish(plan, reference)
-    middle = arms * seeds // 2
-    experiments.kill_when(
-        lambda: len(list(out.glob("runs/*/evaluation.json"))) == middle and len(list(out.rglob("*_latest.pth"))) == 1,
-        plan,
-        out,
-    )
-    assert len(list(out.glob("runs/*/evaluation.json"))) == middle
-    kept = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/evaluation.json")}
+def evaluated(out: Path) -> list[Path]:
+    return sorted(out.glob("runs/*/evaluation.json"))
+
+
+@pytest.mark.slow(file_seconds=90)
+def test_four_arms_and_three_seeds_killed_in_the_middle_end_as_if_they_were_not(experiments, folder):
+    seeds, out = [0, 1, 2], folder / "killed"
+    plan = write_plan(folder, list(ARMS), seeds)
+    # In the first training of the second seed.
+    experiments.kill_when(lambda: len(evaluated(out)) == 4 and len(list(out.rglob("*_latest.pth"))) == 1, plan, out)
+    kept = {path: path.stat().st_mtime_ns for path in evaluated(out)}
+    assert len(kept) == 4
     printed = experiments.finish(plan, out)
-    assert f"{middle} of {arms * seeds} runs are finished, and kept" in printed
+    assert "4 of 12 runs are finished, and kept" in printed and len(evaluated(out)) == 12
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
 
-    results = [json.loads((one / "result.json").read_text()) for one in (reference, out)]
-    for key in ("tumors", "placebo", "plan_sha256"):
-        assert results[0][key] == results[1][key], key
-    facts = results[1]["runs"]
-    assert len(facts) == arms * seeds and all(one["trained"]["iterations"] == 6 for one in facts.values())
-    assert len({one["first_weights_sha256"] for one in facts.values()}) == seeds
-    assert not results[1]["notes"]
-    for seed in range(seeds):
-        first, trained = (weights(out, "without", seed, which) for which in ("untrained", "final"))
-        assert trained.isfinite().all() and not torch.equal(first, trained)
-        for name in list(ARMS)[:arms]:
-            assert torch.equal(first, weights(out, name, seed, "untrained"))
-            # Bit for bit, wherever the training was when it was killed.
-            assert torch.equal(weights(out, name, seed, "final"), weights(reference, name, seed, "final"))
-            assert name == "without" or not torch.equal(trained, weights(out, name, seed, "final"))
-    assert not torch.equal(weights(out, "without", 0, "untrained"), weights(out, "without", 1, "untrained"))
-    if arms > 2:
-        assert [one["of"] for one in results[1]["placebo"]] == ["realistic"] * seeds
-        assert all(one["equal"] and one["samples"] for one in results[1]["placebo"])
-        assert "trained with the same masks as realistic" in printed
+    result = json.loads((out / "result.json").read_text())
+    facts = result["runs"]
+    assert all(one["trained"]["iterations"] == 6 for one in facts.values())
+    assert len({one["first_weights_sha256"] for one in facts.values()}) == len(seeds)
+    for seed in seeds:
+        first = weights(out, f"without_seed_{seed}", "untrained")
+        trained = [weights(out, f"{name}_seed_{seed}", "final") for name in ARMS]
+        assert all(torch.equal(first, weights(out, f"{name}_seed_{seed}", "untrained")) for name in ARMS)
+        assert all(one.isfinite().all() and not torch.equal(first, one) for one in trained)
+        assert not any(torch.equal(trained[0], one) for one in trained[1:])
+    assert [one["of"] for one in result["placebo"]] == ["realistic"] * len(seeds)
+    assert all(one["equal"] and one["samples"] for one in result["placebo"])
+    assert "trained with the same masks as realistic" in printed
 
-
-@pytest.mark.slow(file_seconds=60)
-def test_experiment_that_was_killed_ends_as_one_that_was_not(experiments, folder):
-    check_killed(experiments, folder, 2, 2)
-
-
-@pytest.mark.long
-def test_four_arms_and_three_seeds_killed_in_the_middle(experiments, folder):
-    check_killed(experiments, folder, 4, 3)
+    # The run that was killed, and one that began after it, bit for bit as where nothing was killed.
+    undisturbed = folder / "undisturbed"
+    assert "kept" not in experiments.finish(write_plan(folder, ["without", "realistic"], [1]), undisturbed)
+    for run in ("without_seed_1", "realistic_seed_1"):
+        assert torch.equal(weights(out, run, "final"), weights(undisturbed, run, "final"))
+        tumors = [
+            json.loads((one / "runs" / f"{run}_fold_0" / "evaluation.json").read_text())["tumors"]
+            for one in (out, undisturbed)
+        ]
+        assert tumors[0] == tumors[1]
