@@ -199,12 +199,12 @@ class Benchmark:
         rounds = -(-arms * len(self.args.seeds) // self.args.jobs)
         left_s = 60 * self.args.minutes - (time.monotonic() - self.started)
         of_epochs = [epoch_s(log) for log in folder.rglob("training_log*.txt")]
-        iteration_s = median(of_epochs) / PACE["iterations_per_epoch"]
-        # A run of the pace has everything around the training, and few iterations.
-        iterations = (left_s / rounds - pace_s / rounds_of_pace) / iteration_s
-        per_epoch = min(self.args.iterations_per_epoch, max(PACE["iterations_per_epoch"], int(iterations) // 2))
-        length = {"epochs": int(iterations // per_epoch), "iterations_per_epoch": per_epoch}
-        if length["epochs"] < 1:
+        length = fitting_length(
+            left_s / rounds - pace_s / rounds_of_pace,
+            median(of_epochs) / PACE["iterations_per_epoch"],
+            most_per_epoch=self.args.iterations_per_epoch,
+        )
+        if length is None:
             sys.exit(
                 f"--minutes {self.args.minutes:g} is too short for {rounds} rounds of runs, of which each takes "
                 f"{pace_s / rounds_of_pace:.0f} s for {PACE['epochs'] * PACE['iterations_per_epoch']} iterations"
@@ -224,6 +224,24 @@ class Benchmark:
             "plans": "small" if self.small else "of nnU-Net",
             **of_plans,
         }
+
+
+def fitting_length(spare_s: float, iteration_s: float, *, most_per_epoch: int) -> dict[str, int] | None:
+    """Epochs, two at least, and iterations of a training.
+
+    Args:
+        spare_s: time for a training, less that of a short one, which has everything around it.
+        iteration_s: time of an iteration.
+        most_per_epoch: iterations.
+
+    Returns:
+        None: not even two epochs as short as those of the pace fit.
+    """
+    iterations = int(spare_s / iteration_s)
+    if iterations < 2 * PACE["iterations_per_epoch"]:
+        return None
+    per_epoch = min(most_per_epoch, iterations // 2)
+    return {"epochs": iterations // per_epoch, "iterations_per_epoch": per_epoch}
 
 
 def epoch_s(log: Path) -> float:
