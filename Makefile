@@ -6,7 +6,9 @@
 # make docs   the documentation as a site: site/index.html, made without a network; its search wants a server
 #             (python -m http.server -d site)
 # make package
-#             wheel and source distribution in dist/, checked; the wheel in a fresh environment, with its extras, and tried
+#             wheel and source distribution in dist/, checked; the wheel installed beside the dependencies, and tried
+# make package-alone
+#             before a release, that too: the wheel and what it asks for, with an extra, in an empty environment, and tried
 # make lint   ruff; then, on the package as it is installed, the layers of its imports and the types of its functions
 # make test-long
 #             those that take long by nature, before a release; the code that they try has shorter tests in `make test`
@@ -40,7 +42,13 @@ TYPED := __init__.py synthesis/scans synthesis/spec.py synthesis/organ.py evalua
 # Containers often set it; hundreds of short processes would then compile the same modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo picture docs test lint package test-long test-faults
+# A copy of the package in the current folder would be taken instead.
+TRY_INSTALLED = mkdir -p $(FRESH)/raw $(FRESH)/preprocessed $(FRESH)/results && cd $(FRESH) && \
+	export nnUNet_raw=raw nnUNet_preprocessed=preprocessed nnUNet_results=results && \
+	bin/python -c 'import nnunet_difftumor; print(nnunet_difftumor.__file__)' | grep -F "$(FRESH)" && \
+	bin/difftumor doctor --fix && bin/difftumor demo --no-training --out demo
+
+.PHONY: demo picture docs test lint package package-alone test-long test-faults
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready
@@ -82,11 +90,18 @@ package: $(VENV)/ready
 	rm -rf dist $(FRESH)
 	$(VENV)/bin/python -m build --no-isolation --outdir dist .
 	$(VENV)/bin/python -m twine check --strict dist/*
+	$(VENV)/bin/python -m venv --without-pip $(FRESH)
+	$(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		"$$($(FRESH)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dependencies.pth"
+	$(VENV)/bin/python -m pip --python $(FRESH) install --quiet --no-deps --ignore-installed dist/*.whl
+	$(VENV)/bin/python -m pip --python $(FRESH) check
+	$(TRY_INSTALLED)
+
+package-alone: package
+	rm -rf $(FRESH)
 	$(VENV)/bin/python -m venv $(FRESH)
 	$(FRESH)/bin/python -m pip install --quiet --no-compile $(PIP_OPTIONS) "$$(echo dist/*.whl)[backbones]"
-	mkdir -p $(FRESH)/raw $(FRESH)/preprocessed $(FRESH)/results
-	cd $(FRESH) && export nnUNet_raw=raw nnUNet_preprocessed=preprocessed nnUNet_results=results && \
-		bin/difftumor doctor --fix && bin/difftumor demo --no-training --out demo
+	$(TRY_INSTALLED)
 
 $(VENV)/ready: setup.py pyproject.toml constraints.txt nnunet_difftumor.pth
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \
