@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from networks import needs_monai
 
-pytestmark = pytest.mark.slow(file_seconds=60)
+pytestmark = pytest.mark.slow(file_seconds=90)
 TRAINERS = Path(__file__).parent / "trainers"
 PLANS = "nnUNetPlansDiffTumor"
 
@@ -60,6 +60,7 @@ def test_stu_net_trains_validates_and_predicts_as_nnunets_own(prepared_phantom, 
 
 
 @needs_monai
+@pytest.mark.long
 def test_swin_unetr_trains_and_predicts_as_nnunets_own(prepared_phantom, tmp_path):
     trainer = "nnUNetTrainerShortSwinUNETR"
     trained = train(trainer)

@@ -29,7 +29,7 @@ from nnunet_difftumor.trainers import ON
 from nnunet_difftumor.trainers.composed import composed_trainer
 from nnunet_difftumor.trainers.tiny import shrink_plans
 
-pytestmark = pytest.mark.slow(file_seconds=60)
+pytestmark = pytest.mark.slow(file_seconds=150)
 # The real networks, shown small patches, to be quick.
 EARLY = {"size_weights": {"tiny": 1.0, "small": 1.0}}
 

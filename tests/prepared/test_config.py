@@ -49,7 +49,7 @@ def test_a_saved_config_is_read_again(tmp_path):
         ),
         (
             {"preset": "real"},
-            'preset is "real", expected one of realistic, hu2023, hu2023_spline, hu2023_visual, difftumor',
+            'preset is "real", expected one of realistic, hu2023, hu2023_spline, hu2023_visual, hu2023_undeformed',
         ),
         ({"size_weights": {"huge": 1}}, "size_weights .*expected null, or shares of tiny, small, medium, large"),
         ({"size_weights": {"tiny": 0}}, "size_weights"),

@@ -12,7 +12,7 @@ from foreign_trainers import write_foreign_trainers
 
 from nnunet_difftumor.trainers import ON
 
-pytestmark = pytest.mark.slow(file_seconds=100)
+pytestmark = pytest.mark.slow(file_seconds=150)
 
 PLANS = "nnUNetPlansDiffTumor"
 

@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from environments import Environment, copy_of_sources
 
-pytestmark = pytest.mark.slow(file_seconds=260)
+pytestmark = pytest.mark.slow(file_seconds=200)
 
 TINY = "nnUNetTrainerDiffTumorTiny"
 
@@ -174,5 +174,6 @@ def test_nnunet_may_be_editable_and_a_run_goes_on_where_both_are(trained, tmp_pa
     )
 
 
+@pytest.mark.long
 def test_this_package_alone_may_be_editable(nnunet_folders, tmp_path):
     installed(tmp_path, editable=True).run(FIND_TRAINERS)
