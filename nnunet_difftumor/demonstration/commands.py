@@ -79,7 +79,7 @@ class Commands:
         lines: list[str] = []
         environment = os.environ | self.variables | {"PYTHONUNBUFFERED": "1"}
         with (
-            open(log_path, "w", encoding="utf-8") as log,
+            open(log_path, "w", buffering=1, encoding="utf-8") as log,
             subprocess.Popen(
                 [*_executable(words[0]), *words[1:]],
                 env=environment,

@@ -153,6 +153,16 @@ def test_commands_get_nnunets_variables_and_their_whole_output_is_logged(tmp_pat
     assert runner.done == [["say", "2"]]
 
 
+def test_a_log_can_be_followed_while_its_command_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    script = tmp_path / "follow"
+    script.write_text(
+        '#!/bin/sh\necho begun\nfor i in $(seq 200); do grep -q begun "$1" && exit 0; sleep 0.05; done\nexit 1\n'
+    )
+    script.chmod(0o755)
+    commands(tmp_path).run("follow", tmp_path / "logs" / "01_follow.log")
+
+
 @pytest.mark.parametrize(
     ("line", "shown"),
     [
