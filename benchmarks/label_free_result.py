@@ -84,12 +84,14 @@ def figures(run: Path, tumor: str) -> dict[str, Any]:
     return {
         "dsc": summary["dsc"]["value"],
         "nsd": summary["nsd"]["value"],
-        "detected": {band: [found(entry), entry["count"]] for band, entry in sensitivity.items() if entry["count"]},
+        "detected": {
+            band: [tumors_found(entry), entry["count"]] for band, entry in sensitivity.items() if entry["count"]
+        },
         "false_positives": {band: entry["value"] for band, entry in summary["false_positives_per_scan"].items()},
     }
 
 
-def found(entry: Mapping[str, Any]) -> int:
+def tumors_found(entry: Mapping[str, Any]) -> int:
     return round(entry["value"] * entry["count"])
 
 

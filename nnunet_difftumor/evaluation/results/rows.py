@@ -73,7 +73,7 @@ def rows(summary: Mapping[str, Any], *, nsd_tolerance_mm: float) -> Iterator[Row
 
 
 def counted(number: int, what: str) -> str:
-    """ "3 cases with tumors", "1 case with tumors".
+    """A number with its noun, such as "1 case with tumors".
 
     Args:
         number: how many.
