@@ -1,5 +1,6 @@
 """The one exception for input that a user can fix, and how its message shows what was seen."""
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -19,3 +20,10 @@ def shown(value: Any) -> str:
 def shortened(text: str) -> str:
     """The beginning of a text, if it is long."""
     return text if len(text) <= 80 else f"{text[:70]}... ({len(text)} characters)"
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names of a list, and how many there are more."""
+    if not names:
+        return "none"
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -81,7 +81,7 @@ def quick_preparation() -> Iterator[None]:
     from nnunetv2.preprocessing.preprocessors import default_preprocessor
 
     from nnunet_difftumor import worker_processes
-    from nnunet_difftumor.preparation import preprocessed_cases
+    from nnunet_difftumor.preparation.preprocessing import preprocessed_cases
 
     forkserver = multiprocessing.get_context("forkserver")
     forkserver.set_forkserver_preload([module.__name__ for module in (fingerprint_extractor, preprocessed_cases)])

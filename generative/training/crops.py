@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.errors import InputError, some
 from nnunet_difftumor.generative.stages import EARLY_BELOW_MM
 from nnunet_difftumor.generative.stored_cases import Lesion, StoredDataset
 from nnunet_difftumor.generative.training.settings import TrainingSettings
@@ -47,14 +47,14 @@ def split(eligible: Sequence[str], settings: TrainingSettings, *, known: Sequenc
     for key in ("training_cases", "validation_cases"):
         unknown = sorted(set(getattr(settings, key)) - set(known))
         if unknown:
-            raise InputError(f"{key}: {unknown} are not in the dataset, which has {_some(known)}")
+            raise InputError(f"{key}: {unknown} are not in the dataset, which has {some(known)}")
     both = sorted(set(settings.training_cases) & set(settings.validation_cases))
     if both:
         raise InputError(f"training_cases, validation_cases: {both} are in both")
     eligible = sorted(eligible)
     validation = [name for name in eligible if name in settings.validation_cases]
     if settings.validation_cases and not validation:
-        raise InputError(f"validation_cases: none of {_some(settings.validation_cases)} has what is trained")
+        raise InputError(f"validation_cases: none of {some(settings.validation_cases)} has what is trained")
     if not settings.validation_cases and not settings.training_cases and len(eligible) >= _LEAST_TO_HOLD_OUT:
         order = np.random.default_rng([settings.seed, len(eligible)]).permutation(len(eligible))
         validation = sorted(eligible[i] for i in order[: len(eligible) // 10])
@@ -62,7 +62,7 @@ def split(eligible: Sequence[str], settings: TrainingSettings, *, known: Sequenc
     if settings.training_cases:
         training = [name for name in training if name in settings.training_cases]
     if not training:
-        raise InputError(f"training_cases: no case is left to train with, of {_some(eligible)}")
+        raise InputError(f"training_cases: no case is left to train with, of {some(eligible)}")
     if not validation:
         validation = [name for name in eligible if name not in training] if settings.training_cases else []
     return Split(tuple(training), tuple(validation or training))
@@ -214,7 +214,3 @@ def _corner(middle: Sequence[int], size: Sequence[int], shape: Sequence[int]) ->
     for m, n, whole in zip(middle, size, shape, strict=True):
         corners.append(min(max(int(m) - n // 2, 0), whole - n) if whole >= n else (whole - n) // 2)
     return corners
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")

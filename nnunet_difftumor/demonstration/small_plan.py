@@ -47,7 +47,7 @@ def write_small_plans(
     Returns:
         The plans file.
     """
-    from nnunet_difftumor.preparation.plans import CONFIGURATION
+    from nnunet_difftumor.preparation.preprocessing.plans import CONFIGURATION
     from nnunet_difftumor.prepared.config import PLANS_NAME
     from nnunet_difftumor.prepared.nnunet.training_length import TrainingLength
     from nnunet_difftumor.trainers.tiny import shrink_plans

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.evaluation.label_maps import label_maps, organ_maps_for, some
+from nnunet_difftumor.errors import InputError, some
+from nnunet_difftumor.evaluation.label_maps import label_maps, organ_maps_for
 
 MISSING = ("refuse", "skip", "empty")
 # What nnU-Net writes beside predictions, and nowhere else.

@@ -5,8 +5,7 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from nnunet_difftumor.errors import InputError, shown
-from nnunet_difftumor.evaluation.label_maps import some
+from nnunet_difftumor.errors import InputError, shown, some
 
 CASE, PATIENT = "case", "patient"
 NOT_STATED = "(not stated)"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nnunet_difftumor.ct import IMAGE_SUFFIXES
 from nnunet_difftumor.ct.images import FORMATS, stem_of
-from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.errors import InputError, some
 from nnunet_difftumor.files import check_folder
 
 
@@ -48,8 +48,3 @@ def organ_maps_for(
     if missing := [name for name in names if name not in organs]:
         raise InputError(f"{organ_masks}: no organ mask for {some(missing)}; expected the file names of {prediction}")
     return {name: organs[name] for name in names}
-
-
-def some(names: Sequence[str]) -> str:
-    """The first names, and how many there are more."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

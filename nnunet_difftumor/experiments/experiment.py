@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_difftumor.ct.images import stem_of
-from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.evaluation.label_maps import label_maps, some
+from nnunet_difftumor.errors import InputError, some
+from nnunet_difftumor.evaluation.label_maps import label_maps
 from nnunet_difftumor.experiments.collecting.collect import collect
 from nnunet_difftumor.experiments.commands_text import commands_text
 from nnunet_difftumor.experiments.estimate import estimate

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.evaluation.label_maps import some
+from nnunet_difftumor.errors import InputError, some
 from nnunet_difftumor.experiments.planning.plan import Arm, Plan
 from nnunet_difftumor.nnunet_folders import RESULTS, WEIGHTS_FOLDER, nnunet_folder
 from nnunet_difftumor.prepared.config import FILE_NAME, DiffTumorConfig

@@ -6,7 +6,7 @@ from pathlib import Path
 from nnunet_difftumor.ct.images import stored_shape
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import free_bytes, in_words_of_bytes
-from nnunet_difftumor.preparation.preprocessed_cases import PreprocessedCases, in_words
+from nnunet_difftumor.preparation.preprocessing.preprocessed_cases import PreprocessedCases, in_words
 from nnunet_difftumor.prepared.made_from.raw_files import RawFiles
 
 

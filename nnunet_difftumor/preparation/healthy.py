@@ -8,8 +8,8 @@ from typing import Any
 from nnunet_difftumor.checks.examine import Remembered
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import write_json
-from nnunet_difftumor.preparation.plans import CONFIGURATION
-from nnunet_difftumor.preparation.preprocessed_cases import PreprocessedCases, in_words
+from nnunet_difftumor.preparation.preprocessing.plans import CONFIGURATION
+from nnunet_difftumor.preparation.preprocessing.preprocessed_cases import PreprocessedCases, in_words
 from nnunet_difftumor.prepared.label_free_validation import forget_validation_case
 from nnunet_difftumor.prepared.made_from.hashes import FileHashes
 from nnunet_difftumor.prepared.made_from.raw_files import RawFiles, check_case_list, raw_cases

@@ -1,9 +1,8 @@
 """`prepare`: nnU-Net's fingerprint, plans and preprocessing, then statistics, folds, settings and validation cases."""
 
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -13,32 +12,28 @@ from typing import Any
 import numpy as np
 import torch
 from nnunetv2.configuration import default_num_processes
-from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from tqdm import tqdm
 
 from nnunet_difftumor import __version__
-from nnunet_difftumor.checks.examine import Remembered
-from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.files import atomic_path, only_writer, write_json
-from nnunet_difftumor.pools_of_others import pools_of_others
+from nnunet_difftumor.errors import some
+from nnunet_difftumor.files import only_writer, write_json
 from nnunet_difftumor.preparation.datasets import check_channel, dataset_folders
 from nnunet_difftumor.preparation.dry_run import foretell_cases, foretell_room
-from nnunet_difftumor.preparation.folds import check_known, drop_from_folds, make_splits
+from nnunet_difftumor.preparation.folds import check_known, make_splits
 from nnunet_difftumor.preparation.healthy import HealthyPools
-from nnunet_difftumor.preparation.plans import CONFIGURATION, check_request, plan, remove_half_written, stored_request
-from nnunet_difftumor.preparation.preprocessed_cases import PreprocessedCases, WrongCaseError, axes_of, in_words
+from nnunet_difftumor.preparation.preprocessing.plans import CONFIGURATION
+from nnunet_difftumor.preparation.preprocessing.preprocess import Preprocessing
+from nnunet_difftumor.preparation.preprocessing.preprocessed_cases import axes_of
 from nnunet_difftumor.preparation.settings import decided_by_recipe, settings_of
 from nnunet_difftumor.preparation.validation_cases import ValidationCaseMaker
 from nnunet_difftumor.prepared.config import FILE_NAME, PLANS_NAME, DiffTumorConfig
 from nnunet_difftumor.prepared.enhancement import unenhanced_notes
 from nnunet_difftumor.prepared.grid import PreparedGrid
-from nnunet_difftumor.prepared.label_free_validation import forget_validation_case, validation_folder
+from nnunet_difftumor.prepared.label_free_validation import validation_folder
 from nnunet_difftumor.prepared.made_from import records
-from nnunet_difftumor.prepared.made_from.hashes import FileHashes
-from nnunet_difftumor.prepared.made_from.raw_files import RawFiles, check_case_list, raw_cases
+from nnunet_difftumor.prepared.made_from.raw_files import check_case_list, raw_cases
 from nnunet_difftumor.prepared.nnunet.dataset_json import read_dataset_json
-from nnunet_difftumor.prepared.nnunet.plans_and_folds import read_plans_file, read_splits
+from nnunet_difftumor.prepared.nnunet.plans_and_folds import read_splits
 from nnunet_difftumor.prepared.nnunet.preprocessed_dataset import PreprocessedDataset
 from nnunet_difftumor.prepared.pools import PooledDataset
 from nnunet_difftumor.prepared.recipes import RECIPES, REQUEST_KEY
@@ -112,18 +107,18 @@ def prepare(
         for note in check_case_list(raw, dataset_json, cases):
             report(f"NOTE: {note}")
         pool_folders = [dataset_folders(pool, argument="healthy")[0] for pool in healthy]
-        preparation = _Preparation(
+        own = Preprocessing(
             dataset_id=dataset_id,
             raw=raw,
             folder=folder,
             dataset_json=dataset_json,
-            raw_cases=cases,
-            config=config,
-            pools=HealthyPools(folder, raw, pools=pool_folders, overwrite=overwrite),
+            cases=cases,
             processes=processes or min(default_num_processes, os.cpu_count() or 1),
             overwrite=overwrite,
             report=report,
         )
+        pools = HealthyPools(folder, raw, pools=pool_folders, overwrite=overwrite)
+        preparation = _Preparation(own=own, pools=pools, config=config, overwrite=overwrite, report=report)
         request = {
             "planner": planner,
             "spacing_mm": [float(value) for value in spacing_mm] if spacing_mm else None,
@@ -142,7 +137,7 @@ def prepare(
         preparation.write_record()
         # Last: trainers take this file as the sign that the dataset is prepared.
         config.save(config_path)
-        report(f"prepared: {config_path}\n{_next_commands(dataset_id, splits, preparation.plans)}")
+        report(f"prepared: {config_path}\n{_next_commands(dataset_id, splits, own.plans)}")
         return config_path
 
 
@@ -170,55 +165,27 @@ class _Preparation:
     """One call of `prepare`: what it works on, and its steps.
 
     Attributes:
-        dataset_id: of the dataset.
-        raw, folder: of the raw and of the preprocessed dataset.
-        dataset_json: nnU-Net's.
-        raw_cases: the training cases by name.
-        config: the settings.
+        own: the dataset's own plans and preprocessed cases.
         pools: healthy pools.
-        processes: for nnU-Net's preprocessing.
+        config: the settings.
         overwrite: start again with everything.
         report: gets a line per step.
     """
 
-    dataset_id: int
-    raw: Path
-    folder: Path
-    dataset_json: dict[str, Any]
-    raw_cases: dict[str, RawFiles]
-    config: DiffTumorConfig
+    own: Preprocessing
     pools: HealthyPools
-    processes: int
+    config: DiffTumorConfig
     overwrite: bool
     report: Callable[[str], None]
 
     @property
-    def plans_file(self) -> Path:
-        return self.folder / f"{PLANS_NAME}.json"
-
-    @cached_property
-    def plans(self) -> dict[str, Any]:
-        """nnU-Net's plans, once they are made."""
-        return read_plans_file(self.plans_file)
-
-    @property
-    def preprocessed(self) -> Path:
-        """The folder of preprocessed cases."""
-        return self.folder / self.plans["configurations"][CONFIGURATION]["data_identifier"]
+    def folder(self) -> Path:
+        """Of the preprocessed dataset."""
+        return self.own.folder
 
     @cached_property
     def statistics(self) -> StatisticsStore:
-        return StatisticsStore(self.folder, self.preprocessed.name)
-
-    @cached_property
-    def hashes(self) -> FileHashes:
-        return records.file_hashes(self.folder)
-
-    @cached_property
-    def made(self) -> PreprocessedCases:
-        """The dataset's own preprocessed cases."""
-        folder = records.cases_folder(self.folder)
-        return PreprocessedCases(self.preprocessed, folder, hashes=self.hashes, plans=self.plans)
+        return StatisticsStore(self.folder, self.own.cases_folder.name)
 
     @cached_property
     def versions(self) -> dict[str, str]:
@@ -231,24 +198,10 @@ class _Preparation:
         Raises:
             InputError: if the plans that are there were made for another request, or nnU-Net refuses the dataset.
         """
-        log = self.folder / f"{PLANS_NAME}.log"
-        new = self._new_request(request)
-        if new is None:
-            self.report(self._kept_plans)
-            self._preprocess(newly_planned=False)
-        else:
-            records.forget_dataset_record(self.folder)
-            self._plan(new, log)
-            try:
-                self._preprocess(newly_planned=True)
-            except WrongCaseError:
-                # Made with the case that is to be fixed or removed.
-                for path in (self.plans_file, self.folder / "dataset_fingerprint.json"):
-                    path.unlink()
-                raise
-        self._copy_dataset_json()
-        self.pools.preprocess(self.plans, hashes=self.hashes, processes=self.processes, report=self.report)
-        self.hashes.save()
+        own = self.own
+        own.run(request)
+        self.pools.preprocess(own.plans, hashes=own.hashes, processes=own.processes, report=self.report)
+        own.hashes.save()
 
     def say_what_would_be_done(self, request: dict[str, Any], said: str) -> None:
         """Instead of all other steps; nothing is written.
@@ -260,20 +213,20 @@ class _Preparation:
         Raises:
             InputError: as the other steps, as far as headers, settings and what is there show it.
         """
-        new = self._new_request(request)
+        new = self.own.new_request(request)
         made = pooled = None
         if new is None:
-            self.report(self._kept_plans)
-            made = self.made
-            pooled = self.pools.made(self.plans, hashes=self.hashes)
+            self.own.say_kept_plans()
+            made = self.own.made
+            pooled = self.pools.made(self.own.plans, hashes=self.own.hashes)
         else:
             asked = {"voxels of": new["spacing_mm"], "patches of": new["patch_size"], "recipe": new["recipe"]}
             words = [new["planner"], *(f"{key} {value}" for key, value in asked.items() if value is not None)]
             self.report(
-                f"[1/6] fingerprint: would be extracted from {len(self.raw_cases)} cases\n"
-                f"[2/6] plans: {self.plans_file} would be made by {', '.join(words)}"
+                f"[1/6] fingerprint: would be extracted from {len(self.own.cases)} cases\n"
+                f"[2/6] plans: {self.own.plans_file} would be made by {', '.join(words)}"
             )
-        foretell_cases("[3/6] preprocessing", self.raw_cases, made, report=self.report)
+        foretell_cases("[3/6] preprocessing", self.own.cases, made, report=self.report)
         if self.pools.names:
             what = f"      healthy pools {', '.join(self.pools.names)}"
             foretell_cases(what, self.pools.cases, pooled, report=self.report)
@@ -281,39 +234,15 @@ class _Preparation:
         kept = settings.is_file() and not self.overwrite
         self.say_settings(said if kept else f"{settings} would be made: {said}")
         source, existing = self._existing_folds()
-        if existing is not None and source.parent == self.raw:
-            check_known(existing, {*self.raw_cases, *self.pools.cases}, where=source)
+        if existing is not None and source.parent == self.own.raw:
+            check_known(existing, {*self.own.cases, *self.pools.cases}, where=source)
         folds = f"of {source} would be kept" if existing is not None else "would be made from what the label maps hold"
         self.report(
             f"[5/6] organ statistics would be measured; folds {folds}\n"
             "[6/6] validation cases would follow from the folds\n"
-            f"{foretell_room({**self.raw_cases, **self.pools.cases}, self.folder)}. Dry run: nothing was written, and "
+            f"{foretell_room({**self.own.cases, **self.pools.cases}, self.folder)}. Dry run: nothing was written, and "
             "no voxel was looked at"
         )
-
-    @property
-    def _kept_plans(self) -> str:
-        return f"[1/6] fingerprint: kept\n[2/6] plans: kept {self.plans_file}"
-
-    def _new_request(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        """What new plans are to be made for; None if those that are there are kept.
-
-        Raises:
-            InputError: if the plans that are there were made for another request, or none can be made for it.
-        """
-        if not self.plans_file.is_file() or self.overwrite:
-            new = {**request, "planner": request["planner"] or _PLANNER}
-            check_request(new)
-            return new
-        made_for = stored_request(str(self.plans_file))
-        # What is not asked for is what it was: whoever fixes a dataset need not know how it was planned.
-        asked = {key: value for key, value in request.items() if value is not None}
-        if made_for is None or not asked.items() <= made_for.items():
-            raise InputError(
-                f"{self.plans_file}: was made for {made_for}, now {asked} is asked for; give `overwrite` to plan "
-                "and preprocess again"
-            )
-        return None
 
     def say_settings(self, said: str) -> None:
         """What the settings are, and where a tumor will not be like those of its organ."""
@@ -321,98 +250,26 @@ class _Preparation:
         for note in (note for organ in self.config.organs for note in notes_on_organ(organ, self.config.preset)):
             self.report(f"      NOTE: {note}")
 
-    def _plan(self, request: dict[str, Any], log: Path) -> None:
-        self.report("[1/6] fingerprint, with nnU-Net's check of the dataset")
-        remove_half_written(self.folder / "dataset_fingerprint.json")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        log.unlink(missing_ok=True)
-        try:
-            with pools_of_others(log):
-                extract_fingerprints(
-                    [self.dataset_id],
-                    num_processes=self.processes,
-                    check_dataset_integrity=True,
-                    clean=self.overwrite,
-                )
-        except (AssertionError, RuntimeError) as error:
-            raise InputError(f"nnU-Net's check of dataset {self.dataset_id} failed: {error}") from error
-        self.report(f"[2/6] plans: {request['planner']}; what nnU-Net says of them: {log}")
-        with open(log, "a") as file, redirect_stdout(file):
-            plan(self.dataset_id, str(self.plans_file), request)
-
-    def _preprocess(self, *, newly_planned: bool) -> None:
-        """What is new or has changed; and what is gone is removed."""
-        if self.overwrite:
-            for name in self.made.names():
-                self.made.forget(name)
-        self.made.remove_unfinished()
-        withdrawn = sorted(self.made.names() - set(self.raw_cases))
-        changes = self.made.changes(self.raw_cases)
-        if withdrawn or changes:
-            records.forget_dataset_record(self.folder)
-        if withdrawn:
-            # The folds first: whatever is interrupted then is withdrawn by the next call.
-            drop_from_folds(self.folder / "splits_final.json", withdrawn)
-        for name in withdrawn:
-            self.report(f"      {name}: withdrawn from {self.raw.name}; removed")
-            Remembered(self.folder).forget(name)
-        for name in (*withdrawn, *changes):
-            self.made.forget(name)
-            self._truth(name).unlink(missing_ok=True)
-            forget_validation_case(self.folder, name, file_ending=self.dataset_json["file_ending"])
-        if changes:
-            self.report(f"[3/6] preprocessing {len(changes)} of {len(self.raw_cases)} cases")
-            if len(changes) < len(self.raw_cases) or "new" not in changes.values():
-                for line in in_words(changes):
-                    self.report(f"      {line}")
-            if not newly_planned:
-                self.report("      plans are kept as they were made from the cases of then; `overwrite` plans again")
-            cases = {name: self.raw_cases[name] for name in changes}
-            self.made.make(cases, self.dataset_json, processes=self.processes, check=not newly_planned)
-        else:
-            self.report(f"[3/6] preprocessing: kept {self.preprocessed}")
-        for name, files in self.raw_cases.items():
-            self._copy_truth(name, files.label)
-        seen = set(nnUNetDatasetBlosc2.get_identifiers(str(self.preprocessed)))
-        if lost := sorted(set(self.raw_cases) - seen):
-            raise InputError(
-                f"{self.preprocessed}: nnU-Net does not see {_some(lost)} of {self.raw.name} there; rename these cases"
-            )
-
-    def _truth(self, case: str) -> Path:
-        """The label map that nnU-Net's validation compares with."""
-        return self.folder / "gt_segmentations" / f"{case}{self.dataset_json['file_ending']}"
-
-    def _copy_truth(self, case: str, label: Path) -> None:
-        truth = self._truth(case)
-        if not truth.is_file() or self.hashes.sha256(truth) != self.hashes.sha256(label):
-            with atomic_path(truth) as temporary:
-                shutil.copyfile(label, temporary)
-
-    def _copy_dataset_json(self) -> None:
-        """nnU-Net's planning does it too, but plans may be older than a correction of the file."""
-        write_json(self.folder / "dataset.json", read_dataset_json(self.raw / "dataset.json"))
-
     def write_record(self) -> None:
         """Says that everything is made, and from what."""
-        self.hashes.save()
+        self.own.hashes.save()
         records.write_dataset_record(
             self.folder,
             records.DatasetRecord(
                 difftumor=__version__,
                 nnunetv2=version("nnunetv2"),
-                plans=records.preprocessing_key(self.plans, CONFIGURATION),
-                window_hu=records.window_hu(self.plans),
+                plans=records.preprocessing_key(self.own.plans, CONFIGURATION),
+                window_hu=records.window_hu(self.own.plans),
                 organs=[organ.to_dict() for organ in self.config.organs],
-                labels=self.dataset_json["labels"],
+                labels=self.own.dataset_json["labels"],
                 pools=self.pools.names,
             ),
         )
 
     def measure(self) -> dict[str, dict[str, Any]]:
         """Statistics of every organ in every case; returns per case its label values and organs."""
-        grid = PreparedGrid.from_plans(self.plans, CONFIGURATION)
-        store, dataset = self.statistics, PooledDataset(str(self.preprocessed))
+        grid = PreparedGrid.from_plans(self.own.plans, CONFIGURATION)
+        store, dataset = self.statistics, PooledDataset(str(self.own.cases_folder))
         organs = [organ.to_dict() for organ in self.config.organs]
         self.report(f"[5/6] organ statistics of {len(dataset.identifiers)} cases")
         found = {}
@@ -457,21 +314,20 @@ class _Preparation:
         write_json(path, splits)
         real, bases = _real_cases(splits), splits[0]["synthesis_bases"]
         self.report(
-            f"      {len(splits)} folds; {len(real)} real tumor cases: {_some(real)}; {len(bases)} bases: "
-            f"{_some(bases)}"
+            f"      {len(splits)} folds; {len(real)} real tumor cases: {some(real)}; {len(bases)} bases: {some(bases)}"
         )
         if without_fold := [case for case in splits[0]["left_out"] if case in with_lesions]:
-            self.report(f"      in no fold, and never trained: {_some(without_fold)}; add them to {source}")
+            self.report(f"      in no fold, and never trained: {some(without_fold)}; add them to {source}")
         if neither := sorted(set(present) - (with_lesions - set(self.pools.cases)) - set(bases)):
             self.report(
                 "      not used, without any organ of difftumor.json, or with a lesion in a healthy pool: "
-                f"{_some(neither)}"
+                f"{some(neither)}"
             )
         return splits
 
     def _existing_folds(self) -> tuple[Path, list[dict[str, Any]] | None]:
         """Where folds are, or would be, and those that are kept."""
-        path, users, existing = self.folder / "splits_final.json", self.raw / "splits_final.json", None
+        path, users, existing = self.folder / "splits_final.json", self.own.raw / "splits_final.json", None
         source = users if users.is_file() else path
         if source.is_file() and not (self.overwrite and source == path):
             existing = read_splits(source)
@@ -483,12 +339,12 @@ class _Preparation:
         """nnU-Net does not turn images: a network could tell the pools by their orientation."""
         if not self.pools.cases:
             return
-        dataset = PreprocessedDataset(str(self.preprocessed))
-        own = {axes_of(dataset.load_case(case)[3], self.plans["transpose_forward"]) for case in dataset.identifiers}
+        dataset = PreprocessedDataset(str(self.own.cases_folder))
+        own = {axes_of(dataset.load_case(case)[3], self.own.plans["transpose_forward"]) for case in dataset.identifiers}
         others = self.pools.lying_otherwise(own)
         if others:
             self.report(
-                f"      NOTE: {_some(others)} lie otherwise in their arrays than the dataset's own cases "
+                f"      NOTE: {some(others)} lie otherwise in their arrays than the dataset's own cases "
                 f"({', '.join(sorted(own))}), and nnU-Net does not turn images: the network may learn the orientation "
                 "instead of the tumors. Turn them when converting"
             )
@@ -503,9 +359,9 @@ class _Preparation:
         """The held-out cases of label-free training, with fixed synthetic tumors."""
         cases = sorted({case for split in splits for case in split["label_free_val"]})
         folder = validation_folder(self.folder)
-        maker = ValidationCaseMaker(folder, self.plans, dataset_json=self.dataset_json, config=self.config)
+        maker = ValidationCaseMaker(folder, self.own.plans, dataset_json=self.own.dataset_json, config=self.config)
         self.report(f"[6/6] synthetic validation cases for label-free training: {len(cases)}")
-        files = {**self.raw_cases, **self.pools.cases}
+        files = {**self.own.cases, **self.pools.cases}
         for case in tqdm(cases, unit="case", disable=None):
             if not self.overwrite and maker.is_made(case, self.versions[case]):
                 continue
@@ -515,7 +371,3 @@ class _Preparation:
 
 def _real_cases(splits: Sequence[dict[str, Any]]) -> list[str]:
     return sorted({case for split in splits for key in ("train", "val") for case in split[key]})
-
-
-def _some(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f", ... ({len(names)})" if len(names) > most else "") if names else "none"

@@ -11,7 +11,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_difftumor.files import blaming_the_disk, write_json
 from nnunet_difftumor.json_checks import load_json
-from nnunet_difftumor.preparation.plans import CONFIGURATION
+from nnunet_difftumor.preparation.preprocessing.plans import CONFIGURATION
 from nnunet_difftumor.prepared.config import DiffTumorConfig
 from nnunet_difftumor.prepared.made_from.raw_files import RawFiles
 from nnunet_difftumor.synthesis.organ_statistics import OrganStatistics

@@ -11,7 +11,7 @@ import pytest
 
 from nnunet_difftumor.cli.main import main
 from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.preparation.raw_images import check_case_hu
+from nnunet_difftumor.preparation.preprocessing.raw_images import check_case_hu
 
 LABELS = {"background": 0, "liver": 1, "liver_tumor": 2}
 

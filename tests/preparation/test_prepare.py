@@ -10,7 +10,7 @@ import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_difftumor.cli.main import main
-from nnunet_difftumor.preparation.plans import _set_patch_size
+from nnunet_difftumor.preparation.preprocessing.plans import _set_patch_size
 from nnunet_difftumor.prepared.config import DiffTumorConfig
 from nnunet_difftumor.prepared.statistics import StatisticsStore
 from nnunet_difftumor.synthesis.look.sample_shares import SampleShares

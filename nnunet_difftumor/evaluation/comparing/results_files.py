@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_difftumor.errors import InputError, shown
-from nnunet_difftumor.evaluation.label_maps import some
+from nnunet_difftumor.errors import InputError, shown, some
 from nnunet_difftumor.evaluation.measures.case import CaseResult
 from nnunet_difftumor.evaluation.results.layout import SCHEMA_VERSION, case_from_json
 from nnunet_difftumor.json_checks import read_json

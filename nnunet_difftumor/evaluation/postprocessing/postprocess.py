@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from nnunet_difftumor import __version__
 from nnunet_difftumor.ct import SUFFIXES, Scan, read_label_grid, read_labels, write_labels
-from nnunet_difftumor.errors import InputError
-from nnunet_difftumor.evaluation.label_maps import label_maps, organ_maps_for, some
+from nnunet_difftumor.errors import InputError, some
+from nnunet_difftumor.evaluation.label_maps import label_maps, organ_maps_for
 from nnunet_difftumor.evaluation.labels import find_dataset_json
 from nnunet_difftumor.evaluation.measures.matching import CONNECTIVITY
 from nnunet_difftumor.evaluation.postprocessing.organ_rule import MIN_OVERLAP, TOLERANCE_MM, judge, region_of

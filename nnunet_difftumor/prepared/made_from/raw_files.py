@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.errors import InputError, some
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def check_case_list(raw: Path, dataset_json: Mapping[str, Any], cases: Mapping[s
     lost = [name for name in cases if name.endswith("_seg")]
     if lost:
         raise InputError(
-            f"{cases[lost[0]].images[0]}: case {_some(lost)}: nnU-Net takes preprocessed files that end in _seg for "
+            f"{cases[lost[0]].images[0]}: case {some(lost)}: nnU-Net takes preprocessed files that end in _seg for "
             "label maps and would lose the case without a word; rename its image and its label map"
         )
     for name, files in cases.items():
@@ -98,7 +98,7 @@ def check_case_list(raw: Path, dataset_json: Mapping[str, Any], cases: Mapping[s
         )
         if left:
             notes.append(
-                f"{folder}: {_some(left)} belong to no case and are left out; nnU-Net wants {what} named "
+                f"{folder}: {some(left)} belong to no case and are left out; nnU-Net wants {what} named "
                 f"CASE{'_0000' if part == 'imagesTr' else ''}{dataset_json['file_ending']}, with the same CASE for both"
             )
     return notes
@@ -106,7 +106,3 @@ def check_case_list(raw: Path, dataset_json: Mapping[str, Any], cases: Mapping[s
 
 def _path(raw: Path, text: str) -> Path:
     return Path(os.path.abspath(raw / os.path.expandvars(text)))
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f", ... ({len(names)})" if len(names) > 5 else "")

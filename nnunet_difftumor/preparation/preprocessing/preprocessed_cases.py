@@ -20,8 +20,8 @@ from tqdm import tqdm
 from nnunet_difftumor.ct.whole_files import check_is_whole
 from nnunet_difftumor.errors import InputError
 from nnunet_difftumor.files import DiskError, blaming_the_disk
-from nnunet_difftumor.preparation.plans import CONFIGURATION
-from nnunet_difftumor.preparation.raw_images import check_case_hu
+from nnunet_difftumor.preparation.preprocessing.plans import CONFIGURATION
+from nnunet_difftumor.preparation.preprocessing.raw_images import check_case_hu
 from nnunet_difftumor.prepared.made_from.hashes import FileHashes
 from nnunet_difftumor.prepared.made_from.raw_files import RawFiles
 from nnunet_difftumor.prepared.made_from.records import (
