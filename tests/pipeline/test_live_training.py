@@ -67,7 +67,7 @@ def test_every_synthetic_sample_has_its_tumor_with_every_start_method(
 
 def test_specs_labels_and_order_do_not_depend_on_workers(prepared_phantom, tmp_path, monkeypatch, stand_ins):
     expected = None
-    for workers in (1, 2, 4):
+    for workers in (1, 4):
         live = {"timeout_s": 600.0}
         made = batches_of(prepared_phantom, tmp_path, workers=workers, count=12, monkeypatch=monkeypatch, live=live)
         assert [batch["index"] for batch in made] == list(range(1, 13))
@@ -104,7 +104,7 @@ def test_what_is_too_faint_is_drawn_again_whatever_the_workers(
 def test_voxels_do_not_depend_on_workers_when_deterministic(prepared_phantom, tmp_path, monkeypatch, small_patches):
     """With the real networks: what else they draw at the same time must not matter."""
     expected, live = None, {"deterministic": True, "timeout_s": 600.0}
-    for workers in (1, 2, 4):
+    for workers in (1, 4):
         made = batches_of(
             prepared_phantom, tmp_path, workers=workers, count=4, monkeypatch=monkeypatch, live=live, **EARLY
         )
@@ -120,7 +120,7 @@ def test_voxels_from_a_finished_bank_do_not_depend_on_workers(prepared_phantom, 
     make_bank(501, per_case=2, output=tmp_path / "bank", report=lambda line: None)
     settings = {"source": "bank", "bank_folder": str(tmp_path / "bank"), "handcrafted_share": share}
     expected = None
-    for workers in (1, 2, 4):
+    for workers in (1, 4):
         made = batches_of(prepared_phantom, tmp_path, workers=workers, count=8, monkeypatch=monkeypatch, **settings)
         found = [(drawn(batch), voxels(batch)) for batch in made]
         expected = expected or found
