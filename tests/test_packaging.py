@@ -7,11 +7,13 @@ import sys
 import tarfile
 import time
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from environments import REPOSITORY, Environment, copy_of_sources
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from nnunet_difftumor import __version__
@@ -53,6 +55,24 @@ def installed(request, clone, wheel, tmp_path_factory) -> Environment:
     else:
         environment.pip("install", "--no-deps", "--no-build-isolation", "-e", clone)
     return environment
+
+
+def test_what_is_pinned_installs_on_the_first_release_of_the_oldest_python():
+    """Debian 12 has 3.11.2, and some packages want a later patch of it."""
+    (oldest,) = (
+        part.version
+        for part in SpecifierSet(metadata.metadata("nnunet-difftumor")["Requires-Python"])
+        if part.operator == ">="
+    )
+    pins = [Requirement(line) for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if line[0] != "#"]
+    wanted = {}
+    for pin in pins:
+        try:
+            wanted[pin.name] = metadata.metadata(pin.name)["Requires-Python"] or ""
+        except metadata.PackageNotFoundError:
+            continue  # of an extra that is not installed here
+    assert len(wanted) > 40
+    assert [name for name, python in wanted.items() if not SpecifierSet(python).contains(f"{oldest}.0")] == []
 
 
 def test_wheel_installs_nothing_but_the_package_and_its_pth_file(wheel):
