@@ -40,6 +40,7 @@ def predict(trainer: str, images: Path, output: Path) -> subprocess.CompletedPro
     )
 
 
+@pytest.mark.long
 def test_stu_net_trains_validates_and_predicts_as_nnunets_own(prepared_phantom, tmp_path):
     trainer = "nnUNetTrainerShortSTUNet"
     trained = train(trainer)
@@ -60,7 +61,6 @@ def test_stu_net_trains_validates_and_predicts_as_nnunets_own(prepared_phantom, 
 
 
 @needs_monai
-@pytest.mark.long
 def test_swin_unetr_trains_and_predicts_as_nnunets_own(prepared_phantom, tmp_path):
     trainer = "nnUNetTrainerShortSwinUNETR"
     trained = train(trainer)

@@ -37,11 +37,11 @@ def scans(test_data, tmp_path_factory):
 def demo(scans, out, *more: str) -> subprocess.CompletedProcess:
     variables = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")}
     command = Path(sys.executable).with_name("difftumor")
-    options = ["--data", scans, "--out", out, "--epochs", "3", "--iterations-per-epoch", "80", *more]
+    options = ["--data", scans, "--out", out, "--epochs", "2", "--iterations-per-epoch", "80", *more]
     return subprocess.run([command, "demo", *options], env=variables, text=True, capture_output=True)
 
 
-@pytest.mark.slow(file_seconds=250)
+@pytest.mark.slow(file_seconds=170)
 def test_demo_raises_the_dice_on_real_ct_and_then_keeps_what_is_done(scans, tmp_path):
     out = tmp_path / "out"
     pictures = demo(scans, out, "--no-training")

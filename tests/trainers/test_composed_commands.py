@@ -12,7 +12,7 @@ from foreign_trainers import write_foreign_trainers
 
 from nnunet_difftumor.trainers import ON
 
-pytestmark = pytest.mark.slow(file_seconds=150)
+pytestmark = pytest.mark.slow(file_seconds=90)
 
 PLANS = "nnUNetPlansDiffTumor"
 
@@ -27,59 +27,83 @@ def command(name: str, *arguments: object, **variables: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "nnUNetTrainerShortBN",
-        pytest.param("nnUNetTrainerShortDA5", marks=pytest.mark.long),
-        pytest.param("nnUNetTrainerForeignShort", marks=pytest.mark.long),
-    ],
-)
-def test_every_command_of_nnunet_finds_the_trainer(dataset, tmp_path, monkeypatch, name):
+@pytest.fixture
+def trained(request, dataset, tmp_path, monkeypatch) -> Path:
+    """The folder of a trained fold; there is an image in `images/` and nnU-Net looks for results where it lies."""
     monkeypatch.setenv("nnUNet_extTrainer", str(write_foreign_trainers(tmp_path)))
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
-    trainer = ON + name
-    of_model = ("-d", "501", "-p", PLANS, "-c", "3d_fullres", "-tr", trainer)
-    train = ("501", "3d_fullres", "0", "-tr", trainer, "-p", PLANS, "-device", "cpu")
-    command("nnUNetv2_train", *train, "--npz")
-    fold = tmp_path / "results" / "Dataset501_Phantom" / f"{trainer}__{PLANS}__3d_fullres" / "fold_0"
-    (fold / "checkpoint_final.pth").rename(fold / "checkpoint_latest.pth")
-    assert "This split has" in command("nnUNetv2_train", *train, "--c") or (fold / "checkpoint_final.pth").is_file()
-    (fold / "validation" / "summary.json").unlink()
-    command("nnUNetv2_train", *train, "--val", "--npz")
-    assert (fold / "validation" / "summary.json").is_file()
+    command("nnUNetv2_train", *training(request.param), "--npz")
+    images = tmp_path / "images"
+    images.mkdir()
+    scan = nib.load(dataset.raw / "imagesTr" / "phantom_tumor_001_0000.nii.gz")
+    nib.save(scan.slicer[:40, :40, :30], images / "case_0000.nii.gz")
+    return tmp_path / "results" / "Dataset501_Phantom" / f"{ON}{request.param}__{PLANS}__3d_fullres" / "fold_0"
+
+
+def training(name: str) -> tuple[str, ...]:
+    return ("501", "3d_fullres", "0", "-tr", ON + name, "-p", PLANS, "-device", "cpu")
+
+
+def of_model(name: str) -> tuple[str, ...]:
+    return ("-d", "501", "-p", PLANS, "-c", "3d_fullres", "-tr", ON + name)
+
+
+def predicted(folder: Path, *model: object, of: str = "nnUNetv2_predict", **variables: str) -> np.ndarray:
+    images = folder.parent / "images"
+    how = ("-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1", "--disable_tta")
+    command(of, "-i", images, "-o", folder, *model, *how, **variables)
+    return np.asarray(nib.load(folder / "case.nii.gz").dataobj)
+
+
+NAMES = ("nnUNetTrainerShortBN", "nnUNetTrainerShortDA5", "nnUNetTrainerForeignShort")
+IN_CI = NAMES[0]
+
+
+@pytest.mark.parametrize(
+    "trained",
+    [name if name == IN_CI else pytest.param(name, marks=pytest.mark.long) for name in NAMES],
+    indirect=True,
+)
+def test_training_and_prediction_find_the_trainer_and_plain_nnunet_what_is_exported(trained, tmp_path):
+    name = trained.parent.name.split("__")[0].removeprefix(ON)
+    expected = predicted(tmp_path / "ours", *of_model(name))
+    said = command("difftumor", "export", trained.parent, "-o", tmp_path / "exported")
+    assert f"predicting needs the trainer {name}, which is in the module foreign_module" in said
+    plain = predicted(
+        tmp_path / "plain",
+        *("-m", tmp_path / "exported"),
+        of="nnUNetv2_predict_from_modelfolder",
+        DIFFTUMOR_NO_AUTOLOAD="1",
+    )
+    assert np.array_equal(plain, expected)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("trained", NAMES, indirect=True)
+def test_every_other_command_of_nnunet_finds_the_trainer(trained, dataset, tmp_path):
+    name = trained.parent.name.split("__")[0].removeprefix(ON)
+    (trained / "checkpoint_final.pth").rename(trained / "checkpoint_latest.pth")
+    resumed = command("nnUNetv2_train", *training(name), "--c")
+    assert "This split has" in resumed or (trained / "checkpoint_final.pth").is_file()
+    (trained / "validation" / "summary.json").unlink()
+    command("nnUNetv2_train", *training(name), "--val", "--npz")
+    assert (trained / "validation" / "summary.json").is_file()
     for path in (dataset.raw / "labelsTr").iterdir():
         # With every label, since nnU-Net finds no best model where one is in no case at all.
         image = nib.load(path)
         labels = np.asarray(image.dataobj).copy()
         labels[:8, 0, 0] = range(8)
         nib.save(nib.Nifti1Image(labels, image.affine, image.header), path)
-    best = command(
-        "nnUNetv2_find_best_configuration", "501", "-p", PLANS, "-c", "3d_fullres", "-tr", trainer, "-f", "0"
-    )
-    assert f"-tr {trainer}" in best
+    choice = ("501", "-p", PLANS, "-c", "3d_fullres", "-tr", ON + name, "-f", "0")
+    assert f"-tr {ON}{name}" in command("nnUNetv2_find_best_configuration", *choice)
 
-    images = tmp_path / "images"
-    images.mkdir()
-    scan = nib.load(dataset.raw / "imagesTr" / "phantom_tumor_001_0000.nii.gz")
-    nib.save(scan.slicer[:40, :40, :30], images / "case_0000.nii.gz")
-    how = ("-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1", "--disable_tta")
-    command("nnUNetv2_predict", "-i", images, "-o", tmp_path / "ours", *of_model, *how)
-
+    expected = predicted(tmp_path / "ours", *of_model(name))
     # As a zip to where other people's trainers are, but not ours.
-    command("nnUNetv2_export_model_to_zip", *of_model, "-f", "0", "-o", tmp_path / "model.zip")
+    command("nnUNetv2_export_model_to_zip", *of_model(name), "-f", "0", "-o", tmp_path / "model.zip")
     elsewhere = {"nnUNet_results": str(tmp_path / "elsewhere")}
     (tmp_path / "elsewhere").mkdir()
     command("nnUNetv2_install_pretrained_model_from_zip", tmp_path / "model.zip", **elsewhere)
-    command("nnUNetv2_predict", "-i", images, "-o", tmp_path / "unzipped", *of_model, *how, **elsewhere)
-
-    said = command("difftumor", "export", fold.parent, "-o", tmp_path / "exported")
-    assert f"predicting needs the trainer {name}, which is in the module foreign_module" in said
-    model = ("-m", tmp_path / "exported", "-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1", "--disable_tta")
-    plain = {"DIFFTUMOR_NO_AUTOLOAD": "1"}
-    command("nnUNetv2_predict_from_modelfolder", "-i", images, "-o", tmp_path / "plain", *model, **plain)
-    made = [np.asarray(nib.load(tmp_path / name / "case.nii.gz").dataobj) for name in ("ours", "unzipped", "plain")]
-    assert np.array_equal(made[0], made[1]) and np.array_equal(made[0], made[2])
+    assert np.array_equal(predicted(tmp_path / "unzipped", *of_model(name), **elsewhere), expected)
 
 
 def test_a_name_that_nnunet_does_not_know_ends_in_one_sentence(prepared_phantom, tmp_path):
