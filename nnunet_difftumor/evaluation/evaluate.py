@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from nnunet_difftumor import __version__
 from nnunet_difftumor.ct import read_label_grid, read_labels
-from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.errors import InputError, some
 from nnunet_difftumor.evaluation.case_files import CaseFiles, find_case_files
 from nnunet_difftumor.evaluation.challenges.catalogue import find_challenge
 from nnunet_difftumor.evaluation.challenges.challenge import Challenge
@@ -302,7 +302,7 @@ def _check_declared(labels: np.ndarray, declared: Collection[int] | None, path: 
     unknown = np.setdiff1d(np.unique(labels), [0, *declared])
     if unknown.size:
         raise InputError(
-            f"{path}: has the values {', '.join(map(str, unknown[:5]))}, which dataset.json does not declare; name the "
+            f"{path}: has the values {some(list(map(str, unknown)))}, which dataset.json does not declare; name the "
             "right file with `dataset_json`, or the values of tumors with `tumor_label`"
         )
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from nnunet_difftumor import __version__
 from nnunet_difftumor.checks.gate import check_before
-from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.errors import InputError, some
 from nnunet_difftumor.files import free_bytes, in_words_of_bytes
 from nnunet_difftumor.pipeline.training_synthesis import TrainingSynthesis
 from nnunet_difftumor.prepared.bank_folder import BankFolder
@@ -298,11 +298,7 @@ def _contrast_note(seen: Mapping[str, Sequence[_Seen]]) -> str:
         mostly = sorted(case for case, found in faint.items() if sum(found) > 0.5 * len(found))
         note += f"; {count} of {len(values)} have less contrast than {LEAST_CONTRAST_TO_NOISE:g} times the noise, "
         note += "hardly to be seen"
-        note += (
-            f", most lesions of {', '.join(mostly[:5])}{', ...' if len(mostly) > 5 else ''} among them"
-            if mostly
-            else ""
-        )
+        note += f", most lesions of {some(mostly)} among them" if mostly else ""
     return note
 
 

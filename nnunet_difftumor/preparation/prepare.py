@@ -118,7 +118,7 @@ def prepare(
             report=report,
         )
         pools = HealthyPools(folder, raw, pools=pool_folders, overwrite=overwrite)
-        preparation = _Preparation(own=own, pools=pools, config=config, overwrite=overwrite, report=report)
+        preparation = _Preparation(own=own, pools=pools, config=config)
         request = {
             "planner": planner,
             "spacing_mm": [float(value) for value in spacing_mm] if spacing_mm else None,
@@ -168,15 +168,16 @@ class _Preparation:
         own: the dataset's own plans and preprocessed cases.
         pools: healthy pools.
         config: the settings.
-        overwrite: start again with everything.
-        report: gets a line per step.
     """
 
     own: Preprocessing
     pools: HealthyPools
     config: DiffTumorConfig
-    overwrite: bool
-    report: Callable[[str], None]
+
+    @property
+    def report(self) -> Callable[[str], None]:
+        """Gets a line per step."""
+        return self.own.report
 
     @property
     def folder(self) -> Path:
@@ -231,7 +232,7 @@ class _Preparation:
             what = f"      healthy pools {', '.join(self.pools.names)}"
             foretell_cases(what, self.pools.cases, pooled, report=self.report)
         settings = self.folder / FILE_NAME
-        kept = settings.is_file() and not self.overwrite
+        kept = settings.is_file() and not self.own.overwrite
         self.say_settings(said if kept else f"{settings} would be made: {said}")
         source, existing = self._existing_folds()
         if existing is not None and source.parent == self.own.raw:
@@ -329,7 +330,7 @@ class _Preparation:
         """Where folds are, or would be, and those that are kept."""
         path, users, existing = self.folder / "splits_final.json", self.own.raw / "splits_final.json", None
         source = users if users.is_file() else path
-        if source.is_file() and not (self.overwrite and source == path):
+        if source.is_file() and not (self.own.overwrite and source == path):
             existing = read_splits(source)
         if existing is not None and not any(split["train"] for split in existing):
             existing = None
@@ -363,7 +364,7 @@ class _Preparation:
         self.report(f"[6/6] synthetic validation cases for label-free training: {len(cases)}")
         files = {**self.own.cases, **self.pools.cases}
         for case in tqdm(cases, unit="case", disable=None):
-            if not self.overwrite and maker.is_made(case, self.versions[case]):
+            if not self.own.overwrite and maker.is_made(case, self.versions[case]):
                 continue
             if not maker.make(case, self.versions[case], files[case]):
                 self.report(f"      {case}: no tumor found room, it validates as a healthy case")

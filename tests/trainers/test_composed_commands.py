@@ -69,12 +69,8 @@ def test_training_and_prediction_find_the_trainer_and_plain_nnunet_what_is_expor
     expected = predicted(tmp_path / "ours", *of_model(name))
     said = command("difftumor", "export", trained.parent, "-o", tmp_path / "exported")
     assert f"predicting needs the trainer {name}, which is in the module foreign_module" in said
-    plain = predicted(
-        tmp_path / "plain",
-        *("-m", tmp_path / "exported"),
-        of="nnUNetv2_predict_from_modelfolder",
-        DIFFTUMOR_NO_AUTOLOAD="1",
-    )
+    model, plainly = ("-m", tmp_path / "exported"), {"DIFFTUMOR_NO_AUTOLOAD": "1"}
+    plain = predicted(tmp_path / "plain", *model, of="nnUNetv2_predict_from_modelfolder", **plainly)
     assert np.array_equal(plain, expected)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_difftumor.ct import Scan
-from nnunet_difftumor.errors import InputError
+from nnunet_difftumor.errors import InputError, some
 from nnunet_difftumor.evaluation.case_files import CaseFiles
 
 
@@ -74,7 +74,7 @@ class Challenge:
         if unknown := sorted(values - {0} - self.labels.keys()):
             known = ", ".join(f"{value} ({name})" for value, name in self.labels.items())
             raise InputError(
-                f"{path}: has the values {', '.join(map(str, unknown[:5]))}, but {self.title} has {known}; give the "
+                f"{path}: has the values {some(list(map(str, unknown)))}, but {self.title} has {known}; give the "
                 "labels these values, or evaluate without `challenge`"
             )
         return values
